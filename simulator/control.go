@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+const (
+	controlPrefix  = "/_control/"
+	maxControlBody = 4 << 20
+)
+
+var errNotFound = errors.New("not found")
+
+// controlRoutes is the control API: no vendor has it.
+func (s *Simulator) controlRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("PUT /_control/{provider}/clients/{id}", s.forProvider(putClient))
+	mux.Handle("DELETE /_control/{provider}/clients/{id}", s.forProvider(deleteClient))
+	mux.Handle("PUT /_control/{provider}/expires_in", s.forProvider(putExpiresIn))
+	mux.Handle("POST /_control/{provider}/faults", s.forProvider(postFault))
+	mux.Handle("DELETE /_control/{provider}/faults", s.forProvider(deleteFaults))
+	mux.Handle("GET /_control/{provider}/requests", s.forProvider(getRequests))
+	mux.Handle("GET /_control/counters", control(s.getCounters))
+	mux.Handle("POST /_control/reset", control(s.postReset))
+	return mux
+}
+
+// control is the one door where the outcome of a control request becomes a
+// status: a value is 200, none 204, an error 404 or 400.
+func control(do func(r *http.Request, body []byte) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControlBody))
+		var value any
+		if err == nil {
+			value, err = do(r, body)
+		}
+		switch {
+		case errors.Is(err, errNotFound):
+			controlError(http.StatusNotFound, err).write(w)
+		case err != nil:
+			controlError(http.StatusBadRequest, err).write(w)
+		case value == nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			jsonAnswer(http.StatusOK, value).write(w)
+		}
+	}
+}
+
+func controlError(status int, err error) answer {
+	return jsonAnswer(status, map[string]string{"error": err.Error()})
+}
+
+// forProvider runs a control request with the named provider's lock held.
+func (s *Simulator) forProvider(do func(*provider, *http.Request, []byte) (any, error)) http.HandlerFunc {
+	return control(func(r *http.Request, body []byte) (any, error) {
+		name := r.PathValue("provider")
+		p, ok := s.providers[name]
+		if !ok {
+			return nil, fmt.Errorf("provider %q: %w", name, errNotFound)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return do(p, r, body)
+	})
+}
+
+func putClient(p *provider, r *http.Request, body []byte) (any, error) {
+	c := client{}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return nil, fmt.Errorf("a client must be a JSON object: %w", err)
+	}
+	if dec.More() {
+		return nil, errors.New("the body holds more than one client")
+	}
+	if c.Secret == "" {
+		return nil, errors.New(`a client needs "client_secret"`)
+	}
+	if auths := p.vendor.clientAuths; len(auths) > 0 {
+		if c.Auth == "" {
+			c.Auth = auths[0]
+		}
+		if !slices.Contains(auths, c.Auth) {
+			return nil, fmt.Errorf(`"client_auth" must be one of %s, is %q`, strings.Join(auths, ", "), c.Auth)
+		}
+	}
+	p.clients[r.PathValue("id")] = c
+	return nil, nil
+}
+
+func deleteClient(p *provider, r *http.Request, _ []byte) (any, error) {
+	id := r.PathValue("id")
+	if !p.removeClient(id) {
+		return nil, fmt.Errorf("client %q: %w", id, errNotFound)
+	}
+	return nil, nil
+}
+
+func putExpiresIn(p *provider, _ *http.Request, body []byte) (any, error) {
+	body = bytes.TrimSpace(body)
+	if !json.Valid(body) {
+		return nil, errors.New("expires_in must be a JSON value")
+	}
+	if string(body) == "null" {
+		body = nil
+	}
+	p.expiresIn = body
+	return nil, nil
+}
+
+func postFault(p *provider, _ *http.Request, body []byte) (any, error) {
+	f, err := parseFault(body)
+	if err != nil {
+		return nil, err
+	}
+	p.faults = append(p.faults, f)
+	return nil, nil
+}
+
+func deleteFaults(p *provider, _ *http.Request, _ []byte) (any, error) {
+	p.faults = nil
+	return nil, nil
+}
+
+func getRequests(p *provider, _ *http.Request, _ []byte) (any, error) {
+	return append([]request{}, p.requests...), nil // [] where there is none, not null
+}
+
+func (s *Simulator) getCounters(*http.Request, []byte) (any, error) {
+	all := make(map[string]counts, len(s.providers))
+	for name, p := range s.providers {
+		p.mu.Lock()
+		all[name] = p.counts
+		p.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return struct {
+		Connections uint64            `json:"connections"`
+		Providers   map[string]counts `json:"providers"`
+	}{s.connections, all}, nil
+}
+
+func (s *Simulator) postReset(*http.Request, []byte) (any, error) {
+	s.reset()
+	return nil, nil
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// kleinanzeigen is the Kleinanzeigen Authentication API: client credentials in
+// a form, a constant audience, a JWT for an hour, every error a 400.
+type kleinanzeigen struct {
+	key []byte // signs the tokens
+}
+
+const kleinanzeigenAudience = "consumer-goods-api"
+
+func newKleinanzeigen() vendor {
+	k := kleinanzeigen{key: make([]byte, sha256.Size)}
+	rand.Read(k.key)
+	return vendor{
+		name:    "kleinanzeigen",
+		clients: map[string]client{"demo-client": {Secret: "demo-secret"}},
+		endpoints: map[string]func(*state, request) answer{
+			"/v2/oidc/token": k.token,
+		},
+		refusal: func(description string) answer { return k.refuse("invalid_request", description) },
+	}
+}
+
+func (k kleinanzeigen) token(s *state, r request) answer {
+	if r.Method != http.MethodPost {
+		return methodNotAllowed()
+	}
+	form, code, err := k.form(r)
+	if err != nil {
+		return k.refuse(code, err.Error())
+	}
+	id := form["client_id"]
+	c, known := s.clients[id]
+	if !known || c.Secret != form["client_secret"] {
+		return k.refuse("invalid_client", "client authentication failed")
+	}
+	now, life := time.Now(), s.lifetime()
+	accessToken := k.jwt(id, now, now.Add(life))
+	s.issue(accessToken, token{clientID: id, expires: now.Add(life)})
+	return jsonAnswer(http.StatusOK, struct {
+		AccessToken string          `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
+	}{accessToken, "bearer", s.expiresIn})
+}
+
+// form returns the documented parameters, all four there, or an error and its
+// code.
+func (k kleinanzeigen) form(r request) (form map[string]string, code string, err error) {
+	const invalid = "invalid_request"
+	if len(r.Headers.Values("Authorization")) > 0 {
+		return nil, invalid, fmt.Errorf("credentials must be sent in the body, not in an Authorization header")
+	}
+	form, err = r.form()
+	if err != nil {
+		return nil, invalid, err
+	}
+	for _, name := range []string{"grant_type", "client_id", "client_secret", "audience"} {
+		if form[name] == "" {
+			return nil, invalid, fmt.Errorf("the parameter %q is missing", name)
+		}
+	}
+	if form["grant_type"] != "client_credentials" {
+		return nil, "unsupported_grant_type", fmt.Errorf("grant_type must be client_credentials")
+	}
+	if form["audience"] != kleinanzeigenAudience {
+		return nil, invalid, fmt.Errorf("audience must be %s", kleinanzeigenAudience)
+	}
+	return form, "", nil
+}
+
+func (k kleinanzeigen) refuse(code, description string) answer {
+	return oauthError(http.StatusBadRequest, code, description)
+}
+
+// jwt is a JSON Web Token signed with HS256, as the document's example begins.
+func (k kleinanzeigen) jwt(clientID string, issued, expires time.Time) string {
+	payload := jsonAnswer(http.StatusOK, struct {
+		Subject  string `json:"sub"`
+		Audience string `json:"aud"`
+		Issued   int64  `json:"iat"`
+		Expires  int64  `json:"exp"`
+		ID       string `json:"jti"`
+	}{clientID, kleinanzeigenAudience, issued.Unix(), expires.Unix(), rand.Text()}).body
+	enc := base64.RawURLEncoding
+	signed := enc.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + enc.EncodeToString(payload)
+	mac := hmac.New(sha256.New, k.key)
+	mac.Write([]byte(signed))
+	return signed + "." + enc.EncodeToString(mac.Sum(nil))
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// oauth2 is no vendor but RFC 6749 to the letter: what a vendor that claims to
+// follow it may insist on.
+type oauth2 struct{}
+
+const (
+	authBasic = "client_secret_basic"
+	authPost  = "client_secret_post"
+)
+
+func newOAuth2() vendor {
+	o := oauth2{}
+	return vendor{
+		name: "oauth2",
+		clients: map[string]client{
+			"demo-client": {Secret: "demo-secret", Auth: authBasic, Scopes: []string{"read", "write"}},
+			"post-client": {Secret: "demo-secret", Auth: authPost, Scopes: []string{"read", "write"}},
+		},
+		clientAuths: []string{authBasic, authPost},
+		endpoints: map[string]func(*state, request) answer{
+			"/token": o.token,
+		},
+		refusal: func(description string) answer { return o.refuse("invalid_request", description) },
+	}
+}
+
+func (o oauth2) token(s *state, r request) answer {
+	if r.Method != http.MethodPost {
+		return methodNotAllowed()
+	}
+	form, err := r.form()
+	if err != nil {
+		return o.refuse("invalid_request", err.Error())
+	}
+	if form["grant_type"] == "" {
+		return o.refuse("invalid_request", `the parameter "grant_type" is missing`)
+	}
+	id, refused := o.authenticate(s, r, form)
+	if refused != nil {
+		return *refused
+	}
+	if form["grant_type"] != "client_credentials" {
+		return o.refuse("unsupported_grant_type", "grant_type must be client_credentials")
+	}
+	scope, ok := grantedScope(form["scope"], s.clients[id].Scopes)
+	if !ok {
+		return o.refuse("invalid_scope", "the requested scope is malformed, or exceeds what the client may have")
+	}
+	return o.grant(s, id, scope)
+}
+
+// grant is section 5.1: a successful answer.
+func (o oauth2) grant(s *state, id, scope string) answer {
+	accessToken := rand.Text()
+	s.issue(accessToken, token{clientID: id, scope: scope, expires: time.Now().Add(s.lifetime())})
+	return noStore(jsonAnswer(http.StatusOK, struct {
+		AccessToken string          `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
+		Scope       string          `json:"scope,omitempty"`
+	}{accessToken, "Bearer", s.expiresIn, scope}))
+}
+
+// authenticate is sections 2.3.1 and 3.2.1: the one method the client is
+// registered for, and no second one beside it.
+func (o oauth2) authenticate(s *state, r request, form map[string]string) (id string, refused *answer) {
+	if len(r.Headers.Values("Authorization")) > 0 {
+		return o.authenticateBasic(s, r, form)
+	}
+	id, secret := form["client_id"], form["client_secret"]
+	if id == "" && secret != "" {
+		a := o.refuse("invalid_request", `the parameter "client_id" is missing`)
+		return "", &a
+	}
+	if !registered(s, id, secret, authPost) {
+		a := o.refuse("invalid_client", "client authentication failed")
+		return "", &a
+	}
+	return id, nil
+}
+
+func (o oauth2) authenticateBasic(s *state, r request, form map[string]string) (id string, refused *answer) {
+	if form["client_secret"] != "" {
+		a := o.refuse("invalid_request", "the client authenticates in more than one way")
+		return "", &a
+	}
+	id, secret, ok := r.basic()
+	if !ok || !registered(s, id, secret, authBasic) {
+		// Section 5.2: who tried the Authorization header is told 401.
+		a := noStore(oauthError(http.StatusUnauthorized, "invalid_client", "client authentication failed"))
+		a.header.Set("WWW-Authenticate", `Basic realm="oauth2"`)
+		return "", &a
+	}
+	if posted := form["client_id"]; posted != "" && posted != id {
+		a := o.refuse("invalid_request", "client_id is not the client that authenticates")
+		return "", &a
+	}
+	return id, nil
+}
+
+func registered(s *state, id, secret, method string) bool {
+	c, known := s.clients[id]
+	return known && c.Auth == method && c.Secret == secret
+}
+
+// grantedScope is section 3.3: names apart by one space each, all of them the
+// client's; all the client has where none is asked for.
+func grantedScope(requested string, allowed []string) (string, bool) {
+	if requested == "" {
+		return strings.Join(allowed, " "), true
+	}
+	for name := range strings.SplitSeq(requested, " ") {
+		if !slices.Contains(allowed, name) {
+			return "", false
+		}
+	}
+	return requested, true
+}
+
+func (o oauth2) refuse(code, description string) answer {
+	return noStore(oauthError(http.StatusBadRequest, code, description))
+}
+
+// noStore is section 5.1's demand on whatever holds a token; errors carry it
+// too, as the example of section 5.2 does.
+func noStore(a answer) answer {
+	a.header.Set("Cache-Control", "no-store")
+	a.header.Set("Pragma", "no-cache")
+	return a
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// vendor is what one file says of one vendor; the rest is the frame's.
+type vendor struct {
+	name string // the prefix its paths sit under
+	// clients are registered at start.
+	clients map[string]client
+	// clientAuths are the authentication methods a client can be registered
+	// for, the default first; none where the vendor knows only one.
+	clientAuths []string
+	// endpoints are the token endpoints, by their path below the prefix. Each
+	// judges a request and returns the right answer to it. It is called with
+	// the provider's lock held, so what it reads and what it issues agree.
+	endpoints map[string]func(*state, request) answer
+	// refusal puts a text into the vendor's error shape.
+	refusal func(description string) answer
+}
+
+// client is one registration at a vendor.
+type client struct {
+	Secret string   `json:"client_secret"`
+	Auth   string   `json:"client_auth"`
+	Scopes []string `json:"scopes"`
+}
+
+// token is an access token that was issued and has not been taken back.
+type token struct {
+	clientID string
+	scope    string
+	expires  time.Time
+}
+
+// counts is what the control API tells of one provider.
+type counts struct {
+	TokenRequests     int `json:"token_requests"`
+	TokensIssued      int `json:"tokens_issued"`
+	Refused           int `json:"refused"`
+	Faults            int `json:"faults"`
+	ProtectedRequests int `json:"protected_requests"`
+	ProtectedRefused  int `json:"protected_refused"`
+	RedirectsFollowed int `json:"redirects_followed"`
+}
+
+// provider is a running vendor.
+type provider struct {
+	name  string
+	build func() vendor
+
+	mu sync.Mutex
+	*state
+}
+
+// state is what a provider knows; a reset replaces it as a whole. It is guarded
+// by the provider's lock.
+type state struct {
+	vendor    vendor
+	clients   map[string]client
+	tokens    map[string]token
+	sweepAt   int             // how many tokens there may be before the dead are dropped
+	expiresIn json.RawMessage // what the next answers say; nil leaves it out
+	faults    []fault
+	requests  []request
+	counts    counts
+}
+
+const (
+	keptRequests    = 100
+	firstSweep      = 4096
+	defaultLifetime = time.Hour
+	longestLifetime = 100 * 365 * 24 * time.Hour
+)
+
+func newProvider(build func() vendor) *provider {
+	p := &provider{name: build().name, build: build}
+	p.reset()
+	return p
+}
+
+func (p *provider) reset() {
+	v := p.build()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = &state{
+		vendor:    v,
+		clients:   v.clients,
+		tokens:    map[string]token{},
+		sweepAt:   firstSweep,
+		expiresIn: json.RawMessage("3600"),
+	}
+}
+
+// serveToken is a token endpoint: record, then meet the next fault or judge.
+func (p *provider) serveToken(w http.ResponseWriter, r *http.Request, path string) {
+	req, err := receive(r)
+	p.record(req)
+	if err != nil {
+		p.refuse(err.Error()).write(w)
+		return
+	}
+	f, faulty := p.nextFault()
+	if !faulty {
+		p.judge(path, req).write(w)
+		return
+	}
+	x := exchange{provider: p, path: path, request: req, w: w, r: r}
+	x.meet(f)
+}
+
+func (p *provider) record(req request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts.TokenRequests++
+	p.requests = append(p.requests, req)
+	if n := len(p.requests); n > keptRequests {
+		p.requests = slices.Clone(p.requests[n-keptRequests:]) // lets the oldest go
+	}
+}
+
+// nextFault takes the fault a request is to meet, if any.
+func (p *provider) nextFault() (f fault, faulty bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.faults) == 0 {
+		return fault{}, false
+	}
+	p.counts.Faults++
+	f = p.faults[0]
+	switch f.Times {
+	case 0: // until cleared
+	case 1:
+		p.faults = p.faults[1:]
+	default:
+		p.faults[0].Times--
+	}
+	return f, true
+}
+
+// judge returns the vendor's right answer to a request.
+func (p *provider) judge(path string, req request) answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	issued := p.counts.TokensIssued
+	a := p.vendor.endpoints[path](p.state, req)
+	if p.counts.TokensIssued == issued {
+		p.counts.Refused++
+	}
+	return a
+}
+
+// refuse refuses what did not even come whole.
+func (p *provider) refuse(description string) answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts.Refused++
+	return p.vendor.refusal(description)
+}
+
+// refusal is a text in the vendor's error shape.
+func (p *provider) refusal(description string) answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.vendor.refusal(description)
+}
+
+// lifetime is how long the next token lives: what the answer says, where that
+// is a number or a string of digits.
+func (s *state) lifetime() time.Duration {
+	text := string(s.expiresIn)
+	var quoted string
+	if json.Unmarshal(s.expiresIn, &quoted) == nil {
+		if strings.Trim(quoted, "0123456789") != "" {
+			return defaultLifetime
+		}
+		text = quoted
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return defaultLifetime
+	}
+	seconds = max(0, min(seconds, longestLifetime.Seconds()))
+	return time.Duration(seconds * float64(time.Second))
+}
+
+// issue makes an access token live.
+func (s *state) issue(accessToken string, t token) {
+	if len(s.tokens) >= s.sweepAt {
+		s.sweep()
+	}
+	s.tokens[accessToken] = t
+	s.counts.TokensIssued++
+}
+
+// sweep drops dead tokens, and puts the next sweep where it pays again.
+func (s *state) sweep() {
+	now := time.Now()
+	for name, t := range s.tokens {
+		if !now.Before(t.expires) {
+			delete(s.tokens, name)
+		}
+	}
+	s.sweepAt = max(firstSweep, 2*len(s.tokens))
+}
+
+// removeClient forgets a client and kills its tokens.
+func (s *state) removeClient(id string) bool {
+	if _, ok := s.clients[id]; !ok {
+		return false
+	}
+	delete(s.clients, id)
+	for name, t := range s.tokens {
+		if t.clientID == id {
+			delete(s.tokens, name)
+		}
+	}
+	return true
+}
+
+// serveProtected stands for the vendor's API: it takes a live token and says
+// whose it is.
+func (p *provider) serveProtected(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		http.Error(w, "only GET", http.StatusMethodNotAllowed)
+		return
+	}
+	p.protected(r).write(w)
+}
+
+func (p *provider) protected(r *http.Request) answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts.ProtectedRequests++
+	accessToken, _ := credentials(r.Header, "Bearer")
+	t, ok := p.tokens[accessToken]
+	left := time.Until(t.expires)
+	if !ok || left <= 0 {
+		p.counts.ProtectedRefused++
+		a := oauthError(http.StatusUnauthorized, "invalid_token", "the access token is unknown, expired or revoked")
+		a.header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		return a
+	}
+	return jsonAnswer(http.StatusOK, struct {
+		ClientID  string `json:"client_id"`
+		Scope     string `json:"scope"`
+		ExpiresIn int64  `json:"expires_in"`
+	}{t.clientID, t.scope, int64(left / time.Second)})
+}
+
+// serveRedirected is where the redirect fault leads. It answers as a token
+// endpoint would, so that a client that follows gets something it can use, and
+// a test that it must not can fail.
+func (p *provider) serveRedirected(w http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	p.counts.RedirectsFollowed++
+	p.mu.Unlock()
+	answer{
+		status: http.StatusOK,
+		header: http.Header{"Content-Type": {"application/json"}},
+		body:   []byte(`{"access_token":"redirected","token_type":"bearer","expires_in":3600}`),
+	}.write(w)
+}
