@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxLifetime bounds a token's life. No token lives for ten years; a larger number is a provider's way of saying
+// "never", or a mistake, and would not fit a duration.
+const maxLifetime = 10 * 365 * 24 * time.Hour
+
+// answer is what came back, whole.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	sentAt time.Time
+	redact redactor
+}
+
+// members is a JSON object, its values not yet decoded.
+type members map[string]json.RawMessage
+
+func tokenMembers() []string {
+	return []string{"access_token", "token_type", "expires_in", "scope", "refresh_token"}
+}
+
+func (a Answer) name(member string) string {
+	if name, ok := a.Names[member]; ok {
+		return name
+	}
+	return member
+}
+
+// readAnswer makes a token or an error of an answer.
+func readAnswer(d Definition, r Request, a answer) (Token, error) {
+	top, err := parseObject(a.body)
+	succeeded := a.status >= 200 && a.status < 300
+	if succeeded && err == nil {
+		inner, innerErr := tokenObject(d, top)
+		if innerErr == nil && inner.has(d.Answer.name("access_token")) {
+			return readToken(d, r, a, inner)
+		}
+		err = innerErr
+	}
+	if failure := readError(d, a, top); !succeeded || failure.Code != "" || failure.Description != "" {
+		return Token{}, failure
+	}
+	description := "there is no " + d.Answer.name("access_token") + " in its answer"
+	if err != nil {
+		description = err.Error()
+	}
+	return Token{}, &Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description}
+}
+
+// parseObject reads a JSON object and nothing after it. Its error says nothing of the text.
+func parseObject(text []byte) (members, error) {
+	var object members
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&object); err != nil || object == nil {
+		return nil, errors.New("its answer is not a JSON object")
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is something behind the JSON object in its answer")
+	}
+	return object, nil
+}
+
+// tokenObject finds the object that holds the token.
+func tokenObject(d Definition, top members) (members, error) {
+	if d.Answer.Object == "" {
+		return top, nil
+	}
+	raw := top[d.Answer.Object]
+	if text, ok := decodeString(raw); ok {
+		raw = json.RawMessage(text)
+	}
+	inner, err := parseObject(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
+	}
+	return inner, nil
+}
+
+// has tells whether a member is there and not null.
+func (m members) has(name string) bool {
+	raw, ok := m[name]
+	return ok && string(raw) != "null"
+}
+
+func decodeString(raw json.RawMessage) (string, bool) {
+	var text *string
+	if json.Unmarshal(raw, &text) != nil || text == nil {
+		return "", false
+	}
+	return *text, true
+}
+
+// readToken reads the refresh token before anything that may be malformed.
+func readToken(d Definition, r Request, a answer, object members) (Token, error) {
+	token := Token{SentAt: a.sentAt}
+	if refresh, ok := decodeString(object[d.Answer.name("refresh_token")]); ok && isTokenText(refresh) {
+		token.RefreshToken = refresh
+	}
+	fail := func(description string) (Token, error) {
+		err := &Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description}
+		return Token{RefreshToken: token.RefreshToken}, err
+	}
+
+	access, ok := decodeString(object[d.Answer.name("access_token")])
+	if !ok || !isTokenText(access) {
+		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
+	}
+	token.AccessToken = access
+	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !hasControl(tokenType) {
+		token.TokenType = tokenType
+	}
+	if token.Scope, ok = readScope(object[d.Answer.name("scope")]); !ok {
+		token.Scope = r.scopeRequested(d)
+	}
+	lifetime, err := readLifetime(d, r, a, object)
+	if err != nil {
+		return fail(err.Error())
+	}
+	token.Lifetime = lifetime
+	for _, name := range d.Answer.Extra {
+		if object.has(name) {
+			token.setExtra(name, object[name])
+		}
+	}
+	return token, nil
+}
+
+func (t *Token) setExtra(name string, raw json.RawMessage) {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber() // an identifier of 19 digits stays whole
+	var value any
+	if decoder.Decode(&value) != nil {
+		return
+	}
+	if t.Extra == nil {
+		t.Extra = make(map[string]any)
+	}
+	t.Extra[name] = value
+}
+
+// isTokenText holds a token to the characters of RFC 6749, appendices A.12 and A.17: anything else could not be
+// sent in a header, or would break out of one.
+func isTokenText(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
+}
+
+// readScope reads a scope given as a string or as a list. It tells whether the answer says anything.
+func readScope(raw json.RawMessage) (string, bool) {
+	var list []string
+	if text, ok := decodeString(raw); ok {
+		list = strings.Fields(text)
+	} else if json.Unmarshal(raw, &list) != nil || list == nil {
+		return "", false
+	}
+	scope := strings.Join(list, " ")
+	return scope, !hasControl(scope)
+}
+
+// readLifetime returns how long the token lives: as the answer says, else the configuration, else the
+// definition. Where the answer says something that is not a lifetime, that is an error.
+func readLifetime(d Definition, r Request, a answer, object members) (time.Duration, error) {
+	name := d.Answer.name("expires_in")
+	raw := object[name]
+	text, isString := decodeString(raw)
+	text = strings.TrimSpace(text)
+	if !object.has(name) || isString && text == "" {
+		switch {
+		case r.DefaultExpiresIn > 0:
+			return r.DefaultExpiresIn, nil
+		case d.Answer.DefaultExpiresIn > 0:
+			return time.Duration(d.Answer.DefaultExpiresIn) * time.Second, nil
+		}
+		return 0, fmt.Errorf("there is no %s in its answer (default_expires_in in the configuration can say how long its tokens live)", name)
+	}
+	if !isString {
+		text = string(raw)
+	}
+	seconds, err := parseLifetime(d.Answer.ExpiresAs, text, a)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%s in its answer is not a lifetime", name)
+	case seconds <= 0:
+		return 0, fmt.Errorf("%s in its answer is a lifetime that is already over", name)
+	case seconds > maxLifetime.Seconds():
+		return maxLifetime, nil
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+// parseLifetime returns a number of seconds. A point in time is read against the answer's own Date, so that the
+// difference between the provider's clock and ours does not count.
+func parseLifetime(form, text string, a answer) (float64, error) {
+	now := time.Now()
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		now = date
+	}
+	if form == ExpiresTime {
+		at, err := time.Parse(time.RFC3339, text)
+		return at.Sub(now).Seconds(), err
+	}
+	if strings.ContainsAny(text, "xXpP_nN") { // ParseFloat takes hexadecimal, NaN and Inf too
+		return 0, errors.New("not a number")
+	}
+	number, err := strconv.ParseFloat(text, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		err = nil // an infinity, of the right sign
+	}
+	if form == ExpiresUnixSeconds {
+		number -= float64(now.Unix())
+	}
+	if math.IsNaN(number) {
+		return 0, errors.New("not a number")
+	}
+	return number, err
+}
+
+// readError makes an error of an answer that is none of a token. Its members are looked at whatever the status:
+// some providers answer an error with 200.
+func readError(d Definition, a answer, top members) *Error {
+	e := &Error{Provider: d.Name, StatusCode: a.status, RetryAfter: retryAfter(a.header)}
+	redact := a.redact.with(tokenTexts(d, top)...)
+	own := firstText(top, d.Errors.Code)
+	description := firstText(top, d.Errors.Description)
+	code, mapped := d.Errors.Codes[own]
+	if !mapped {
+		code = own
+	}
+	_, known := codeKinds[code]
+	switch {
+	case known:
+		e.Code = code
+	case isErrorCode(own) && redact.clean(own) == own:
+		e.Code = own
+	case description == "":
+		description = own // free text where a code belongs
+	}
+	e.Description = redact.clean(description)
+	e.Kind = errorKind(a.status, e.Code, mapped)
+	if e.Kind == Malformed && a.status >= 300 && a.status < 400 {
+		e.Code, e.Description = "", "it redirects, and redirects are not followed"
+	}
+	return e
+}
+
+// errorKind decides by the status first where it leaves no doubt, then by the code.
+func errorKind(status int, code string, mapped bool) Kind {
+	kind, known := codeKinds[code]
+	switch {
+	case status == http.StatusTooManyRequests:
+		return RateLimited
+	case mapped && known:
+		return kind
+	case status >= 500:
+		return Unavailable
+	case status >= 300 && status < 400:
+		return Malformed
+	case known:
+		return kind
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return RefusedClient
+	case status == http.StatusRequestTimeout:
+		return Unavailable
+	case status >= 400:
+		return RefusedRequest
+	}
+	return Malformed
+}
+
+// isErrorCode tells a code from free text: codes are words without spaces.
+func isErrorCode(s string) bool {
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.:", r))
+	})
+}
+
+// firstText returns the first of the named members that is a text or a number. Dots lead into objects.
+func firstText(top members, names []string) string {
+	for _, name := range names {
+		object := top
+		for {
+			outer, inner, nested := strings.Cut(name, ".")
+			if !nested {
+				break
+			}
+			object, _ = parseObject(object[outer])
+			name = inner
+		}
+		if text, ok := decodeString(object[name]); ok && text != "" {
+			return text
+		}
+		var number json.Number
+		if json.Unmarshal(object[name], &number) == nil && number != "" {
+			return number.String()
+		}
+	}
+	return ""
+}
+
+// tokenTexts lists the tokens that an error answer carries all the same.
+func tokenTexts(d Definition, top members) []string {
+	object, err := tokenObject(d, top)
+	if err != nil {
+		object = top
+	}
+	var all []string
+	for _, name := range []string{"access_token", "refresh_token"} {
+		if text, ok := decodeString(object[d.Answer.name(name)]); ok {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or a date read against the answer's
+// own. What is negative, past or unreadable counts as not said.
+func retryAfter(header http.Header) time.Duration {
+	text := strings.TrimSpace(header.Get("Retry-After"))
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(seconds, 0), int64(maxLifetime/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	now := time.Now()
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(at.Sub(now), 0), maxLifetime)
+}

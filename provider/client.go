@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxAnswer bounds an answer's size, decompressed.
+	maxAnswer = 1 << 20
+	// maxAnswerHeader bounds the size of an answer's header.
+	maxAnswerHeader = 64 << 10
+	// maxTransports bounds how many sets of connections are kept, each for a trust of its own.
+	maxTransports = 64
+)
+
+// Options configures a [Client].
+type Options struct {
+	// UserAgent is sent with each request.
+	UserAgent string
+	// Proxy chooses the proxy of a request, as in [http.Transport]; nil: [http.ProxyFromEnvironment].
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Client sends token requests. It keeps connections and shares them between requests with the same trust. It is
+// safe for concurrent use.
+type Client struct {
+	userAgent string
+	proxy     func(*http.Request) (*url.URL, error)
+
+	mu         sync.Mutex
+	closed     bool
+	transports map[transportKey]*http.Transport
+}
+
+// transportKey is all that decides to whom a connection leads and whether it may be used again.
+type transportKey struct {
+	caCert       [sha256.Size]byte
+	allowPrivate bool
+	proxied      bool
+}
+
+// NewClient returns a client. Close it to end its connections.
+func NewClient(o Options) *Client {
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
+	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, transports: make(map[transportKey]*http.Transport)}
+}
+
+// Close ends the connections that are not in use, and keeps those in use from being kept.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, transport := range c.transports {
+		transport.CloseIdleConnections()
+	}
+	clear(c.transports)
+}
+
+// Do sends one token request, once, and returns the token or an *[Error]. See [Token] for the one case in which
+// it returns both. Redirects are not followed: they would carry the client's credentials elsewhere.
+func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error) {
+	fail := func(kind Kind, description string) (Token, error) {
+		return Token{}, &Error{Provider: d.Name, Kind: kind, Description: description}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	request, err := r.build(ctx, d)
+	if err != nil {
+		return fail(Forbidden, err.Error())
+	}
+	request.Header.Set("User-Agent", c.userAgent)
+	transport, err := c.transport(ctx, r, request)
+	if err != nil {
+		return fail(networkFailure(ctx, err, r, request.URL))
+	}
+
+	sentAt := time.Now()
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return fail(networkFailure(ctx, err, r, request.URL))
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		return fail(Malformed, "its answer is larger than 1 MiB")
+	}
+	if err != nil {
+		kind, description := networkFailure(ctx, err, r, request.URL)
+		if kind == Unavailable {
+			kind, description = Malformed, "its answer broke off or could not be decompressed"
+		}
+		return fail(kind, description)
+	}
+	return readAnswer(d, r, answer{
+		status: response.StatusCode,
+		header: response.Header,
+		body:   body,
+		sentAt: sentAt,
+		redact: newRedactor(r.secrets(request)...),
+	})
+}
+
+// transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
+// target's address is checked here.
+func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, error) {
+	proxy, err := c.proxy(request)
+	if err != nil {
+		return nil, errors.New("the proxy in the environment is not a URL")
+	}
+	if proxy != nil {
+		if err := r.Network.checkTarget(ctx, request.URL.Hostname()); err != nil {
+			return nil, err
+		}
+	}
+	key := transportKey{
+		caCert:       sha256.Sum256([]byte(r.CACert)),
+		allowPrivate: r.Network.AllowPrivateAddresses,
+		proxied:      proxy != nil,
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, context.Canceled
+	}
+	if t, ok := c.transports[key]; ok {
+		return t, nil
+	}
+	t, err := c.newTransport(r, proxy != nil)
+	if err != nil {
+		return nil, err
+	}
+	for other, old := range c.transports {
+		if len(c.transports) < maxTransports {
+			break
+		}
+		old.CloseIdleConnections() // requests under way go on
+		delete(c.transports, other)
+	}
+	c.transports[key] = t
+	return t, nil
+}
+
+func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) {
+	roots, err := CertPool(r.CACert)
+	if err != nil {
+		return nil, fmt.Errorf("ca_cert: %w", err)
+	}
+	t := &http.Transport{
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+	}
+	if proxied {
+		t.Proxy = c.proxy
+	} else {
+		t.DialContext = r.Network.dialer().DialContext
+	}
+	return t, nil
+}
+
+// CertPool returns the system's roots and the certificates of a PEM bundle. The bundle must hold certificates
+// and nothing else; an empty one is none.
+func CertPool(bundle string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	rest := []byte(bundle)
+	for len(strings.TrimSpace(string(rest))) > 0 {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil || block.Type != "CERTIFICATE" {
+			return nil, errors.New("is not a bundle of PEM certificates")
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("holds a PEM block that is not an X.509 certificate")
+		}
+		pool.AddCert(certificate)
+	}
+	return pool, nil
+}
+
+// networkFailure says in fixed words why there is no answer: what a network error says of itself can hold the
+// URL, with a secret in its query, and text from the other side.
+func networkFailure(ctx context.Context, err error, r Request, target *url.URL) (Kind, string) {
+	var (
+		forbidden *AddressError
+		dns       *net.DNSError
+		network   net.Error
+	)
+	host := target.Host
+	switch {
+	case errors.As(err, &forbidden):
+		return Forbidden, "token_url: host " + target.Hostname() + " " + forbidden.Error()
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)
+	case errors.Is(err, context.Canceled):
+		return Unavailable, "the request was cancelled"
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return Unavailable, "there is no host " + target.Hostname()
+	case errors.As(err, &dns):
+		return Unavailable, "the name lookup of " + target.Hostname() + " failed"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Unavailable, host + " refused the connection"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return Unavailable, host + " reset the connection"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return Unavailable, host + " closed the connection without an answer"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return Unavailable, "there is no route to " + host
+	}
+	if description := tlsFailure(err, target); description != "" {
+		return Unavailable, description
+	}
+	return Unavailable, "no HTTP exchange with " + host + " was possible"
+}
+
+func tlsFailure(err error, target *url.URL) string {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		verify    *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return "the TLS certificate of " + target.Host + " is signed by an authority that is not trusted here (ca_cert adds one)"
+	case errors.As(err, &name):
+		return "the TLS certificate of " + target.Host + " is for another name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the TLS certificate of " + target.Host + " has expired or is not valid yet"
+	case errors.As(err, &invalid), errors.As(err, &verify):
+		return "the TLS certificate of " + target.Host + " is not valid"
+	case errors.As(err, &record):
+		return target.Host + " does not speak TLS"
+	case errors.As(err, &alert):
+		return target.Host + " refused the TLS handshake"
+	}
+	return ""
+}

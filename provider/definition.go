@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package provider speaks to the token endpoints of online marketplaces.
+//
+// A marketplace is data: a [Definition] says how its authorization server wants a token request to be
+// made and how its answers read, along every axis on which such servers are known to differ. One [Client]
+// executes any definition: it builds the request, sends it exactly once, reads a bounded answer and returns
+// a [Token] or a typed [Error]. Terms are those of RFC 6749.
+//
+// The package knows nothing of Vault, stores nothing and logs nothing.
+package provider
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Format is the version of the definition format this package reads.
+const Format = 1
+
+// DefaultEnvironment is the environment of a definition that is meant where none is named.
+const DefaultEnvironment = "production"
+
+// Grant is a grant type of RFC 6749, section 1.3, by the name the RFC gives it on the wire.
+type Grant string
+
+// ClientCredentials is the grant of RFC 6749, section 4.4.
+const ClientCredentials Grant = "client_credentials"
+
+// ClientAuth is a way for the client to authenticate at the token endpoint. The words are those of OpenID
+// Connect Core 1.0, section 9, continued in the same manner for what it does not name.
+type ClientAuth string
+
+// The ways of client authentication.
+const (
+	// AuthBasic is HTTP Basic, both parts form-encoded first (RFC 6749, section 2.3.1).
+	AuthBasic ClientAuth = "client_secret_basic"
+	// AuthPost sends the credentials as form parameters of the body (RFC 6749, section 2.3.1).
+	AuthPost ClientAuth = "client_secret_post"
+	// AuthJSON sends the credentials as members of a JSON body, along with every other parameter.
+	AuthJSON ClientAuth = "client_secret_json"
+	// AuthQuery sends the credentials in the query of the URL.
+	AuthQuery ClientAuth = "client_secret_query"
+	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
+	AuthNone ClientAuth = "none"
+)
+
+// ClientAuths lists every way of client authentication that a definition may name.
+func ClientAuths() []ClientAuth {
+	return []ClientAuth{AuthBasic, AuthPost, AuthJSON, AuthQuery, AuthNone}
+}
+
+// Definition describes one marketplace's authorization server.
+type Definition struct {
+	// Format is the version of the definition format, [Format].
+	Format int `yaml:"format"`
+	// Name is what a configuration calls the provider.
+	Name string `yaml:"name"`
+	// Title is the marketplace's own name, for people.
+	Title string `yaml:"title"`
+	// Documentation is the page on which the vendor (or the standard) describes the token endpoint.
+	Documentation string `yaml:"documentation"`
+
+	// Environments holds the URLs, by environment; [DefaultEnvironment] is always among them.
+	Environments map[string]Environment `yaml:"environments"`
+	// Variables describes the {variables} in URLs. Each is one DNS label, given in the configuration's params.
+	Variables map[string]string `yaml:"variables"`
+
+	// ClientAuth lists the ways of client authentication that the provider takes. The first is the default,
+	// unless ClientAuthRequired says that the configuration must choose.
+	ClientAuth         []ClientAuth `yaml:"client_auth"`
+	ClientAuthRequired bool         `yaml:"client_auth_required"`
+	// Credentials renames the parameters that carry the client's credentials.
+	Credentials Credentials `yaml:"credentials"`
+
+	// Grants says, for each grant the provider has, how its request is made.
+	Grants map[Grant]GrantRequest `yaml:"grants"`
+	// Answer says where a token is found in an answer.
+	Answer Answer `yaml:"answer"`
+	// Errors says how an error answer reads.
+	Errors Errors `yaml:"errors"`
+
+	// Use says how an API takes the token, where it is not "Authorization: Bearer".
+	Use string `yaml:"use"`
+
+	// Evidence says how each fact above is known.
+	Evidence []Evidence `yaml:"evidence"`
+}
+
+// Environment holds the URLs of one environment of a provider.
+type Environment struct {
+	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the configuration must give it.
+	TokenURL string `yaml:"token_url"`
+	// RefreshURL is the endpoint of the refresh request where it is not the token endpoint.
+	RefreshURL string `yaml:"refresh_url"`
+	// AuthorizationURL is the authorization endpoint (RFC 6749, section 3.1).
+	AuthorizationURL string `yaml:"authorization_url"`
+	// RevocationURL is the token revocation endpoint (RFC 7009).
+	RevocationURL string `yaml:"revocation_url"`
+	// APIURL is the base of the API that takes the tokens.
+	APIURL string `yaml:"api_url"`
+}
+
+// URLs returns the environment's URLs by the name of the field that holds them, empty ones left out.
+func (e Environment) URLs() map[string]string {
+	all := map[string]string{
+		"token_url":         e.TokenURL,
+		"refresh_url":       e.RefreshURL,
+		"authorization_url": e.AuthorizationURL,
+		"revocation_url":    e.RevocationURL,
+		"api_url":           e.APIURL,
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
+}
+
+// Credentials names the parameters that carry the client's credentials where they are not client_id and
+// client_secret.
+type Credentials struct {
+	ClientID     string `yaml:"client_id"`
+	ClientSecret string `yaml:"client_secret"`
+}
+
+// Body is the form of a token request's body.
+type Body string
+
+// The forms of a request's body.
+const (
+	// BodyForm is application/x-www-form-urlencoded (RFC 6749, section 4.4.2).
+	BodyForm Body = "form"
+	// BodyJSON is a JSON object, {} where there is no parameter, sent as application/json without a charset.
+	BodyJSON Body = "json"
+	// BodyNone sends no body; parameters go into the query.
+	BodyNone Body = "none"
+)
+
+// GrantRequest says how the request of one grant is made.
+type GrantRequest struct {
+	// Method is the HTTP method: POST unless the definition says GET.
+	Method string `yaml:"method"`
+	// Body is the form of the body: form for POST, none for GET, unless the definition says otherwise.
+	Body Body `yaml:"body"`
+	// GrantType is what is sent as grant_type: the grant's own name unless the definition says otherwise.
+	GrantType string `yaml:"grant_type"`
+	// NoGrantType leaves grant_type out.
+	NoGrantType bool `yaml:"no_grant_type"`
+	// Parameters says how the other parameters are filled, by their name on the wire.
+	Parameters map[string]Parameter `yaml:"parameters"`
+	// Headers says how further request headers are filled.
+	Headers map[string]Header `yaml:"headers"`
+}
+
+// Parameter says how one parameter of a token request is filled: Value or From.
+type Parameter struct {
+	// Value is a constant that is always sent.
+	Value string `yaml:"value"`
+	// From names the configuration's field that fills it: scope, audience, redirect_uri or params.
+	From string `yaml:"from"`
+	// Required says that the provider refuses a request without it.
+	Required bool `yaml:"required"`
+	// Separator stands between the values of a list; a space unless the definition says otherwise.
+	Separator string `yaml:"separator"`
+	// Description says what it means, for people.
+	Description string `yaml:"description"`
+}
+
+// The configuration's fields that a parameter can come from.
+const (
+	FromScope       = "scope"
+	FromAudience    = "audience"
+	FromRedirectURI = "redirect_uri"
+	FromParams      = "params"
+)
+
+// Header says how one request header is filled: Value or Generate.
+type Header struct {
+	Value string `yaml:"value"`
+	// Generate is "uuid" for a fresh random UUID (RFC 9562, version 4) in each request.
+	Generate string `yaml:"generate"`
+}
+
+// Answer says where a token is found in an answer.
+type Answer struct {
+	// Object is the member that holds the token's members, where they are not at the top of the answer. It is
+	// an object, or a string that holds one.
+	Object string `yaml:"object"`
+	// Names renames the token's members: access_token, token_type, expires_in, scope, refresh_token.
+	Names map[string]string `yaml:"names"`
+	// ExpiresAs says how the lifetime is given: "seconds" from now (the default), or as a point in time, in
+	// "unix_seconds" or as an RFC 3339 "time".
+	ExpiresAs string `yaml:"expires_as"`
+	// DefaultExpiresIn is the lifetime, in seconds, where neither answer nor configuration names one.
+	DefaultExpiresIn int64 `yaml:"default_expires_in"`
+	// Extra lists further members that are handed on to the token's reader.
+	Extra []string `yaml:"extra"`
+}
+
+// The forms of a lifetime in an answer.
+const (
+	ExpiresSeconds     = "seconds"
+	ExpiresUnixSeconds = "unix_seconds"
+	ExpiresTime        = "time"
+)
+
+// Errors says how an error answer reads. Without it, it reads as RFC 6749, section 5.2, says.
+type Errors struct {
+	// Code lists the members that may hold the provider's own error code, dots leading into objects; the
+	// first that is there counts.
+	Code []string `yaml:"code"`
+	// Description lists the members that may hold a text for people.
+	Description []string `yaml:"description"`
+	// Codes maps the provider's own codes to the codes of RFC 6749.
+	Codes map[string]string `yaml:"codes"`
+}
+
+// ParseDefinition reads a definition from YAML (of which JSON is a part). It is strict: an unknown or
+// repeated field, a value of the wrong type, a fact without evidence or evidence without a fact is an error
+// that names it.
+func ParseDefinition(text []byte) (Definition, error) {
+	var d Definition
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&d); err != nil {
+		return Definition{}, fmt.Errorf("definition: %w", err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return Definition{}, errors.New("definition: more than one document")
+	}
+	d.setDefaults()
+	if err := d.validate(); err != nil {
+		return Definition{}, fmt.Errorf("definition %q: %w", d.Name, err)
+	}
+	if err := checkEvidence(text, d.Evidence); err != nil {
+		return Definition{}, fmt.Errorf("definition %q: %w", d.Name, err)
+	}
+	return d, nil
+}
+
+func (d *Definition) setDefaults() {
+	setDefault(&d.Credentials.ClientID, "client_id")
+	setDefault(&d.Credentials.ClientSecret, "client_secret")
+	setDefault(&d.Answer.ExpiresAs, ExpiresSeconds)
+	if len(d.Errors.Code) == 0 {
+		d.Errors.Code = []string{"error"}
+	}
+	if len(d.Errors.Description) == 0 {
+		d.Errors.Description = []string{"error_description"}
+	}
+	for grant, r := range d.Grants {
+		setDefault(&r.Method, http.MethodPost)
+		setDefault(&r.GrantType, string(grant))
+		if r.Method == http.MethodGet {
+			setDefault(&r.Body, BodyNone)
+		}
+		setDefault(&r.Body, BodyForm)
+		for name, p := range r.Parameters {
+			setDefault(&p.Separator, " ")
+			r.Parameters[name] = p
+		}
+		d.Grants[grant] = r
+	}
+}
+
+func setDefault[T ~string](field *T, value T) {
+	if *field == "" {
+		*field = value
+	}
+}
+
+var (
+	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	variableSyntax = regexp.MustCompile(`\{([^{}]*)\}`)
+	headerSyntax   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+)
+
+func (d *Definition) validate() error {
+	if d.Format != Format {
+		return fmt.Errorf("format: %d is not known, %d is", d.Format, Format)
+	}
+	if !nameSyntax.MatchString(d.Name) {
+		return errors.New("name: lower-case letters, digits and inner hyphens are accepted")
+	}
+	if d.Title == "" {
+		return errors.New("title: is required")
+	}
+	if u, err := url.Parse(d.Documentation); err != nil || u.Scheme != "https" {
+		return errors.New("documentation: an https URL is required")
+	}
+	if _, ok := d.Environments[DefaultEnvironment]; !ok {
+		return fmt.Errorf("environments: %s is required", DefaultEnvironment)
+	}
+	for name, environment := range d.Environments {
+		if err := d.validateEnvironment(environment); err != nil {
+			return fmt.Errorf("environments.%s.%w", name, err)
+		}
+	}
+	if err := d.validateClientAuth(); err != nil {
+		return err
+	}
+	if len(d.Grants) == 0 {
+		return errors.New("grants: at least one is required")
+	}
+	for grant, r := range d.Grants {
+		if err := r.validate(grant); err != nil {
+			return fmt.Errorf("grants.%s.%w", grant, err)
+		}
+	}
+	return d.Answer.validate()
+}
+
+func (d *Definition) validateEnvironment(e Environment) error {
+	for field, raw := range e.URLs() {
+		expanded := variableSyntax.ReplaceAllString(raw, "x")
+		if err := (NetworkPolicy{}).CheckURL(expanded); err != nil {
+			return fmt.Errorf("%s: %w", field, err)
+		}
+		for _, variable := range urlVariables(raw) {
+			if _, ok := d.Variables[variable]; !ok {
+				return fmt.Errorf("%s: {%s} is not among the variables", field, variable)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Definition) validateClientAuth() error {
+	if len(d.ClientAuth) == 0 {
+		return errors.New("client_auth: at least one is required")
+	}
+	for _, auth := range d.ClientAuth {
+		if !slices.Contains(ClientAuths(), auth) {
+			return fmt.Errorf("client_auth: %q is not one of %v", auth, ClientAuths())
+		}
+	}
+	return nil
+}
+
+func (r GrantRequest) validate(grant Grant) error {
+	if grant != ClientCredentials {
+		return fmt.Errorf("grant: only %s is known", ClientCredentials)
+	}
+	if r.Method != http.MethodPost && r.Method != http.MethodGet {
+		return errors.New("method: POST or GET is accepted")
+	}
+	if !slices.Contains([]Body{BodyForm, BodyJSON, BodyNone}, r.Body) {
+		return errors.New("body: form, json or none is accepted")
+	}
+	if r.Method == http.MethodGet && r.Body != BodyNone {
+		return errors.New("body: a GET has none")
+	}
+	for name, p := range r.Parameters {
+		known := []string{FromScope, FromAudience, FromRedirectURI, FromParams}
+		if (p.Value == "") == (p.From == "") || p.From != "" && !slices.Contains(known, p.From) {
+			return fmt.Errorf("parameters.%s: either a value, or from one of %v", name, known)
+		}
+	}
+	for name, h := range r.Headers {
+		if !headerSyntax.MatchString(name) || hasControl(h.Value) {
+			return fmt.Errorf("headers.%s: is not a header", name)
+		}
+		if (h.Value == "") == (h.Generate == "") || h.Generate != "" && h.Generate != "uuid" {
+			return fmt.Errorf("headers.%s: either a value, or generate: uuid", name)
+		}
+	}
+	return nil
+}
+
+func (a Answer) validate() error {
+	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, a.ExpiresAs) {
+		return errors.New("answer.expires_as: seconds, unix_seconds or time is accepted")
+	}
+	for name := range a.Names {
+		if !slices.Contains(tokenMembers(), name) {
+			return fmt.Errorf("answer.names.%s: is not one of %v", name, tokenMembers())
+		}
+	}
+	for _, name := range a.Extra {
+		if slices.Contains(reservedExtra(), name) {
+			return fmt.Errorf("answer.extra: %s is a field of every token", name)
+		}
+	}
+	if a.DefaultExpiresIn < 0 {
+		return errors.New("answer.default_expires_in: must not be negative")
+	}
+	return nil
+}
+
+// reservedExtra lists the fields that a token's reader gets from every provider.
+func reservedExtra() []string {
+	return append(tokenMembers(), "expires_at", "provider", "api_url", "use")
+}
+
+// Takes tells whether some grant's request has a parameter that is filled from the configuration's field.
+func (d Definition) Takes(field string) bool {
+	for _, r := range d.Grants {
+		for _, p := range r.Parameters {
+			if p.From == field {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Constant returns the value that the provider always gets for a parameter, and whether there is one.
+func (d Definition) Constant(parameter string) (string, bool) {
+	for _, r := range d.Grants {
+		if p := r.Parameters[parameter]; p.Value != "" {
+			return p.Value, true
+		}
+	}
+	return "", false
+}
+
+// DefaultClientAuth returns how the client authenticates where the configuration does not say; empty where
+// it must.
+func (d Definition) DefaultClientAuth() ClientAuth {
+	if d.ClientAuthRequired {
+		return ""
+	}
+	return d.ClientAuth[0]
+}
+
+// urlVariables lists the names of the {variables} in a URL.
+func urlVariables(raw string) []string {
+	var names []string
+	for _, match := range variableSyntax.FindAllStringSubmatch(raw, -1) {
+		names = append(names, match[1])
+	}
+	return names
+}
+
+// expandURL puts the values of its variables into a URL of the definition.
+func expandURL(raw string, values map[string]string) (string, error) {
+	for _, name := range urlVariables(raw) {
+		value := values[name]
+		if !labelSyntax.MatchString(value) {
+			return "", fmt.Errorf("params: %s must be one DNS label (letters, digits and inner hyphens): it is a part of the URL", name)
+		}
+		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
+	}
+	return raw, nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}

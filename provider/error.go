@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind says what a failed token request means for the one who asked.
+type Kind int
+
+// The kinds of failure.
+const (
+	// Malformed: the answer is not one that the definition knows (RFC 6749, sections 5.1 and 5.2).
+	Malformed Kind = iota + 1
+	// RefusedClient: the client's credentials are wrong or it may not use the grant. Permanent.
+	RefusedClient
+	// RefusedGrant: the grant is invalid, expired or revoked. Permanent.
+	RefusedGrant
+	// RefusedRequest: the request is at fault, its scope or a parameter. Permanent.
+	RefusedRequest
+	// RateLimited: the provider has had too many requests. Transient.
+	RateLimited
+	// Unavailable: no connection, or the provider's own failure. Transient.
+	Unavailable
+	// Timeout: no whole answer within the time. Transient.
+	Timeout
+	// Forbidden: nothing was sent, because the network policy or the request itself forbids it. Permanent.
+	Forbidden
+)
+
+// Permanent tells whether the same request would fail again until somebody changes something.
+func (k Kind) Permanent() bool {
+	switch k {
+	case RefusedClient, RefusedGrant, RefusedRequest, Forbidden:
+		return true
+	}
+	return false
+}
+
+// Error is a token request that brought no token.
+type Error struct {
+	// Provider is the definition's name.
+	Provider string
+	Kind     Kind
+	// Code is the error code of RFC 6749, section 5.2, mapped from the provider's own; empty where it gave none.
+	Code string
+	// Description is the provider's text for people, stripped of secrets and control characters and cut short,
+	// or this package's own word on what went wrong.
+	Description string
+	// StatusCode is the HTTP status of the answer; 0 where there was none.
+	StatusCode int
+	// RetryAfter is how long the provider asks to be left alone, as it said it (RFC 9110, section 10.2.3); 0
+	// where it did not say, or said nothing usable. Nobody has bounded it yet.
+	RetryAfter time.Duration
+}
+
+// Error tells the provider, what it means, the code and the status, and the description:
+// "kleinanzeigen refused the client: invalid_client (HTTP 400)".
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Provider)
+	b.WriteString(e.Kind.verb())
+	if e.Code != "" {
+		b.WriteString(": " + e.Code)
+	}
+	if e.StatusCode != 0 {
+		fmt.Fprintf(&b, " (HTTP %d)", e.StatusCode)
+	}
+	if e.Description != "" {
+		b.WriteString(": " + e.Description)
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, ": it asks for %s", e.RetryAfter.Round(time.Second))
+	}
+	return b.String()
+}
+
+func (k Kind) verb() string {
+	switch k {
+	case RefusedClient:
+		return " refused the client"
+	case RefusedGrant:
+		return " refused the grant"
+	case RefusedRequest:
+		return " refused the request"
+	case RateLimited:
+		return " limits the rate of token requests"
+	case Unavailable:
+		return " is unavailable"
+	case Timeout:
+		return " did not answer in time"
+	case Forbidden:
+		return ": no token request was sent"
+	}
+	return " answered something that is not a token"
+}
+
+// codeKinds says what the codes of RFC 6749, sections 4.1.2.1 and 5.2, and of RFC 8707, section 2, mean.
+var codeKinds = map[string]Kind{
+	"invalid_client":          RefusedClient,
+	"unauthorized_client":     RefusedClient,
+	"access_denied":           RefusedGrant,
+	"invalid_grant":           RefusedGrant,
+	"invalid_request":         RefusedRequest,
+	"invalid_scope":           RefusedRequest,
+	"invalid_target":          RefusedRequest,
+	"unsupported_grant_type":  RefusedRequest,
+	"server_error":            Unavailable,
+	"temporarily_unavailable": Unavailable,
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+	"syscall"
+)
+
+// NetworkPolicy says where token requests may go.
+type NetworkPolicy struct {
+	// AllowPrivateAddresses permits addresses that are not global unicast addresses of the public Internet, and
+	// plain http to loopback.
+	AllowPrivateAddresses bool
+	// AllowedHosts are globs ([path.Match]) of the hosts that an overridden URL may name; empty: any.
+	AllowedHosts []string
+}
+
+// CheckURL tells whether a token request may be sent to the URL at all, as far as its text shows: the
+// addresses behind its host are checked when they are dialled. It does not look at AllowedHosts.
+func (p NetworkPolicy) CheckURL(raw string) error {
+	if hasControl(raw) {
+		return errors.New("holds a control character")
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Opaque != "" || u.Hostname() == "" {
+		return errors.New("is not an absolute URL with a host")
+	}
+	if u.User != nil {
+		return errors.New("must not hold a user name or password")
+	}
+	if u.Fragment != "" || strings.Contains(raw, "#") {
+		return errors.New("must not hold a fragment") // RFC 6749, section 3.2
+	}
+	switch {
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme != "http":
+		return errors.New("must be an https URL")
+	case !isLoopbackName(u.Hostname()):
+		return errors.New("must be an https URL (http is accepted for loopback only)")
+	case !p.AllowPrivateAddresses:
+		return errors.New("must be an https URL (http is accepted for loopback only, and only where allow_private_addresses is set in settings)")
+	}
+	return nil
+}
+
+// CheckLiteral tells whether the URL's host may be dialled where that needs no name lookup: where the host is
+// an IP address or localhost.
+func (p NetworkPolicy) CheckLiteral(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return errors.New("is not an absolute URL with a host")
+	}
+	if strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "localhost") {
+		return p.checkAddress(netip.IPv6Loopback())
+	}
+	if address, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return p.checkAddress(address)
+	}
+	return nil
+}
+
+// CheckHost tells whether an overridden URL may name its host.
+func (p NetworkPolicy) CheckHost(raw string) error {
+	if len(p.AllowedHosts) == 0 {
+		return nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return errors.New("is not an absolute URL with a host")
+	}
+	host := strings.ToLower(u.Hostname())
+	for _, glob := range p.AllowedHosts {
+		if ok, _ := path.Match(strings.ToLower(glob), host); ok {
+			return nil
+		}
+	}
+	return fmt.Errorf("names a host that is not among the allowed_hosts in settings (%s)", strings.Join(p.AllowedHosts, ", "))
+}
+
+func isLoopbackName(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// AddressError reports that a host's address is not one that token requests may go to.
+type AddressError struct {
+	Address netip.Addr
+	Class   string
+}
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("leads to %s, %s address, which is refused unless allow_private_addresses is set in settings", e.Address, e.Class)
+}
+
+func (p NetworkPolicy) checkAddress(address netip.Addr) error {
+	if p.AllowPrivateAddresses {
+		return nil
+	}
+	address = address.Unmap().WithZone("")
+	for _, reserved := range reservedAddresses {
+		if reserved.prefix.Contains(address) {
+			return &AddressError{Address: address, Class: reserved.class}
+		}
+	}
+	return nil
+}
+
+type reservedPrefix struct {
+	prefix netip.Prefix
+	class  string
+}
+
+// reservedAddresses lists what is not the public Internet: the special-purpose registries of IANA
+// (https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry), where cloud
+// metadata services live too. Prefixes that embed an IPv4 address are refused whole: what they lead to
+// cannot be told from here.
+var reservedAddresses = []reservedPrefix{
+	{netip.MustParsePrefix("127.0.0.0/8"), "a loopback"},
+	{netip.MustParsePrefix("::1/128"), "a loopback"},
+	{netip.MustParsePrefix("10.0.0.0/8"), "a private"},
+	{netip.MustParsePrefix("172.16.0.0/12"), "a private"},
+	{netip.MustParsePrefix("192.168.0.0/16"), "a private"},
+	{netip.MustParsePrefix("100.64.0.0/10"), "a shared (RFC 6598)"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local (cloud metadata)"},
+	{netip.MustParsePrefix("fe80::/10"), "a link-local"},
+	{netip.MustParsePrefix("fec0::/10"), "a site-local"},
+	{netip.MustParsePrefix("fc00::/7"), "a unique-local"},
+	{netip.MustParsePrefix("64:ff9b::/96"), "a NAT64"},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), "a NAT64"},
+	{netip.MustParsePrefix("2002::/16"), "a 6to4"},
+	{netip.MustParsePrefix("192.88.99.0/24"), "a 6to4 relay"},
+	{netip.MustParsePrefix("2001::/32"), "a Teredo"},
+	{netip.MustParsePrefix("::/96"), "an IPv4-compatible or unspecified"},
+	{netip.MustParsePrefix("0.0.0.0/8"), "an unspecified"},
+	{netip.MustParsePrefix("192.0.0.0/24"), "a reserved"},
+	{netip.MustParsePrefix("192.0.2.0/24"), "a documentation"},
+	{netip.MustParsePrefix("198.18.0.0/15"), "a benchmarking"},
+	{netip.MustParsePrefix("198.51.100.0/24"), "a documentation"},
+	{netip.MustParsePrefix("203.0.113.0/24"), "a documentation"},
+	{netip.MustParsePrefix("2001:db8::/32"), "a documentation"},
+	{netip.MustParsePrefix("3fff::/20"), "a documentation"},
+	{netip.MustParsePrefix("100::/64"), "a discard-only"},
+	{netip.MustParsePrefix("5f00::/16"), "a segment routing"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast"},
+	{netip.MustParsePrefix("ff00::/8"), "a multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "a reserved"},
+}
+
+// dialer connects to what the policy allows. The check stands behind the name lookup and before the
+// connection, so that a name that changes its address between two lookups gains nothing.
+func (p NetworkPolicy) dialer() *net.Dialer {
+	return &net.Dialer{
+		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			target, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return errors.New("is not an IP address")
+			}
+			return p.checkAddress(target.Addr())
+		},
+	}
+}
+
+// checkTarget looks up a host and checks every address of it: for requests that a proxy will carry, where the
+// address dialled is the proxy's.
+func (p NetworkPolicy) checkTarget(ctx context.Context, host string) error {
+	if p.AllowPrivateAddresses {
+		return nil
+	}
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return err
+	}
+	for _, address := range addresses {
+		if err := p.checkAddress(address); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Request is what a token request needs beside the definition.
+type Request struct {
+	// Grant is the grant to use.
+	Grant Grant
+	// Environment is one of the definition's; empty: [DefaultEnvironment].
+	Environment string
+	// TokenURL overrides the environment's token endpoint.
+	TokenURL string
+
+	ClientID     string
+	ClientSecret string
+	// ClientAuth is how the client authenticates; empty: as the definition says.
+	ClientAuth ClientAuth
+
+	Scope       []string
+	Audience    string
+	RedirectURI string
+	// Params holds further parameters, and the values of the URL's variables.
+	Params map[string]string
+	// Headers holds further request headers.
+	Headers map[string]string
+
+	// CACert is a PEM bundle that is trusted beside the system's roots.
+	CACert string
+	// Timeout bounds the whole exchange; it is required.
+	Timeout time.Duration
+	// DefaultExpiresIn is the token's lifetime where the answer names none; 0: as the definition says.
+	DefaultExpiresIn time.Duration
+	// Network says where the request may go.
+	Network NetworkPolicy
+}
+
+// Check tells whether a request can be made of it, without making it. The error says what is wrong.
+func (r Request) Check(d Definition) error {
+	if _, err := CertPool(r.CACert); err != nil {
+		return fmt.Errorf("ca_cert: %w", err)
+	}
+	_, err := r.build(context.Background(), d)
+	return err
+}
+
+// endpoint returns the URL of the token endpoint.
+func (r Request) endpoint(d Definition) (string, error) {
+	if r.TokenURL != "" {
+		if err := r.Network.CheckHost(r.TokenURL); err != nil {
+			return "", fmt.Errorf("token_url: %w", err)
+		}
+		return r.checked(r.TokenURL)
+	}
+	name := r.Environment
+	if name == "" {
+		name = DefaultEnvironment
+	}
+	environment, ok := d.Environments[name]
+	if !ok {
+		return "", fmt.Errorf("environment: %s has none of that name", d.Name)
+	}
+	if environment.TokenURL == "" {
+		return "", fmt.Errorf("token_url: is required, %s has none of its own", d.Name)
+	}
+	expanded, err := expandURL(environment.TokenURL, r.Params)
+	if err != nil {
+		return "", err
+	}
+	return r.checked(expanded)
+}
+
+func (r Request) checked(endpoint string) (string, error) {
+	if err := r.Network.CheckURL(endpoint); err != nil {
+		return "", fmt.Errorf("token_url: %w", err)
+	}
+	return endpoint, nil
+}
+
+// scopeRequested returns the scope that the request asks for, as it goes over the wire.
+func (r Request) scopeRequested(d Definition) string {
+	p := d.Grants[r.Grant].Parameters["scope"]
+	if p.Value != "" {
+		return p.Value
+	}
+	return strings.Join(r.Scope, " ")
+}
+
+// parameters returns the token request's parameters without the client's credentials.
+func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string, error) {
+	all := maps.Clone(r.Params)
+	if all == nil {
+		all = make(map[string]string)
+	}
+	for name := range d.Variables {
+		delete(all, name) // they are in the URL
+	}
+	if !shape.NoGrantType {
+		all["grant_type"] = shape.GrantType
+	}
+	for name, p := range shape.Parameters {
+		value := p.Value
+		switch p.From {
+		case FromScope:
+			value = strings.Join(r.Scope, p.Separator)
+		case FromAudience:
+			value = r.Audience
+		case FromRedirectURI:
+			value = r.RedirectURI
+		case FromParams:
+			value = r.Params[name]
+		}
+		if value != "" {
+			all[name] = value
+		} else if p.Required {
+			return nil, missingParameter(d, name, p)
+		}
+	}
+	return all, nil
+}
+
+func missingParameter(d Definition, name string, p Parameter) error {
+	field := p.From
+	if p.From == FromParams {
+		field = "params: " + name
+	}
+	return fmt.Errorf("%s: is required by %s", field, d.Name)
+}
+
+// build makes the HTTP request, all but sending it.
+func (r Request) build(ctx context.Context, d Definition) (*http.Request, error) {
+	shape, ok := d.Grants[r.Grant]
+	if !ok {
+		return nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
+	}
+	endpoint, err := r.endpoint(d)
+	if err != nil {
+		return nil, err
+	}
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, errors.New("token_url: is not a URL")
+	}
+	parameters, err := r.parameters(d, shape)
+	if err != nil {
+		return nil, err
+	}
+	header := make(http.Header)
+	query := url.Values{}
+	authenticated, err := r.authenticate(d, parameters, query, header)
+	if err != nil {
+		return nil, err
+	}
+	if authenticated == AuthJSON {
+		shape.Body = BodyJSON
+	}
+	body := shape.encode(parameters, query, header)
+	addQuery(target, query)
+	if err := r.setHeaders(shape, header); err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
+	if err != nil {
+		return nil, errors.New("token_url: is not a URL that a request can be sent to")
+	}
+	request.Header = header
+	return request, nil
+}
+
+// authenticate puts the client's credentials where its way of authentication wants them.
+func (r Request) authenticate(d Definition, parameters map[string]string, query url.Values, header http.Header) (ClientAuth, error) {
+	auth := r.ClientAuth
+	if auth == "" {
+		auth = d.DefaultClientAuth()
+	}
+	switch auth {
+	case AuthBasic:
+		pair := url.QueryEscape(r.ClientID) + ":" + url.QueryEscape(r.ClientSecret)
+		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+	case AuthPost, AuthJSON:
+		parameters[d.Credentials.ClientID] = r.ClientID
+		parameters[d.Credentials.ClientSecret] = r.ClientSecret
+	case AuthQuery:
+		query.Set(d.Credentials.ClientID, r.ClientID)
+		query.Set(d.Credentials.ClientSecret, r.ClientSecret)
+	case AuthNone:
+		parameters[d.Credentials.ClientID] = r.ClientID
+	default:
+		return "", fmt.Errorf("client_auth: is required by %s", d.Name)
+	}
+	return auth, nil
+}
+
+// encode writes the parameters into the body, or into the query where there is none.
+func (g GrantRequest) encode(parameters map[string]string, query url.Values, header http.Header) io.Reader {
+	switch g.Body {
+	case BodyJSON:
+		header.Set("Content-Type", "application/json")
+		text, _ := json.Marshal(parameters) // a map of strings always marshals
+		return bytes.NewReader(text)
+	case BodyForm:
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+		form := make(url.Values, len(parameters))
+		for name, value := range parameters {
+			form.Set(name, value)
+		}
+		return strings.NewReader(form.Encode())
+	}
+	for name, value := range parameters {
+		query.Set(name, value)
+	}
+	return unreplayable{}
+}
+
+// unreplayable is an empty body that keeps net/http from sending a bodiless GET again by itself when a kept
+// connection breaks: the first one may have been received, and acted on.
+type unreplayable struct{}
+
+func (unreplayable) Read([]byte) (int, error) { return 0, io.EOF }
+
+func addQuery(target *url.URL, query url.Values) {
+	if len(query) == 0 {
+		return
+	}
+	if target.RawQuery != "" {
+		target.RawQuery += "&"
+	}
+	target.RawQuery += query.Encode()
+}
+
+func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
+	header.Set("Accept", "application/json")
+	for name, value := range r.Headers {
+		if !headerSyntax.MatchString(name) || hasControl(value) {
+			return errors.New("headers: a name or value that is not an HTTP header's")
+		}
+		header.Set(name, value)
+	}
+	for name, h := range shape.Headers {
+		value := h.Value
+		if h.Generate == "uuid" {
+			value = newUUID()
+		}
+		header.Set(name, value)
+	}
+	return nil
+}
+
+// newUUID returns a random UUID (RFC 9562, section 5.4).
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// secrets lists everything in the request that must not come back in a message.
+func (r Request) secrets(built *http.Request) []string {
+	all := slices.Collect(maps.Values(r.Headers))
+	all = append(all, r.ClientSecret)
+	if authorization := built.Header.Get("Authorization"); authorization != "" {
+		_, credentials, _ := strings.Cut(authorization, " ")
+		all = append(all, credentials)
+	}
+	return all
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import "time"
+
+// Token is what a provider answered to a token request (RFC 6749, section 5.1).
+//
+// A Token can come together with an error: where the answer brought a new refresh token and the rest of it is
+// malformed, RefreshToken alone is set. The old one may be dead by then, so whoever holds the grant stores the
+// new one first and looks at the error second.
+type Token struct {
+	// AccessToken consists of printable ASCII characters (RFC 6749, appendix A.12).
+	AccessToken string
+	// TokenType is the provider's word, unchecked; it may be empty.
+	TokenType string
+	// Scope is the scope granted, its values separated by spaces: as answered, or, where the answer does not
+	// say, as requested (RFC 6749, section 5.1).
+	Scope string
+	// SentAt is when the request was sent; the token's life counts from there.
+	SentAt time.Time
+	// Lifetime is how long the token lives.
+	Lifetime time.Duration
+	// RefreshToken is the refresh token, if the answer holds one.
+	RefreshToken string
+	// Extra holds the further members that the definition lists, as decoded from JSON.
+	Extra map[string]any
+}
+
+// ExpiresAt returns when the token ends.
+func (t Token) ExpiresAt() time.Time {
+	return t.SentAt.Add(t.Lifetime)
+}
+
+// Remaining returns how long the token still lives, never less than zero. Both clocks are asked and the earlier
+// end counts: the monotonic one stands still while a host is suspended, the wall clock can be set.
+func (t Token) Remaining(now time.Time) time.Duration {
+	monotonic := t.ExpiresAt().Sub(now)
+	wall := t.ExpiresAt().Round(0).Sub(now.Round(0))
+	return max(0, min(monotonic, wall, t.Lifetime))
+}
