@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// DefaultRequestTimeout is a configuration's request_timeout where it does not say.
+const DefaultRequestTimeout = 10 * time.Second
+
+// Config is a client's credentials at one provider, and how tokens are to be had with them.
+type Config struct {
+	Format int `json:"format"`
+	// ID is the configuration's identity. It is random: nothing that is left from a deleted configuration belongs
+	// to a successor of the same name.
+	ID string `json:"id"`
+	// Generation changes, at random, whenever something changes that the token depends on.
+	Generation string `json:"generation"`
+
+	Provider              string            `json:"provider"`
+	Environment           string            `json:"environment"`
+	ClientID              string            `json:"client_id"`
+	ClientSecret          string            `json:"client_secret"`
+	ClientSecretUpdatedAt time.Time         `json:"client_secret_updated_at,omitzero"`
+	Scope                 []string          `json:"scope,omitempty"`
+	Audience              string            `json:"audience,omitempty"`
+	RedirectURI           string            `json:"redirect_uri,omitempty"`
+	Params                map[string]string `json:"params,omitempty"`
+	Headers               map[string]string `json:"headers,omitempty"`
+	TokenURL              string            `json:"token_url,omitempty"`
+	RefreshURL            string            `json:"refresh_url,omitempty"`
+	AuthorizationURL      string            `json:"authorization_url,omitempty"`
+	RevocationURL         string            `json:"revocation_url,omitempty"`
+	ClientAuth            string            `json:"client_auth,omitempty"`
+	CACert                string            `json:"ca_cert,omitempty"`
+	RequestTimeout        time.Duration     `json:"request_timeout"`
+	DefaultExpiresIn      time.Duration     `json:"default_expires_in,omitempty"`
+	RefreshBefore         time.Duration     `json:"refresh_before,omitempty"`
+	ReuseToken            bool              `json:"reuse_token"`
+	TTL                   time.Duration     `json:"ttl,omitempty"`
+}
+
+// defaultConfig returns a new configuration of that name.
+func (e *Engine) defaultConfig(name string) *Config {
+	c := &Config{
+		Format:         storageFormat,
+		Environment:    provider.DefaultEnvironment,
+		RequestTimeout: DefaultRequestTimeout,
+		ReuseToken:     true,
+	}
+	if _, ok := e.catalog.Lookup(name); ok {
+		c.Provider = name
+	}
+	return c
+}
+
+func (c *Config) places() places {
+	return places{
+		"provider":           &c.Provider,
+		"environment":        &c.Environment,
+		"client_id":          &c.ClientID,
+		"client_secret":      &c.ClientSecret,
+		"scope":              &c.Scope,
+		"audience":           &c.Audience,
+		"redirect_uri":       &c.RedirectURI,
+		"params":             &c.Params,
+		"headers":            &c.Headers,
+		"token_url":          &c.TokenURL,
+		"refresh_url":        &c.RefreshURL,
+		"authorization_url":  &c.AuthorizationURL,
+		"revocation_url":     &c.RevocationURL,
+		"client_auth":        &c.ClientAuth,
+		"ca_cert":            &c.CACert,
+		"request_timeout":    &c.RequestTimeout,
+		"default_expires_in": &c.DefaultExpiresIn,
+		"refresh_before":     &c.RefreshBefore,
+		"reuse_token":        &c.ReuseToken,
+		"ttl":                &c.TTL,
+	}
+}
+
+// urlFields are the fields that override a provider's URLs.
+func urlFields() []string {
+	return []string{"token_url", "refresh_url", "authorization_url", "revocation_url"}
+}
+
+// repointingFields are the fields that decide where the stored secrets are sent, and how.
+func repointingFields() []string {
+	return append(urlFields(), "provider", "environment", "client_auth", "ca_cert", "headers")
+}
+
+// tokenFields are the fields that a token depends on.
+func tokenFields() []string {
+	return append(repointingFields(), "client_id", "client_secret", "scope", "audience", "redirect_uri", "params", "default_expires_in")
+}
+
+// Definition returns the definition of the configuration's provider.
+func (e *Engine) Definition(c *Config) (provider.Definition, bool) {
+	return e.catalog.Lookup(c.Provider)
+}
+
+// EffectiveClientAuth returns how the client authenticates: as the configuration says, else the definition.
+func (c *Config) EffectiveClientAuth(d provider.Definition) provider.ClientAuth {
+	if c.ClientAuth != "" {
+		return provider.ClientAuth(c.ClientAuth)
+	}
+	return d.DefaultClientAuth()
+}
+
+// request returns the token request of the configuration.
+func (c *Config) request(settings Settings) provider.Request {
+	return provider.Request{
+		Grant:            provider.ClientCredentials,
+		Environment:      c.Environment,
+		TokenURL:         c.TokenURL,
+		ClientID:         c.ClientID,
+		ClientSecret:     c.ClientSecret,
+		ClientAuth:       provider.ClientAuth(c.ClientAuth),
+		Scope:            c.Scope,
+		Audience:         c.Audience,
+		RedirectURI:      c.RedirectURI,
+		Params:           c.Params,
+		Headers:          c.Headers,
+		CACert:           c.CACert,
+		Timeout:          c.RequestTimeout,
+		DefaultExpiresIn: c.DefaultExpiresIn,
+		Network:          settings.network(),
+	}
+}
+
+// Config reads a configuration; nil where there is none of that name.
+func (e *Engine) Config(ctx context.Context, s logical.Storage, name string) (*Config, error) {
+	config := new(Config)
+	found, err := load(ctx, s, configPrefix+name, config)
+	if err != nil || !found {
+		return nil, err
+	}
+	return config, nil
+}
+
+// ConfigExists tells whether there is a configuration of that name, readable or not.
+func (e *Engine) ConfigExists(ctx context.Context, s logical.Storage, name string) (bool, error) {
+	entry, err := s.Get(ctx, configPrefix+name)
+	return entry != nil, err
+}
+
+// ListConfigs returns the names of all configurations.
+func (e *Engine) ListConfigs(ctx context.Context, s logical.Storage) ([]string, error) {
+	return s.List(ctx, configPrefix)
+}
+
+// ConfigWrite is a write or patch of a configuration.
+type ConfigWrite struct {
+	Fields Fields
+	// Patch merges maps by key and fails where there is no configuration.
+	Patch bool
+	// Verify asks the provider for a token before anything is stored, where a field changes that the token depends
+	// on; the token becomes the current one.
+	Verify bool
+}
+
+// WriteConfig creates or changes a configuration. It is stored whole or not at all; where it is not, the old one
+// and its token stay in force.
+func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string, write ConfigWrite) error {
+	release, err := e.writers.acquire(ctx, configPrefix+name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	old, err := e.Config(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if old == nil && write.Patch {
+		return &NotFoundError{Config: name}
+	}
+	settings, err := e.Settings(ctx, s)
+	if err != nil {
+		return err
+	}
+	config, err := e.merge(name, old, write, settings)
+	if err != nil {
+		return err
+	}
+	if old != nil && old.Generation == config.Generation {
+		return e.replaceConfig(ctx, s, name, config)
+	}
+	var verified *Issued
+	if write.Verify {
+		if verified, err = e.mint(ctx, config, settings); err != nil {
+			return err
+		}
+	}
+	if err := store(ctx, s, configPrefix+name, config); err != nil {
+		return err
+	}
+	e.install(name, config, verified)
+	return nil
+}
+
+// replaceConfig stores a configuration whose token stays good.
+func (e *Engine) replaceConfig(ctx context.Context, s logical.Storage, name string, config *Config) error {
+	if err := store(ctx, s, configPrefix+name, config); err != nil {
+		return err
+	}
+	e.reinstall(name, config)
+	return nil
+}
+
+// merge returns the configuration that the write makes of the old one.
+func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Settings) (*Config, error) {
+	config := e.defaultConfig(name)
+	config.ID = newID()
+	if old != nil {
+		copied := *old
+		config = &copied
+	}
+	write.Fields.apply(config.places(), e.defaultConfig(name).places(), write.Patch)
+	if err := e.checkConfig(name, config, settings); err != nil {
+		return nil, err
+	}
+	if d, _ := e.Definition(config); config.ClientAuth == string(d.DefaultClientAuth()) {
+		config.ClientAuth = "" // to say what holds anyway changes nothing
+	}
+	if old == nil {
+		config.Generation, config.ClientSecretUpdatedAt = newID(), time.Now().UTC()
+		return config, nil
+	}
+	if err := e.checkRepointing(old, config, write.Fields); err != nil {
+		return nil, err
+	}
+	if config.ClientSecret != old.ClientSecret {
+		config.ClientSecretUpdatedAt = time.Now().UTC()
+	}
+	if len(changed(old.places(), config.places(), tokenFields())) > 0 {
+		config.Generation = newID()
+	}
+	return config, nil
+}
+
+// checkRepointing holds that a write which changes where or how the stored secrets are sent brings them again,
+// so that who may only update cannot have them sent elsewhere.
+func (e *Engine) checkRepointing(old, config *Config, fields Fields) error {
+	repointed := changed(old.places(), config.places(), repointingFields())
+	if d, ok := e.Definition(config); ok {
+		for variable := range d.Variables {
+			if old.Params[variable] != config.Params[variable] {
+				repointed = append(repointed, "params: "+variable)
+			}
+		}
+	}
+	if len(repointed) == 0 {
+		return nil
+	}
+	because := "must be given again, because this changes where or how it is sent (" + strings.Join(repointed, ", ") + ")"
+	if config.ClientSecret != "" && !fields.has("client_secret") {
+		return &FieldError{Field: "client_secret", Problem: because}
+	}
+	brought, _ := fields["headers"].(map[string]*string)
+	for header := range config.Headers {
+		if brought[header] == nil {
+			return &FieldError{Field: "headers", Problem: because, Accepted: "all secret headers with their values, or an empty map to drop them"}
+		}
+	}
+	if old.Provider == config.Provider && old.Environment == config.Environment {
+		return nil
+	}
+	for _, field := range urlFields() {
+		_, restated := fields[field]
+		if *config.places()[field].(*string) != "" && !restated {
+			return &FieldError{
+				Field:    field,
+				Problem:  "is an override that is stored for another provider or environment",
+				Accepted: "the URL again, or an empty one to clear it",
+			}
+		}
+	}
+	return nil
+}
+
+// DeleteConfig removes a configuration and its current token. Leases that are out stay revocable.
+func (e *Engine) DeleteConfig(ctx context.Context, s logical.Storage, name string) error {
+	release, err := e.writers.acquire(ctx, configPrefix+name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := e.Config(ctx, s, name); err != nil {
+		return err
+	}
+	if err := s.Delete(ctx, configPrefix+name); err != nil {
+		return err
+	}
+	e.drop(name)
+	return nil
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// The bounds of request_timeout. Vault gives a request 90 seconds, and what waits for a token waits for it whole.
+const (
+	minRequestTimeout = time.Second
+	maxRequestTimeout = 15 * time.Second
+)
+
+// checkConfig holds that a token request can be made of the configuration.
+func (e *Engine) checkConfig(name string, c *Config, settings Settings) error {
+	d, err := e.checkProvider(name, c)
+	if err != nil {
+		return err
+	}
+	for _, check := range []func(*Config, provider.Definition, Settings) error{
+		checkCharacters, checkClient, checkTaken, checkParams, checkHeaders, checkURLs, checkDurations, checkRequest,
+	} {
+		if err := check(c, d, settings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) checkProvider(name string, c *Config) (provider.Definition, error) {
+	names := e.catalog.Names()
+	if c.Provider == "" {
+		problem := "is required, because no provider has the configuration's own name"
+		if nearest := Nearest(name, names); nearest != "" {
+			problem += " (did you mean " + nearest + "?)"
+		}
+		return provider.Definition{}, &FieldError{Field: "provider", Problem: problem, Accepted: strings.Join(names, ", ")}
+	}
+	d, ok := e.catalog.Lookup(c.Provider)
+	if !ok {
+		return d, notOneOf("provider", c.Provider, names)
+	}
+	if _, ok := d.Environments[c.Environment]; !ok {
+		return d, notOneOf("environment", c.Environment, slices.Sorted(maps.Keys(d.Environments)))
+	}
+	return d, nil
+}
+
+// checkCharacters refuses control characters: line breaks and NUL would break out of a header or URL, and a
+// line break at the end of a secret read from a file makes it a wrong one.
+func checkCharacters(c *Config, _ provider.Definition, _ Settings) error {
+	for _, name := range slices.Sorted(maps.Keys(c.places())) {
+		if text, ok := c.places()[name].(*string); ok && name != "ca_cert" && hasControl(*text) {
+			return &FieldError{Field: name, Problem: "holds a control character, such as a line break at its end"}
+		}
+	}
+	for field, values := range map[string]map[string]string{"params": c.Params, "headers": c.Headers} {
+		for key, value := range values {
+			if key == "" || hasControl(key) || hasControl(value) {
+				return &FieldError{Field: field, Problem: "holds an empty key or a control character"}
+			}
+		}
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+func checkClient(c *Config, d provider.Definition, _ Settings) error {
+	accepted := make([]string, len(d.ClientAuth))
+	for i, auth := range d.ClientAuth {
+		accepted[i] = string(auth)
+	}
+	auth := c.EffectiveClientAuth(d)
+	switch {
+	case auth == "":
+		return &FieldError{Field: "client_auth", Problem: "is required by " + d.Name, Accepted: strings.Join(accepted, ", ")}
+	case !slices.Contains(d.ClientAuth, auth):
+		return notOneOf("client_auth", string(auth), accepted)
+	case c.ClientID == "":
+		return &FieldError{Field: "client_id", Problem: "is required"}
+	case c.ClientSecret == "" && auth != provider.AuthNone:
+		return &FieldError{Field: "client_secret", Problem: "is required"}
+	}
+	return nil
+}
+
+// checkTaken refuses what the provider would never be sent.
+func checkTaken(c *Config, d provider.Definition, _ Settings) error {
+	for field, given := range map[string]bool{
+		provider.FromScope:       len(c.Scope) > 0,
+		provider.FromAudience:    c.Audience != "",
+		provider.FromRedirectURI: c.RedirectURI != "",
+	} {
+		if !given || d.Takes(field) {
+			continue
+		}
+		if constant, ok := d.Constant(field); ok {
+			if field == provider.FromAudience && c.Audience == constant {
+				continue
+			}
+			return &FieldError{Field: field, Problem: fmt.Sprintf("%s is always sent %s", d.Name, constant), Accepted: "none"}
+		}
+		return &FieldError{Field: field, Problem: d.Name + " takes none", Accepted: "none"}
+	}
+	for _, scope := range c.Scope {
+		// RFC 6749, appendix A.4
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= 0x20 || r > 0x7e || r == '"' || r == '\\' }) {
+			return &FieldError{Field: "scope", Problem: "holds a character that a scope cannot have", Accepted: `printable ASCII without space, " and \ (RFC 6749, section 3.3)`}
+		}
+	}
+	return nil
+}
+
+func checkParams(c *Config, d provider.Definition, _ Settings) error {
+	refused := []string{"grant_type", "client_id", "client_secret", "refresh_token", "code", d.Credentials.ClientID, d.Credentials.ClientSecret}
+	for name := range c.Params {
+		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
+			return &FieldError{Field: "params", Problem: "holds a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
+		}
+		for _, grant := range d.Grants {
+			if p, ok := grant.Parameters[name]; ok && p.From != provider.FromParams {
+				return &FieldError{Field: "params", Problem: "holds " + name + ", which " + ownParameter(p, name, d)}
+			}
+		}
+	}
+	return nil
+}
+
+func ownParameter(p provider.Parameter, name string, d provider.Definition) string {
+	if p.Value != "" {
+		return d.Name + " is always sent as " + p.Value
+	}
+	return "is a field of its own: " + p.From
+}
+
+// checkHeaders refuses headers that belong to the request's own making: to say one of them twice is how requests
+// are smuggled, and a changed encoding makes the answer unreadable.
+func checkHeaders(c *Config, _ provider.Definition, _ Settings) error {
+	refused := []string{
+		"Host", "Authorization", "Content-Length", "Content-Type", "Accept-Encoding", "Connection", "Expect", "Keep-Alive",
+		"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	}
+	for name := range c.Headers {
+		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
+			return &FieldError{Field: "headers", Problem: "holds a header that the engine sends itself", Accepted: "any but " + strings.Join(refused, ", ")}
+		}
+	}
+	return nil
+}
+
+func checkURLs(c *Config, d provider.Definition, settings Settings) error {
+	network := settings.network()
+	for _, field := range urlFields() {
+		override := *c.places()[field].(*string)
+		if override == "" {
+			continue
+		}
+		for _, check := range []func(string) error{network.CheckURL, network.CheckLiteral, network.CheckHost} {
+			if err := check(override); err != nil {
+				return &FieldError{Field: field, Problem: err.Error()}
+			}
+		}
+	}
+	if d.Environments[c.Environment].RefreshURL != "" && (c.TokenURL == "") != (c.RefreshURL == "") {
+		return &FieldError{Field: "token_url", Problem: d.Name + " refreshes at a URL of its own", Accepted: "token_url and refresh_url together, or neither"}
+	}
+	return nil
+}
+
+func checkDurations(c *Config, _ provider.Definition, _ Settings) error {
+	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
+		return &FieldError{Field: "request_timeout", Problem: "is out of range", Accepted: fmt.Sprintf("%s to %s", minRequestTimeout, maxRequestTimeout)}
+	}
+	return nil
+}
+
+// checkRequest tries what is left: whether a token request can be built.
+func checkRequest(c *Config, d provider.Definition, settings Settings) error {
+	err := c.request(settings).Check(d)
+	if err == nil {
+		return nil
+	}
+	field, problem, _ := strings.Cut(err.Error(), ": ")
+	return &FieldError{Field: field, Problem: problem}
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package backend is the engine behind the mount: the configurations, the settings and the tokens of one mount,
+// what may be stored in them, and when a provider is asked for a token. It knows neither HTTP nor how Vault
+// describes a field.
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// closeWait bounds how long [Engine.Close] waits: Vault holds a lock of the whole plugin process meanwhile.
+const closeWait = time.Second
+
+// errClosed is the answer of an engine whose mount is gone.
+var errClosed = errors.New("the mount is being closed")
+
+// Engine holds what one mount knows. It is safe for concurrent use. Nothing runs and nothing is read before the
+// first request.
+type Engine struct {
+	catalog *provider.Catalog
+	client  *provider.Client
+	logger  hclog.Logger
+
+	// life ends when the engine is closed; work that must outlive a request runs under it.
+	life    context.Context
+	end     context.CancelFunc
+	flights sync.WaitGroup
+
+	// writers keeps two writes of one configuration apart.
+	writers keyedLock
+
+	mu sync.Mutex
+	// slots holds the tokens in memory by configuration. A slot is replaced, never changed, when what its token
+	// depends on changes; whoever works for an old one sees by its address that it is not wanted any more.
+	slots map[string]*slot
+}
+
+// Options configures an [Engine].
+type Options struct {
+	Catalog *provider.Catalog
+	Client  *provider.Client
+	Logger  hclog.Logger
+}
+
+// New returns the engine of one mount.
+func New(o Options) *Engine {
+	life, end := context.WithCancel(context.Background())
+	return &Engine{
+		catalog: o.Catalog,
+		client:  o.Client,
+		logger:  o.Logger,
+		life:    life,
+		end:     end,
+		slots:   make(map[string]*slot),
+	}
+}
+
+// Close ends all work and all connections. It waits a second at most for work to end.
+func (e *Engine) Close() {
+	e.mu.Lock() // no flight begins between the end and the wait
+	e.end()
+	e.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		e.flights.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(closeWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	e.client.Close()
+}
+
+// Invalidate forgets what is in memory of a storage entry that another node has changed.
+func (e *Engine) Invalidate(key string) {
+	if name, ok := strings.CutPrefix(key, configPrefix); ok {
+		e.drop(name)
+	}
+}
+
+// Catalog returns the definitions of the mount's providers.
+func (e *Engine) Catalog() *provider.Catalog {
+	return e.catalog
+}
+
+// Recovered makes an error of a recovered panic, and logs where it happened. One process serves many mounts, so
+// no panic may leave it. What was panicked with is only logged where it is the Go runtime's own word: anything
+// else may hold a secret.
+func Recovered(logger hclog.Logger, panicked any) error {
+	what := fmt.Sprintf("%T", panicked)
+	if own, ok := panicked.(runtime.Error); ok {
+		what = own.Error()
+	}
+	logger.Error("recovered from a panic", "panic", what, "stack", string(debug.Stack()))
+	return fmt.Errorf("internal error of the plugin (the server's log has the details)")
+}
+
+// newID returns a random identity.
+func newID() string {
+	return rand.Text()
+}
+
+// keyedLock is a lock per name whose waiters can give up.
+type keyedLock struct {
+	mu   sync.Mutex
+	held map[string]chan struct{}
+}
+
+// acquire waits for the name's lock and returns what releases it.
+func (l *keyedLock) acquire(ctx context.Context, name string) (release func(), err error) {
+	for {
+		l.mu.Lock()
+		if l.held == nil {
+			l.held = make(map[string]chan struct{})
+		}
+		busy, taken := l.held[name]
+		if !taken {
+			released := make(chan struct{})
+			l.held[name] = released
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, name)
+				l.mu.Unlock()
+				close(released)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// FieldError is a value that cannot be taken. It never holds the value itself, which may be a secret in the
+// wrong place.
+type FieldError struct {
+	// Field is the field's name.
+	Field string
+	// Problem says what is wrong with it.
+	Problem string
+	// Accepted says what is accepted; it may be empty where Problem says it already.
+	Accepted string
+}
+
+func (e *FieldError) Error() string {
+	text := e.Field + ": " + e.Problem
+	if e.Accepted != "" {
+		text += "; accepted: " + e.Accepted
+	}
+	return text
+}
+
+// NotFoundError is a configuration that does not exist.
+type NotFoundError struct {
+	Config string
+}
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("there is no configuration %q", e.Config)
+}
+
+// HeldBackError is a token request that was not made, because the provider failed, or asked to be left alone, a
+// moment ago. It is answered from memory.
+type HeldBackError struct {
+	// Wait is how long no token request will be made for this configuration.
+	Wait time.Duration
+	// Cause is the failure that began it.
+	Cause *provider.Error
+}
+
+func (e *HeldBackError) Error() string {
+	return fmt.Sprintf("the next token request is made in %s: %s", max(e.Wait, time.Second).Round(time.Second), e.Cause)
+}
+
+func (e *HeldBackError) Unwrap() error {
+	return e.Cause
+}
+
+// Nearest returns the candidate that a mistyped word most likely means, or "".
+func Nearest(word string, candidates []string) string {
+	best, distance := "", len(word)/2+1
+	for _, candidate := range slices.Sorted(slices.Values(candidates)) {
+		if d := levenshtein.Distance(strings.ToLower(word), candidate, nil); d < distance {
+			best, distance = candidate, d
+		}
+	}
+	return best
+}
+
+// notOneOf is the error of a value that is not among those accepted.
+func notOneOf(field, value string, accepted []string) *FieldError {
+	problem := "is not known"
+	if nearest := Nearest(value, accepted); nearest != "" {
+		problem += ", did you mean " + nearest + "?"
+	}
+	return &FieldError{Field: field, Problem: problem, Accepted: strings.Join(accepted, ", ")}
+}
