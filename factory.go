@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package marketplace is a secrets engine for HashiCorp Vault. It keeps a seller's client credentials for online
+// marketplaces in Vault and mints short-lived access tokens with them.
+//
+// This package is the side that faces Vault: paths, fields, leases, statuses. What the engine does stands in
+// package backend, how a token endpoint is spoken to in package provider.
+package marketplace
+
+import (
+	"context"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// Version is the plugin's version, under which it is registered in Vault's catalogue. It is a semantic version
+// with a leading v, as Vault requires.
+const Version = "v0.1.0"
+
+const help = `
+The marketplace secrets engine keeps a seller's client credentials for online
+marketplaces and mints short-lived access tokens with them.
+
+Write the credentials to config/<name>, then read tokens from creds/<name>.
+`
+
+// plugin puts Vault's requests to the engine.
+type plugin struct {
+	*framework.Backend
+	engine *backend.Engine
+}
+
+// Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
+// what the plugin is.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		return nil, err
+	}
+	engine := backend.New(backend.Options{
+		Catalog: catalog,
+		Client:  provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
+		Logger:  conf.Logger,
+	})
+	return newPlugin(ctx, conf, engine)
+}
+
+func newPlugin(ctx context.Context, conf *logical.BackendConfig, engine *backend.Engine) (logical.Backend, error) {
+	p := &plugin{engine: engine}
+	p.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(help),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: Version,
+		PathsSpecial:   &logical.Paths{SealWrapStorage: backend.SealWrapped()},
+		Paths: framework.PathAppend(
+			p.pathsConfig(),
+			p.pathsCreds(),
+			p.pathsProviders(),
+			p.pathsSettings(),
+		),
+		Secrets:    []*framework.Secret{p.secretToken()},
+		Invalidate: func(_ context.Context, key string) { engine.Invalidate(key) },
+		Clean:      func(context.Context) { engine.Close() },
+	}
+	if err := p.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	return newGuard(p.Backend), nil
+}
+
+// forwarded is an operation that mints or writes. On a standby and on a performance secondary it belongs to the
+// node that may write: two nodes that mint for one client double its requests at the provider.
+func forwarded(callback framework.OperationFunc, summary string) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                    callback,
+		Summary:                     summary,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+	}
+}
+
+// local is an operation that any node can answer.
+func local(callback framework.OperationFunc, summary string) *framework.PathOperation {
+	return &framework.PathOperation{Callback: callback, Summary: summary}
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+func (p *plugin) pathsProviders() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern: "providers/?$",
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: local(p.listProviders, "List the providers."),
+			},
+			HelpSynopsis:    "List the providers.",
+			HelpDescription: "Lists the names of the marketplaces that a configuration can be for.",
+		},
+		{
+			Pattern: "providers/" + framework.GenericNameRegex("provider"),
+			Fields: map[string]*framework.FieldSchema{
+				"provider": {Type: framework.TypeString, Description: "Name of the provider."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: local(p.readProvider, "Read what is known of a provider."),
+			},
+			HelpSynopsis:    providerSynopsis,
+			HelpDescription: providerDescription,
+		},
+	}
+}
+
+func (p *plugin) listProviders(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return logical.ListResponse(p.engine.Catalog().Names()), nil
+}
+
+func (p *plugin) readProvider(_ context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	d, ok := p.engine.Catalog().Lookup(data.Get("provider").(string))
+	if !ok {
+		return nil, nil
+	}
+	return &logical.Response{Data: providerData(d)}, nil
+}
+
+// providerData lays out a definition.
+func providerData(d provider.Definition) map[string]any {
+	environments := make(map[string]any)
+	for name, environment := range d.Environments {
+		environments[name] = environment.URLs()
+	}
+	parameters := make(map[string]any)
+	for grant, request := range d.Grants {
+		parameters[string(grant)] = parameterData(request)
+	}
+	evidence := make([]any, 0, len(d.Evidence))
+	for _, e := range d.Evidence {
+		evidence = append(evidence, map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note})
+	}
+	shown := map[string]any{
+		"name":                 d.Name,
+		"title":                d.Title,
+		"documentation":        d.Documentation,
+		"environments":         environments,
+		"grants":               slices.Sorted(maps.Keys(d.Grants)),
+		"client_auth":          d.ClientAuth,
+		"client_auth_required": d.ClientAuthRequired,
+		"parameters":           parameters,
+		"evidence":             evidence,
+	}
+	if len(d.Variables) > 0 {
+		shown["variables"] = d.Variables
+	}
+	if d.Use != "" {
+		shown["use"] = d.Use
+	}
+	return shown
+}
+
+func parameterData(request provider.GrantRequest) map[string]any {
+	parameters := make(map[string]any)
+	for name, p := range request.Parameters {
+		shown := map[string]any{"required": p.Required}
+		for field, value := range map[string]string{"value": p.Value, "from": p.From, "description": p.Description} {
+			if value != "" {
+				shown[field] = value
+			}
+		}
+		parameters[name] = shown
+	}
+	return parameters
+}
+
+const providerSynopsis = `What is known of a marketplace's authorization server.`
+
+const providerDescription = `
+Shows a provider's environments and URLs, its grants and their parameters, how a
+client authenticates, where the vendor documents it, and how each fact is known.
+`
