@@ -35,6 +35,9 @@ type Options struct {
 	UserAgent string
 	// Proxy chooses the proxy of a request, as in [http.Transport]; nil: [http.ProxyFromEnvironment].
 	Proxy func(*http.Request) (*url.URL, error)
+	// Transport carries the requests instead of the network, for tests in virtual time. The network policy's check
+	// of dialled addresses is the network's, and goes with it.
+	Transport http.RoundTripper
 }
 
 // Client sends token requests. It keeps connections and shares them between requests with the same trust. It is
@@ -42,6 +45,7 @@ type Options struct {
 type Client struct {
 	userAgent string
 	proxy     func(*http.Request) (*url.URL, error)
+	instead   http.RoundTripper
 
 	mu         sync.Mutex
 	closed     bool
@@ -60,7 +64,7 @@ func NewClient(o Options) *Client {
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
 	}
-	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, transports: make(map[transportKey]*http.Transport)}
+	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, instead: o.Transport, transports: make(map[transportKey]*http.Transport)}
 }
 
 // Close ends the connections that are not in use, and keeps those in use from being kept.
@@ -121,6 +125,9 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 // transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
 // target's address is checked here.
 func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, error) {
+	if c.instead != nil {
+		return c.instead, nil
+	}
 	proxy, err := c.proxy(request)
 	if err != nil {
 		return nil, errors.New("the proxy in the environment is not a URL")

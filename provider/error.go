@@ -73,7 +73,7 @@ func (e *Error) Error() string {
 		b.WriteString(": " + e.Description)
 	}
 	if e.RetryAfter > 0 {
-		fmt.Fprintf(&b, ": it asks for %s", e.RetryAfter.Round(time.Second))
+		fmt.Fprintf(&b, ": it asks to wait %s", e.RetryAfter.Round(time.Second))
 	}
 	return b.String()
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+func TestBuiltinDefinitions(t *testing.T) {
+	t.Parallel()
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := catalog.Names(); !slices.Equal(names, []string{"kleinanzeigen", "oauth2"}) {
+		t.Errorf("the catalogue holds %v", names)
+	}
+	if _, ok := catalog.Lookup("Kleinanzeigen"); ok {
+		t.Error("names are told apart by case")
+	}
+}
+
+const wellFormed = `
+format: 1
+name: shop
+title: Shop
+documentation: https://shop.example.com/docs
+environments: {production: {token_url: "https://shop.example.com/token"}}
+client_auth: [client_secret_post]
+grants: {client_credentials: {}}
+evidence:
+  - {facts: [environments, client_auth, grants], known_by: documentation, source: "https://shop.example.com/docs"}
+`
+
+func TestDefinitionsAreReadStrictly(t *testing.T) {
+	t.Parallel()
+	if _, err := provider.ParseDefinition([]byte(wellFormed)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ old, new, says string }{
+		{"format: 1", "format: 2", "format"},
+		{"name: shop", "name: Shop", "name"},
+		{"name: shop", "name: ../shop", "name"},
+		{"title: Shop", "titel: Shop", "titel"},
+		{"title: Shop", "title: Shop\ntitle: Shop", "title"},
+		{"title: Shop", "title: ''", "title"},
+		{"https://shop.example.com/docs\nenv", "http://shop.example.com/docs\nenv", "documentation"},
+		{"production: {", "live: {", "production"},
+		{"https://shop.example.com/token", "http://shop.example.com/token", "environments.production.token_url"},
+		{"https://shop.example.com/token", "https://{shop}.example.com/token", "{shop}"},
+		{"client_auth: [client_secret_post]", "client_auth: [basic]", "client_auth"},
+		{"client_auth: [client_secret_post]", "client_auth: []", "client_auth"},
+		{"client_auth: [client_secret_post]", "client_auth: {}", "line"},
+		{"{client_credentials: {}}", "{}", "grants"},
+		{"{client_credentials: {}}", "{password: {}}", "grants.password"},
+		{"{client_credentials: {}}", "{client_credentials: {method: PUT}}", "method"},
+		{"{client_credentials: {}}", "{client_credentials: {body: xml}}", "body"},
+		{"{client_credentials: {}}", "{client_credentials: {method: GET, body: form}}", "body"},
+		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {}}}}", "parameters.scope"},
+		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {value: a, from: scope}}}}", "parameters.scope"},
+		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {from: client_secret}}}}", "parameters.scope"},
+		{"{client_credentials: {}}", `{client_credentials: {headers: {"A B": {value: c}}}}`, "headers"},
+		{"{client_credentials: {}}", "{client_credentials: {headers: {A: {generate: time}}}}", "headers.A"},
+		{"grants:", "answer: {expires_as: minutes}\ngrants:", "expires_as"},
+		{"grants:", "answer: {names: {token: t}}\ngrants:", "answer.names.token"},
+		{"grants:", "answer: {extra: [access_token]}\ngrants:", "answer.extra"},
+		{"grants:", "answer: {default_expires_in: -1}\ngrants:", "default_expires_in"},
+		{"facts: [environments, ", "facts: [", "evidence: none for environments.production.token_url"},
+		{"facts: [environments, ", "facts: [environments, use, ", "evidence: use is not a fact"},
+		{"facts: [environments, ", "facts: [environments, environments, ", "claimed twice"},
+		{"known_by: documentation", "known_by: hearsay", "known_by"},
+		{`, source: "https://shop.example.com/docs"`, "", "source"},
+		{"evidence:", "---\nformat: 1\nevidence:", ""},
+	} {
+		text := strings.Replace(wellFormed, test.old, test.new, 1)
+		if text == wellFormed {
+			t.Fatalf("%q is not in the definition", test.old)
+		}
+		_, err := provider.ParseDefinition([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%q for %q: %v, want an error that names %q", test.new, test.old, err, test.says)
+		}
+	}
+}
+
+// A longer name claims a fact for its own evidence.
+func TestEvidenceOfAPart(t *testing.T) {
+	t.Parallel()
+	text := wellFormed + "  - {facts: [environments.production.token_url], known_by: derived}\n"
+	if _, err := provider.ParseDefinition([]byte(text)); err == nil {
+		t.Error("evidence for environments is left without a fact, and that is no error")
+	}
+	text = strings.Replace(text, "token_url:", "api_url: https://api.example.com, token_url:", 1)
+	if _, err := provider.ParseDefinition([]byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzDefinition holds that no text makes reading a definition panic, and what is read can be asked.
+func FuzzDefinition(f *testing.F) {
+	f.Add(wellFormed)
+	f.Add("{}")
+	f.Add("grants: {client_credentials: null}")
+	f.Fuzz(func(_ *testing.T, text string) {
+		definition, err := provider.ParseDefinition([]byte(text))
+		if err != nil {
+			return
+		}
+		definition.Takes("scope")
+		definition.Constant("audience")
+		definition.DefaultClientAuth()
+	})
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+var update = flag.Bool("update", false, "write the requests and results that golden cases have, instead of comparing them")
+
+// goldenCase is the first part of a golden file: who asks for what.
+type goldenCase struct {
+	Provider   string            `yaml:"provider"`
+	Definition yaml.Node         `yaml:"definition"` // instead of provider: a definition of the case's own
+	ClientID   string            `yaml:"client_id"`
+	Secret     string            `yaml:"client_secret"`
+	ClientAuth string            `yaml:"client_auth"`
+	TokenURL   string            `yaml:"token_url"`
+	Scope      []string          `yaml:"scope"`
+	Audience   string            `yaml:"audience"`
+	Params     map[string]string `yaml:"params"`
+	Headers    map[string]string `yaml:"headers"`
+	DefaultIn  int               `yaml:"default_expires_in"`
+}
+
+// TestGolden runs the cases in testdata/golden. A case has four parts with a line of four hyphens between them:
+// who asks for what, the request as it must go over the wire, the answer as it comes back, and the token or error
+// that must come of it. To drop in a file makes a test; run with -update, then read what it wrote.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/golden/*/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden cases: %v", err)
+	}
+	network := newFakeNetwork(t)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/golden/"), ".txt"), func(t *testing.T) {
+			runGolden(t, network, file)
+		})
+	}
+}
+
+func runGolden(t *testing.T, network *fakeNetwork, file string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "----\n")
+	if len(parts) != 4 {
+		t.Fatalf("%s has %d parts, not 4", file, len(parts))
+	}
+	definition, request := readCase(t, parts[0])
+	network.answer = wire(parts[2])
+	request.CACert, request.Network.AllowPrivateAddresses = network.caCert, true
+	client := provider.NewClient(provider.Options{UserAgent: "test", Proxy: network.proxy})
+	defer client.Close()
+
+	network.received = ""
+	before := time.Now()
+	token, err := client.Do(t.Context(), definition, request)
+	got := describe(token, err, before)
+	sent := strings.ReplaceAll(network.received, "\r\n", "\n")
+	if !strings.HasSuffix(sent, "\n") {
+		sent += "\n"
+	}
+	if *update {
+		parts[1], parts[3] = sent, got
+		if err := os.WriteFile(file, []byte(strings.Join(parts, "----\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if sent != parts[1] {
+		t.Errorf("sent:\n%s\nwant:\n%s", sent, parts[1])
+	}
+	if got != parts[3] {
+		t.Errorf("result:\n%s\nwant:\n%s", got, parts[3])
+	}
+}
+
+func readCase(t *testing.T, text string) (provider.Definition, provider.Request) {
+	t.Helper()
+	var c goldenCase
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil {
+		t.Fatal(err)
+	}
+	var definition provider.Definition
+	if c.Provider != "" {
+		definition = builtin(t, c.Provider)
+	} else {
+		inner, err := yaml.Marshal(&c.Definition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if definition, err = provider.ParseDefinition(inner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return definition, provider.Request{
+		Grant:            provider.ClientCredentials,
+		TokenURL:         c.TokenURL,
+		ClientID:         c.ClientID,
+		ClientSecret:     c.Secret,
+		ClientAuth:       provider.ClientAuth(c.ClientAuth),
+		Scope:            c.Scope,
+		Audience:         c.Audience,
+		Params:           c.Params,
+		Headers:          c.Headers,
+		Timeout:          10 * time.Second,
+		DefaultExpiresIn: time.Duration(c.DefaultIn) * time.Second,
+	}
+}
+
+func builtin(t *testing.T, name string) provider.Definition {
+	t.Helper()
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition, ok := catalog.Lookup(name)
+	if !ok {
+		t.Fatalf("there is no definition %s", name)
+	}
+	return definition
+}
+
+// wire makes of a part of a golden file what goes over the wire: CRLF in the header, and the body's length.
+func wire(part string) string {
+	header, body, _ := strings.Cut(part, "\n\n")
+	body = strings.TrimSuffix(body, "\n")
+	if strings.TrimSpace(header) == "" {
+		return "" // the connection closes without an answer
+	}
+	header += fmt.Sprintf("\nContent-Length: %d", len(body))
+	return strings.ReplaceAll(strings.TrimSpace(header), "\n", "\r\n") + "\r\n\r\n" + body
+}
+
+// describe lays out what a caller gets.
+func describe(token provider.Token, err error, before time.Time) string {
+	var b strings.Builder
+	line := func(name string, value any) {
+		if text := fmt.Sprint(value); text != "" && text != "map[]" {
+			fmt.Fprintf(&b, "%s: %s\n", name, text)
+		}
+	}
+	if err == nil {
+		line("access_token", token.AccessToken)
+		line("token_type", token.TokenType)
+		line("lifetime", token.Lifetime)
+		line("scope", token.Scope)
+		if token.SentAt.Before(before) || token.SentAt.After(time.Now()) {
+			line("sent", "not while the request ran")
+		}
+	}
+	line("refresh_token", token.RefreshToken)
+	line("extra", token.Extra)
+	var failure *provider.Error
+	if errors.As(err, &failure) {
+		line("error", failure)
+		line("permanent", failure.Kind.Permanent())
+		if failure.RetryAfter > 0 {
+			line("retry_after", failure.RetryAfter)
+		}
+	} else if err != nil {
+		line("error", "of an unknown type: "+err.Error())
+	}
+	return b.String()
+}
+
+// fakeNetwork is every host there is: a proxy that ends TLS itself, under any name, keeps the request as it came
+// over the wire and answers what it is told.
+type fakeNetwork struct {
+	proxyURL *url.URL
+	caCert   string
+	key      *ecdsa.PrivateKey
+	ca       *x509.Certificate
+	answer   string
+	received string
+}
+
+func newFakeNetwork(t *testing.T) *fakeNetwork {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	n := &fakeNetwork{
+		proxyURL: &url.URL{Scheme: "http", Host: listener.Addr().String()},
+		caCert:   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		key:      key,
+		ca:       ca,
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			n.serve(conn)
+		}
+	}()
+	return n
+}
+
+func (n *fakeNetwork) proxy(*http.Request) (*url.URL, error) { return n.proxyURL, nil }
+
+// serve takes a CONNECT, then one request over TLS.
+func (n *fakeNetwork) serve(conn net.Conn) {
+	defer conn.Close()
+	connect, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	fmt.Fprint(conn, "HTTP/1.1 200 OK\r\n\r\n")
+	secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{n.certificate(connect.URL.Hostname())}})
+	var received bytes.Buffer
+	request, err := http.ReadRequest(bufio.NewReader(io.TeeReader(secure, &received)))
+	if err != nil {
+		return
+	}
+	if _, err := io.Copy(io.Discard, request.Body); err != nil {
+		return
+	}
+	n.received = received.String()
+	fmt.Fprint(secure, n.answer)
+	secure.Close()
+}
+
+func (n *fakeNetwork) certificate(host string) tls.Certificate {
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{host}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, n.ca, &n.key.PublicKey, n.key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: n.key}
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// tokenServer answers every request with a token and counts them.
+func tokenServer(t *testing.T) (server *httptest.Server, requests *atomic.Int64) {
+	t.Helper()
+	requests = new(atomic.Int64)
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		_, _ = w.Write([]byte(`{"access_token":"t","expires_in":3600}`))
+	}))
+	t.Cleanup(server.Close)
+	return server, requests
+}
+
+// directly is a client that uses no proxy, whatever the environment says.
+func directly(t *testing.T) *provider.Client {
+	t.Helper()
+	return clientWith(t, func(*http.Request) (*url.URL, error) { return nil, nil })
+}
+
+func clientWith(t *testing.T, proxy func(*http.Request) (*url.URL, error)) *provider.Client {
+	t.Helper()
+	client := provider.NewClient(provider.Options{Proxy: proxy})
+	t.Cleanup(client.Close)
+	return client
+}
+
+func requestTo(tokenURL string) provider.Request {
+	return provider.Request{
+		Grant: provider.ClientCredentials, TokenURL: tokenURL, ClientID: "id", ClientSecret: "s3cret",
+		ClientAuth: provider.AuthPost, Timeout: 10 * time.Second,
+	}
+}
+
+// kindOf asks for a token and returns how that failed; 0 where it did not.
+func kindOf(t *testing.T, client *provider.Client, r provider.Request) (provider.Kind, string) {
+	t.Helper()
+	_, err := client.Do(t.Context(), builtin(t, "oauth2"), r)
+	var failure *provider.Error
+	if err != nil && !errors.As(err, &failure) {
+		t.Fatalf("an error of an unknown type: %v", err)
+	}
+	if failure == nil {
+		return 0, ""
+	}
+	return failure.Kind, failure.Error()
+}
+
+func TestAddressesAreCheckedWhenDialled(t *testing.T) {
+	t.Parallel()
+	server, requests := tokenServer(t)
+	client := directly(t)
+	port := strings.TrimPrefix(server.URL, "http://127.0.0.1:")
+
+	// https, so that nothing but the address speaks against it; localhost needs a lookup, the others none.
+	for _, host := range []string{"localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"} {
+		kind, text := kindOf(t, client, requestTo("https://"+host+":"+port+"/token"))
+		if kind != provider.Forbidden {
+			t.Errorf("%s: %v %q", host, kind, text)
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Fatalf("%d requests reached an address that is refused", n)
+	}
+
+	allowed := requestTo(server.URL + "/token")
+	allowed.Network.AllowPrivateAddresses = true
+	if kind, text := kindOf(t, client, allowed); kind != 0 {
+		t.Fatalf("an allowed address: %s", text)
+	}
+	// The connection is kept now; it must not serve a request that may not have it.
+	if kind, _ := kindOf(t, client, requestTo("https://localhost:"+port+"/token")); kind != provider.Forbidden {
+		t.Error("a kept connection served a request whose policy forbids the address")
+	}
+}
+
+func TestReservedAddressesAreRefused(t *testing.T) {
+	t.Parallel()
+	client := directly(t)
+	for _, address := range []string{
+		"10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "192.0.0.192", "198.18.0.1",
+		"224.0.0.1", "255.255.255.255", "[fe80::1]", "[fd00:ec2::254]", "[64:ff9b::a00:1]", "[64:ff9b:1::1]",
+		"[2002:a00:1::]", "[2001::1]", "[::]", "[::a00:1]", "[ff02::1]", "[fec0::1]",
+	} {
+		kind, text := kindOf(t, client, requestTo("https://"+address+"/token"))
+		if kind != provider.Forbidden || !strings.Contains(text, "allow_private_addresses") {
+			t.Errorf("%s: %v %q", address, kind, text)
+		}
+	}
+}
+
+func TestWithAProxyTheTargetIsCheckedAndTheProxyIsNot(t *testing.T) {
+	t.Parallel()
+	proxy, requests := tokenServer(t) // on loopback, as proxies often are
+	proxyURL, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := clientWith(t, func(*http.Request) (*url.URL, error) { return proxyURL, nil })
+
+	if kind, _ := kindOf(t, client, requestTo("https://10.1.2.3/token")); kind != provider.Forbidden {
+		t.Errorf("a private target behind a proxy: %v", kind)
+	}
+	if n := requests.Load(); n != 0 {
+		t.Fatalf("%d requests for a private target reached the proxy", n)
+	}
+	// 192.31.196.1 is a public address, which the proxy, and nobody else, is asked for.
+	if kind, text := kindOf(t, client, requestTo("https://192.31.196.1/token")); kind == provider.Forbidden {
+		t.Errorf("a public target behind a proxy: %s", text)
+	}
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests for a public target reached the proxy, want 1", n)
+	}
+}
+
+func TestURLsThatARequestMayNotGoTo(t *testing.T) {
+	t.Parallel()
+	client := directly(t)
+	private := provider.NetworkPolicy{AllowPrivateAddresses: true}
+	for _, test := range []struct {
+		url    string
+		policy provider.NetworkPolicy
+		says   string
+	}{
+		{"http://auth.example.com/token", provider.NetworkPolicy{}, "https"},
+		{"http://auth.example.com/token", private, "https"},
+		{"http://127.0.0.1:1/token", provider.NetworkPolicy{}, "https"},
+		{"https://user:pass@auth.example.com/token", private, "user name"},
+		{"https://auth.example.com/token#part", private, "fragment"},
+		{"https://auth.example.com/token#", private, "fragment"},
+		{"https:///token", private, "host"},
+		{"/token", private, "host"},
+		{"mailto:somebody@example.com", private, "host"},
+		{"https://auth.example.com/\r\nX-Evil: 1", private, "control"},
+		{"https://auth.example.com/token", provider.NetworkPolicy{AllowedHosts: []string{"*.shop.example", "localhost"}}, "allowed_hosts"},
+	} {
+		r := requestTo(test.url)
+		r.Network = test.policy
+		kind, text := kindOf(t, client, r)
+		if kind != provider.Forbidden || !strings.Contains(text, test.says) {
+			t.Errorf("%q: %v %q, want it to say %q", test.url, kind, text, test.says)
+		}
+	}
+}
+
+func TestAllowedHostsTakesGlobs(t *testing.T) {
+	t.Parallel()
+	server, _ := tokenServer(t)
+	r := requestTo(server.URL)
+	r.Network = provider.NetworkPolicy{AllowPrivateAddresses: true, AllowedHosts: []string{"auth.example.com", "127.0.0.*"}}
+	if kind, text := kindOf(t, directly(t), r); kind != 0 {
+		t.Error(text)
+	}
+}
