@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+func TestATokenIsSharedWhileItIsFresh(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		time.Sleep(47 * time.Minute) // 80% of an hour are 48
+		w.wantToken("token-1")
+		time.Sleep(2 * time.Minute)
+		w.wantToken("token-2")
+		w.wantRequests(2)
+	})
+}
+
+func TestRefreshBeforeCountsUpToHalfTheLifetime(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.write(backend.Fields{"refresh_before": 10 * time.Minute})
+		w.wantToken("token-1")
+		time.Sleep(49 * time.Minute)
+		w.wantToken("token-1")
+		time.Sleep(2 * time.Minute)
+		w.wantToken("token-2")
+
+		w.write(backend.Fields{"refresh_before": 24 * time.Hour})
+		time.Sleep(29 * time.Minute)
+		w.wantToken("token-2")
+		time.Sleep(2 * time.Minute)
+		w.wantToken("token-3")
+	})
+}
+
+func TestOneMintForAllWhoWait(t *testing.T) {
+	for name, status := range map[string]int{"success": 0, "failure": http.StatusInternalServerError} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.configured()
+				w.endpoint.answer(status)
+				var wg sync.WaitGroup
+				errs := make([]error, 10_000)
+				for i := range errs {
+					wg.Go(func() { _, errs[i] = w.token(w.Context()) })
+				}
+				wg.Wait()
+				w.wantRequests(1)
+				for _, err := range errs {
+					if (err != nil) != (status != 0) || err != nil && err.Error() != errs[0].Error() {
+						w.Fatalf("%v, while another got %v", err, errs[0])
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestWhoAskedFirstMayGoAway(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		ctx, cancel := context.WithCancel(w.Context())
+		left := make(chan error)
+		go func() {
+			_, err := w.token(ctx)
+			left <- err
+		}()
+		synctest.Wait() // the mint is under way
+		var wg sync.WaitGroup
+		wg.Go(func() { w.wantToken("token-1") })
+		synctest.Wait()
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			w.Errorf("who went away got %v", err)
+		}
+		wg.Wait()
+		w.wantRequests(1)
+	})
+}
+
+func TestAGoodTokenIsServedWhileTheProviderFails(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		w.endpoint.answer(http.StatusInternalServerError)
+		time.Sleep(50 * time.Minute)
+		for range 59 {
+			w.wantToken("token-1")
+			time.Sleep(10 * time.Second)
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := w.token(w.Context()); err == nil {
+			w.Fatal("an expired token was served")
+		}
+		if n := w.endpoint.count(); n < 5 || n > 30 {
+			w.Errorf("a provider that failed for 10 minutes had %d token requests", n)
+		}
+		w.endpoint.answer(0)
+		time.Sleep(time.Minute)
+		if _, err := w.token(w.Context()); err != nil {
+			w.Errorf("after it recovered: %v", err)
+		}
+	})
+}
+
+// wantHeldBack reads and expects to be told how long to wait, without a token request.
+func (w world) wantHeldBack(atMost time.Duration) *backend.HeldBackError {
+	w.Helper()
+	before := w.endpoint.count()
+	_, err := w.token(w.Context())
+	var held *backend.HeldBackError
+	if !errors.As(err, &held) {
+		w.Fatalf("%v, want to be held back", err)
+	}
+	if held.Wait <= 0 || held.Wait > atMost {
+		w.Fatalf("held back for %v, want %v at most", held.Wait, atMost)
+	}
+	w.wantRequests(before)
+	return held
+}
+
+func TestBackoffGrowsToAMinute(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answer(http.StatusBadGateway)
+		var longest time.Duration
+		for _, most := range []time.Duration{2, 4, 8, 16, 32, 60, 60, 60} {
+			if _, err := w.token(w.Context()); err == nil || errors.As(err, new(*backend.HeldBackError)) {
+				w.Fatalf("after the wait: %v, want the provider's own failure", err)
+			}
+			held := w.wantHeldBack(most * time.Second)
+			if held.Wait < most*time.Second/2-time.Second {
+				w.Errorf("held back for %v, want half of %v at least", held.Wait, most*time.Second)
+			}
+			longest = max(longest, held.Wait)
+			time.Sleep(held.Wait)
+		}
+		w.wantRequests(8)
+	})
+}
+
+func TestARefusalIsHeldBackUntilTheConfigurationChanges(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answer(http.StatusBadRequest)
+		_, err := w.token(w.Context())
+		var failure *provider.Error
+		if !errors.As(err, &failure) || failure.Kind != provider.RefusedClient {
+			w.Fatalf("%v, want the refusal", err)
+		}
+		if held := w.wantHeldBack(30 * time.Second); !strings.Contains(held.Error(), "invalid_client") {
+			w.Errorf("%q does not say why", held)
+		}
+		time.Sleep(31 * time.Second)
+		if _, err := w.token(w.Context()); errors.As(err, new(*backend.HeldBackError)) {
+			w.Error("held back for longer than 30 s")
+		}
+		w.endpoint.answer(0)
+		w.write(backend.Fields{"client_secret": "right"})
+		w.wantToken("token-3")
+	})
+}
+
+func TestRetryAfterIsObeyedWithinBounds(t *testing.T) {
+	for _, test := range []struct {
+		header   string
+		wait     time.Duration
+		atLeast  time.Duration
+		nonsense bool
+	}{
+		{header: "90", wait: 90 * time.Second},
+		{header: "31536000", wait: time.Hour},
+		{header: "99999999999999999999", nonsense: true},
+		{header: "-5", nonsense: true},
+		{header: "Sat, 01 Jan 2000 00:00:00 GMT", nonsense: true},
+		{header: "soon", nonsense: true},
+		{header: "", nonsense: true},
+	} {
+		t.Run(test.header, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.configured()
+				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", test.header)
+				_, err := w.token(w.Context())
+				var held *backend.HeldBackError
+				if !errors.As(err, &held) || held.Cause.Kind != provider.RateLimited {
+					w.Fatalf("%v, want to be told how long to wait", err)
+				}
+				if test.nonsense && (held.Wait <= 0 || held.Wait > 2*time.Second) || !test.nonsense && held.Wait != test.wait {
+					w.Errorf("told to wait %v", held.Wait)
+				}
+				w.endpoint.answer(0)
+				time.Sleep(held.Wait - time.Millisecond)
+				w.wantHeldBack(time.Millisecond)
+				time.Sleep(time.Millisecond)
+				w.wantToken("token-2")
+			})
+		})
+	}
+}
+
+func TestAMintForAnOldConfigurationNeverBecomesTheNewOnes(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.latency = 5 * time.Second
+		var wg sync.WaitGroup
+		wg.Go(func() { w.wantToken("token-2") }) // asked before, answered with the new one
+		synctest.Wait()
+		w.write(backend.Fields{"client_secret": "new"})
+		w.wantToken("token-2")
+		wg.Wait()
+		if body := w.endpoint.requests[1]; !strings.Contains(body, "client_secret=new") {
+			w.Errorf("the second token request was %s", body)
+		}
+		w.wantToken("token-2")
+	})
+}
+
+func TestADeletedConfigurationLeavesNothing(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		first := w.wantToken("token-1")
+		if err := w.engine.DeleteConfig(w.Context(), w.storage, "kleinanzeigen"); err != nil {
+			w.Fatal(err)
+		}
+		var missing *backend.NotFoundError
+		if _, err := w.token(w.Context()); !errors.As(err, &missing) {
+			w.Fatalf("%v, want that it is not there", err)
+		}
+		w.configured()
+		if second := w.wantToken("token-2"); second.Config.ID == first.Config.ID {
+			w.Error("the successor has the identity of the deleted one")
+		}
+	})
+}
+
+// Another node's write is only told as a key that changed.
+func TestAnInvalidatedConfigurationIsReadAgain(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		w.engine.Invalidate("config/kleinanzeigen")
+		w.wantToken("token-2")
+	})
+}
+
+func TestWithoutReuseEachReadMintsItsOwn(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		w.write(backend.Fields{"reuse_token": false})
+		w.wantToken("token-2")
+		w.wantToken("token-3")
+		w.endpoint.answer(http.StatusServiceUnavailable)
+		if _, err := w.token(w.Context()); err == nil {
+			w.Fatal("a failing provider brought a token")
+		}
+		w.wantHeldBack(2 * time.Second)
+	})
+}
+
+func TestAVerifiedTokenBecomesTheCurrentOne(t *testing.T) {
+	inWorld(t, func(w world) {
+		if err := w.tryWrite(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
+			w.Fatal(err)
+		}
+		w.wantToken("token-1")
+		w.wantRequests(1)
+
+		w.endpoint.answer(http.StatusBadRequest)
+		if err := w.tryWrite(backend.Fields{"client_secret": "wrong"}, true); err == nil {
+			w.Fatal("a refused client was stored")
+		}
+		w.wantRequests(2)
+		w.wantToken("token-1")
+		time.Sleep(50 * time.Minute)
+		w.endpoint.answer(0)
+		w.wantToken("token-3")
+		if body := w.endpoint.requests[2]; !strings.Contains(body, "client_secret=s3cret") {
+			w.Errorf("after the failed write the token request was %s", body)
+		}
+		// What the token does not depend on is not asked for.
+		if err := w.tryWrite(backend.Fields{"ttl": time.Minute, "client_id": "id"}, true); err != nil {
+			w.Fatal(err)
+		}
+		w.wantRequests(3)
+	})
+}
+
+func TestClosingEndsAMintUnderWay(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.latency = time.Hour
+		failed := make(chan error)
+		go func() {
+			_, err := w.token(w.Context())
+			failed <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		w.engine.Close()
+		if err := <-failed; err == nil {
+			w.Error("a closed engine brought a token")
+		}
+		if took := time.Since(began); took > time.Second {
+			w.Errorf("closing took %v", took)
+		}
+		if _, err := w.token(w.Context()); err == nil {
+			w.Error("a closed engine brought a token")
+		}
+	})
+}
+
+func TestAPanicUnderAMintIsAnError(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.panics = true
+		_, err := w.token(w.Context())
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			w.Errorf("%v", err)
+		}
+		w.endpoint.panics = false
+		w.wantToken("token-2")
+	})
+}
+
+func TestLeaseTTL(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	issued := func(lifetime, ttl time.Duration) *backend.Issued {
+		return &backend.Issued{Token: provider.Token{SentAt: now, Lifetime: lifetime}, Config: &backend.Config{TTL: ttl}}
+	}
+	for _, test := range []struct{ lifetime, passed, ttl, mount, want time.Duration }{
+		{lifetime: time.Hour, want: time.Hour},
+		{lifetime: time.Hour, passed: 1500 * time.Millisecond, want: 3598 * time.Second},
+		{lifetime: time.Hour, ttl: time.Minute, mount: time.Hour, want: time.Minute},
+		{lifetime: time.Hour, ttl: 2 * time.Hour, mount: 30 * time.Minute, want: 30 * time.Minute},
+		{lifetime: time.Minute, ttl: time.Hour, mount: 768 * time.Hour, want: time.Minute},
+	} {
+		if got := issued(test.lifetime, test.ttl).TTL(now.Add(test.passed), test.mount); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}
+
+func TestATokenWithoutAWholeSecondIsNotHandedOut(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.expires = "1" // and the answer takes 100 ms
+		_, err := w.token(w.Context())
+		var failure *provider.Error
+		if !errors.As(err, &failure) || failure.Kind != provider.Malformed {
+			w.Errorf("%v", err)
+		}
+		w.endpoint.expires = "3"
+		time.Sleep(time.Minute)
+		w.wantToken("token-2")
+		w.endpoint.answer(http.StatusInternalServerError)
+		time.Sleep(1950 * time.Millisecond)
+		if _, err := w.token(w.Context()); err == nil {
+			w.Error("a token with less than a second left was served")
+		}
+	})
+}

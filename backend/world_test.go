@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// world is an engine with storage in memory and a token endpoint that tests play, in virtual time.
+type world struct {
+	*testing.T
+	engine   *backend.Engine
+	storage  *logical.InmemStorage
+	endpoint *endpoint
+}
+
+// inWorld runs a test in a bubble of its own: time passes only while everything waits, and a goroutine left behind
+// fails the test.
+func inWorld(t *testing.T, test func(w world)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		catalog, err := provider.Builtin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := world{T: t, storage: new(logical.InmemStorage), endpoint: &endpoint{latency: 100 * time.Millisecond}}
+		w.engine = backend.New(backend.Options{
+			Catalog: catalog,
+			Client:  provider.NewClient(provider.Options{Transport: w.endpoint}),
+			Logger:  hclog.NewNullLogger(),
+		})
+		defer w.engine.Close()
+		test(w)
+	})
+}
+
+// endpoint is a token endpoint that issues numbered tokens which live for an hour, unless told otherwise.
+type endpoint struct {
+	mu       sync.Mutex
+	latency  time.Duration
+	expires  string
+	status   int
+	header   http.Header
+	panics   bool
+	requests []string // the bodies, in order
+}
+
+func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	e.requests = append(e.requests, string(body))
+	number, latency, status, header, expires, panics := len(e.requests), e.latency, e.status, e.header, e.expires, e.panics
+	e.mu.Unlock()
+
+	select {
+	case <-time.After(latency):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	if panics {
+		panic("the secret is s3cret")
+	}
+	if expires == "" {
+		expires = "3600"
+	}
+	answer := fmt.Sprintf(`{"access_token":"token-%d","token_type":"bearer","expires_in":%s}`, number, expires)
+	if status == 0 {
+		status = http.StatusOK
+	} else {
+		answer = `{"error":"invalid_client"}`
+	}
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(answer)), Request: r}, nil
+}
+
+// answer sets the status of the answers from now on; 0 for tokens.
+func (e *endpoint) answer(status int, header ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status, e.header = status, make(http.Header)
+	for i := 0; i+1 < len(header); i += 2 {
+		e.header.Set(header[i], header[i+1])
+	}
+}
+
+func (e *endpoint) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.requests)
+}
+
+// write writes fields of the configuration "kleinanzeigen" without asking the provider.
+func (w world) write(fields backend.Fields) {
+	w.Helper()
+	if err := w.tryWrite(fields, false); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w world) tryWrite(fields backend.Fields, verify bool) error {
+	return w.engine.WriteConfig(w.Context(), w.storage, "kleinanzeigen", backend.ConfigWrite{Fields: fields, Verify: verify})
+}
+
+// configured writes a configuration with everything that it needs.
+func (w world) configured() {
+	w.Helper()
+	w.write(backend.Fields{"client_id": "id", "client_secret": "s3cret"})
+}
+
+func (w world) token(ctx context.Context) (*backend.Issued, error) {
+	return w.engine.Token(ctx, w.storage, backend.Ref{Config: "kleinanzeigen"})
+}
+
+// wantToken reads a token and compares it.
+func (w world) wantToken(want string) *backend.Issued {
+	w.Helper()
+	issued, err := w.token(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	if issued.AccessToken != want {
+		w.Fatalf("read %s, want %s", issued.AccessToken, want)
+	}
+	return issued
+}
+
+func (w world) wantRequests(want int) {
+	w.Helper()
+	if n := w.endpoint.count(); n != want {
+		w.Fatalf("%d token requests, want %d", n, want)
+	}
+}
