@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MPL-2.0
+
+# Targets name what to do, not files: go knows itself what is up to date.
+.PHONY: help build vault demo dev test test-unit test-e2e lint fmt clean
+.DEFAULT_GOAL := help
+
+# For go test, e.g. make test TESTFLAGS=-v
+TESTFLAGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ## build the plugin and the simulator into build/
+	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/...
+
+vault: ## print the path of a Vault server; build one where none is installed (about 10 minutes, once)
+	@scripts/vault
+
+demo: ## show the plugin at work on a Vault server of its own
+	@scripts/demo
+
+dev: ## start that server and leave it running until Ctrl-C
+	@scripts/dev
+
+test: test-unit test-e2e ## run all tests
+
+test-unit: ## run the tests that need no Vault server
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+test-e2e: build ## run the tests on a real Vault server
+	vault="$$(scripts/vault)" && cd e2e && \
+	CGO_ENABLED=1 VAULT_BIN="$$vault" \
+	PLUGIN_BIN="$(CURDIR)/build/vault-plugin-secrets-marketplace" \
+	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator" \
+	go test -race -count=1 $(TESTFLAGS) ./...
+
+lint: ## check format, code, known vulnerabilities and the rules of the house
+	@scripts/lint
+
+fmt: ## format the code
+	gofmt -w $$(scripts/lint go-files)
+
+clean: ## remove what was built, but keep the Vault server
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name vault -exec rm -rf {} +
