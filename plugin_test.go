@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	sdkplugin "github.com/hashicorp/vault/sdk/plugin"
+
+	"vault-plugin-secrets-marketplace/simulator"
+)
+
+// mount is a mount of the plugin behind gRPC, as Vault has it, with storage in memory and a simulator.
+type mount struct {
+	*testing.T
+	backend   logical.Backend
+	storage   logical.Storage
+	simulator *simulator.Server
+}
+
+func mounted(t *testing.T) *mount {
+	t.Helper()
+	vendors, err := simulator.Start(simulator.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(vendors.Close)
+	m := &mount{T: t, storage: new(logical.InmemStorage), simulator: vendors}
+	logger := hclog.NewNullLogger()
+	client, server := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
+		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{Factory: Factory, Logger: logger},
+	})
+	t.Cleanup(server.Stop)
+	t.Cleanup(func() { client.Close() })
+	dispensed, err := client.Dispense(sdkplugin.BackendPluginName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.backend = dispensed.(logical.Backend)
+	config := &logical.BackendConfig{Logger: logger, System: logical.TestSystemView(), StorageView: m.storage}
+	if err := m.backend.Setup(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
+	m.must(logical.UpdateOperation, "settings", map[string]any{"allow_private_addresses": true})
+	return m
+}
+
+func (m *mount) request(operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	return m.backend.HandleRequest(m.Context(), &logical.Request{
+		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: "marketplace/",
+	})
+}
+
+// must makes a request that has to succeed.
+func (m *mount) must(operation logical.Operation, path string, data map[string]any) *logical.Response {
+	m.Helper()
+	resp, err := m.request(operation, path, data)
+	if err != nil || resp.IsError() {
+		m.Fatalf("%s %s: %v %v", operation, path, err, resp)
+	}
+	return resp
+}
+
+// status returns what Vault's HTTP API would answer, and the text.
+func status(operation logical.Operation, resp *logical.Response, err error) (int, string) {
+	code, failure := logical.RespondErrorCommon(&logical.Request{Operation: operation}, resp, err)
+	if failure == nil {
+		failure = errors.New("")
+	}
+	if code != 0 {
+		logical.AdjustErrorStatusCode(&code, err)
+	}
+	return code, failure.Error()
+}
+
+// configure writes a configuration for the simulator without trying it.
+func (m *mount) configure(name string, more map[string]any) {
+	m.Helper()
+	data := map[string]any{
+		"provider": "kleinanzeigen", "client_id": "demo-client", "client_secret": "demo-secret",
+		"token_url": m.simulator.HTTP + "/kleinanzeigen/v2/oidc/token", "verify_connection": false,
+	}
+	for field, value := range more {
+		data[field] = value
+	}
+	m.must(logical.CreateOperation, "config/"+name, data)
+}
+
+// fault has the simulator fail the next token request.
+func (m *mount) fault(fault string) {
+	m.Helper()
+	resp, err := http.Post(m.simulator.HTTP+"/_control/kleinanzeigen/faults", "application/json", strings.NewReader(fault))
+	if err != nil {
+		m.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		m.Fatalf("fault %s: %s", fault, resp.Status)
+	}
+}
+
+func TestErrorsKeepTheirStatusThroughGRPC(t *testing.T) {
+	m := mounted(t)
+	for i, test := range []struct {
+		fault  string
+		config map[string]any
+		status int
+		says   string
+	}{
+		{"", map[string]any{"client_secret": "wrong"}, 400, "kleinanzeigen refused the client: invalid_client (HTTP 400)"},
+		{`{"kind":"status","status":500}`, nil, 502, "kleinanzeigen is unavailable (HTTP 500)"},
+		{`{"kind":"malformed"}`, nil, 502, "not a JSON object"},
+		{`{"kind":"truncated"}`, nil, 502, "broke off"},
+		{`{"kind":"redirect"}`, nil, 502, "redirects are not followed"},
+		{`{"kind":"reset"}`, nil, 502, "reset the connection"},
+		{`{"kind":"slow","delay_ms":2000}`, map[string]any{"request_timeout": "1s"}, 504, "request_timeout is 1s"},
+		{`{"kind":"status","status":429,"headers":{"Retry-After":"77"}}`, nil, 429, "in 1m17s"},
+	} {
+		name := fmt.Sprintf("config-%d", i)
+		m.configure(name, test.config)
+		if test.fault != "" {
+			m.fault(test.fault)
+		}
+		resp, err := m.request(logical.ReadOperation, "creds/"+name, nil)
+		code, text := status(logical.ReadOperation, resp, err)
+		if code != test.status || !strings.Contains(text, test.says) {
+			t.Errorf("%s: %d %q, want %d and %q", test.fault, code, text, test.status, test.says)
+		}
+	}
+	resp, err := m.request(logical.ReadOperation, "creds/config-0", nil)
+	if code, text := status(logical.ReadOperation, resp, err); code != 503 || !strings.Contains(text, "invalid_client") {
+		t.Errorf("held back: %d %q", code, text)
+	}
+	resp, err = m.request(logical.ReadOperation, "creds/config-7", nil)
+	if code, text := status(logical.ReadOperation, resp, err); code != 429 {
+		t.Errorf("held back by a rate limit: %d %q", code, text)
+	}
+	resp, err = m.request(logical.ReadOperation, "creds/none", nil)
+	if code, text := status(logical.ReadOperation, resp, err); code != 400 || !strings.Contains(text, "vault write marketplace/config/none") {
+		t.Errorf("no configuration: %d %q", code, text)
+	}
+	resp, err = m.request(logical.PatchOperation, "config/none", map[string]any{"ttl": 5})
+	if code, text := status(logical.PatchOperation, resp, err); code != 404 {
+		t.Errorf("a patch of nothing: %d %q", code, text)
+	}
+	resp, err = m.request(logical.ReadOperation, "config/none", nil)
+	if code, text := status(logical.ReadOperation, resp, err); code != 404 {
+		t.Errorf("a read of nothing: %d %q", code, text)
+	}
+}
+
+// readOnly is the storage of a standby.
+type readOnly struct{ logical.Storage }
+
+func (readOnly) Put(context.Context, *logical.StorageEntry) error { return logical.ErrReadOnly }
+func (readOnly) Delete(context.Context, string) error             { return logical.ErrReadOnly }
+
+// Vault forwards a request to the active node when, and only when, it gets this very error.
+func TestReadOnlyStorageComesBackAsItself(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	storage := readOnly{new(logical.InmemStorage)}
+	for path, data := range map[string]map[string]any{
+		"settings": {"allow_private_addresses": true},
+		"config/kleinanzeigen": {
+			"client_id": "id", "client_secret": "s3cret", "verify_connection": false,
+		},
+	} {
+		_, err := b.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data, Storage: storage})
+		if err != logical.ErrReadOnly { //nolint:errorlint // the sentinel itself, unwrapped
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if got := sentinelOf(errors.New("rpc error: " + logical.ErrReadOnly.Error())); got != logical.ErrReadOnly {
+		t.Errorf("as text: %v", got)
+	}
+}
+
+// inProcess returns the backend without gRPC, and what it logs.
+func inProcess(t *testing.T) (*guard, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	b, err := Factory(t.Context(), &logical.BackendConfig{
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: log}),
+		System: logical.TestSystemView(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Cleanup(context.Background()) })
+	return b.(*guard), log
+}
+
+func TestWhatIsSealWrappedAndForwarded(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	if wrapped := b.SpecialPaths().SealWrapStorage; len(wrapped) != 1 || wrapped[0] != "config/" {
+		t.Errorf("seal-wrapped: %v", wrapped)
+	}
+	if paths := b.SpecialPaths(); len(paths.Unauthenticated) != 0 || len(paths.LocalStorage) != 0 {
+		t.Errorf("special paths: %+v", paths)
+	}
+	for _, path := range b.Paths {
+		for operation, handler := range path.Operations {
+			p := handler.Properties()
+			writes := operation != logical.ReadOperation && operation != logical.ListOperation
+			want := writes || strings.HasPrefix(path.Pattern, "creds/")
+			if p.ForwardPerformanceStandby != want || p.ForwardPerformanceSecondary != want {
+				t.Errorf("%s %s is forwarded from standbys %v, from secondaries %v, want %v",
+					operation, path.Pattern, p.ForwardPerformanceStandby, p.ForwardPerformanceSecondary, want)
+			}
+			if p.Summary == "" {
+				t.Errorf("%s %s has no summary", operation, path.Pattern)
+			}
+		}
+		if path.HelpSynopsis == "" || path.HelpDescription == "" {
+			t.Errorf("%s has no help", path.Pattern)
+		}
+	}
+}
+
+func TestAPanicInAHandlerIsAnError(t *testing.T) {
+	t.Parallel()
+	b, log := inProcess(t)
+	panics := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+		panic(map[string]string{"client_secret": "S3CRET"})
+	}
+	path := b.Route("creds/x")
+	path.Operations[logical.ReadOperation] = local(panics, "")
+	resp, err := b.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/x", Storage: new(logical.InmemStorage)})
+	if code, _ := status(logical.ReadOperation, resp, err); code != 500 {
+		t.Errorf("%d %v %v", code, resp, err)
+	}
+	if !strings.Contains(log.String(), "recovered from a panic") || strings.Contains(log.String()+fmt.Sprint(err), "S3CRET") {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// Vault runs the factory to learn what a plugin is, where neither storage nor network may be touched.
+func TestTheFactoryTouchesNothing(t *testing.T) {
+	t.Parallel()
+	b, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Type() != logical.TypeLogical {
+		t.Errorf("it is a %v", b.Type())
+	}
+	if version := b.(logical.PluginVersioner).PluginVersion().Version; version != Version {
+		t.Errorf("it says it is %s", version)
+	}
+	b.Cleanup(context.Background())
+}
+
+func TestStorageOfANewerVersionIsLeftAsItIs(t *testing.T) {
+	t.Parallel()
+	const newer = `{"format":2,"client_secret":"S3CRET"}`
+	credentials := map[string]any{"client_id": "id", "client_secret": "new", "verify_connection": false}
+	for _, test := range []struct {
+		stored, path string
+		operation    logical.Operation
+		data         map[string]any
+	}{
+		{"config/kleinanzeigen", "config/kleinanzeigen", logical.ReadOperation, nil},
+		{"config/kleinanzeigen", "config/kleinanzeigen", logical.UpdateOperation, credentials},
+		{"config/kleinanzeigen", "config/kleinanzeigen", logical.PatchOperation, credentials},
+		{"config/kleinanzeigen", "config/kleinanzeigen", logical.DeleteOperation, nil},
+		{"config/kleinanzeigen", "creds/kleinanzeigen", logical.ReadOperation, nil},
+		{"settings", "settings", logical.ReadOperation, nil},
+		{"settings", "settings", logical.UpdateOperation, map[string]any{"allowed_hosts": "a.example"}},
+		{"settings", "settings", logical.DeleteOperation, nil},
+		{"settings", "config/kleinanzeigen", logical.UpdateOperation, credentials},
+	} {
+		b, _ := inProcess(t)
+		storage := new(logical.InmemStorage)
+		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: test.stored, Value: []byte(newer)}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.HandleRequest(t.Context(), &logical.Request{Operation: test.operation, Path: test.path, Storage: storage, Data: test.data})
+		if err == nil || !strings.Contains(err.Error(), "newer version") || strings.Contains(err.Error(), "S3CRET") {
+			t.Errorf("%s %s: %v", test.operation, test.path, err)
+		}
+		entry, err := storage.Get(t.Context(), test.stored)
+		if err != nil || entry == nil || string(entry.Value) != newer {
+			t.Errorf("%s %s: in storage there is now %v", test.operation, test.path, entry)
+		}
+	}
+}
+
+// canaries are values that are wrong for most fields, each with a text that must never be seen again.
+func canaries(text string) map[string]any {
+	return map[string]any{
+		"object":  map[string]any{"v": text},
+		"nested":  map[string]any{"v": map[string]any{"v": []any{text}}},
+		"array":   []any{map[string]any{"v": text}},
+		"mixed":   []any{text, 1, nil},
+		"string":  text + "\x00",
+		"number":  json.Number("5318008e5318008"),
+		"pair":    text + "=" + text + "\n",
+		"pairs":   []any{"=" + text},
+		"boolean": true,
+		"null":    nil,
+	}
+}
+
+// FuzzField holds that no value makes reading a field panic, or comes back in its error.
+func FuzzField(f *testing.F) {
+	for _, value := range canaries("S3CRET") {
+		text, err := json.Marshal(value)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Add(`"99999999999999999999d"`)
+	f.Add(`["a=b","c"]`)
+	types := []framework.FieldType{
+		framework.TypeString, framework.TypeBool, framework.TypeDurationSecond, framework.TypeCommaStringSlice, framework.TypeKVPairs,
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		var raw any
+		if decoder.Decode(&raw) != nil {
+			return
+		}
+		for _, fieldType := range types {
+			for _, patch := range []bool{true, false} {
+				if _, err := readField("field", fieldType, raw, patch); err != nil && strings.Contains(text, "S3CRET") && strings.Contains(err.Error(), "S3CRET") {
+					t.Errorf("%s: %v", text, err)
+				}
+			}
+		}
+	})
+}
+
+func TestNoValueComesBack(t *testing.T) {
+	t.Parallel()
+	const canary = "CANARY-7f3a"
+	b, log := inProcess(t)
+	storage := new(logical.InmemStorage)
+	for _, path := range []string{"config/kleinanzeigen", "settings"} {
+		fields := []string{"unknown", "config", canary + " as a name"}
+		for field := range b.Route(path).Fields {
+			fields = append(fields, field)
+		}
+		for _, field := range fields {
+			for kind, value := range canaries(canary) {
+				for _, operation := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+					req := &logical.Request{Operation: operation, Path: path, Storage: storage, Data: map[string]any{field: value}}
+					resp, err := b.HandleRequest(t.Context(), req)
+					said := fmt.Sprint(resp, err)
+					if resp != nil {
+						said += fmt.Sprint(resp.Data, resp.Warnings)
+					}
+					if strings.Contains(said, canary) || strings.Contains(said, "5318008") {
+						t.Errorf("%s %s %s as %s: %s", operation, path, field, kind, said)
+					}
+					req.Operation = logical.CreateOperation
+					if _, _, err := b.HandleExistenceCheck(t.Context(), req); err != nil {
+						t.Errorf("existence check of %s with %s as %s: %v", path, field, kind, err)
+					}
+				}
+			}
+		}
+	}
+	if strings.Contains(log.String(), canary) {
+		t.Errorf("logged: %s", log)
+	}
+	keys, err := logical.CollectKeys(t.Context(), storage)
+	if err != nil || len(keys) > 1 || len(keys) == 1 && keys[0] != "settings" {
+		t.Errorf("stored: %v %v", keys, err) // a boolean is right for one field of settings
+	}
+}
