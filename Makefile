@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # Targets name what to do, not files: go knows itself what is up to date.
-.PHONY: help build vault demo dev test test-unit test-e2e lint fmt clean
+.PHONY: help build vault demo dev test test-unit test-e2e bench readme lint fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
@@ -27,12 +27,20 @@ test: test-unit test-e2e ## run all tests
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
-test-e2e: build ## run the tests on a real Vault server
-	vault="$$(scripts/vault)" && cd e2e && \
-	CGO_ENABLED=1 VAULT_BIN="$$vault" \
+# What a go test in e2e needs to know.
+on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 	PLUGIN_BIN="$(CURDIR)/build/vault-plugin-secrets-marketplace" \
-	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator" \
-	go test -race -count=1 $(TESTFLAGS) ./...
+	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator"
+
+test-e2e: build ## run the tests on a real Vault server
+	$(on_vault) CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
+
+bench: build ## measure on a real Vault server
+	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
+	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
+
+readme: ## put what the demo prints into the README
+	@scripts/readme
 
 lint: ## check format, code, known vulnerabilities and the rules of the house
 	@scripts/lint
