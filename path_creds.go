@@ -28,16 +28,26 @@ func (p *plugin) pathsCreds() []*framework.Path {
 }
 
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	issued, err := p.engine.Token(ctx, req.Storage, backend.Ref{Config: configName(data)})
-	if err != nil {
-		return nil, err
+	mountMax := p.System().MaxLeaseTTL()
+	for {
+		issued, err := p.engine.Token(ctx, req.Storage, backend.Ref{Config: configName(data)})
+		if err != nil {
+			return nil, err
+		}
+		if ttl := issued.TTL(time.Now(), mountMax); ttl > 0 { // else its last whole second has just begun to run out
+			return p.lease(issued, ttl), nil
+		}
 	}
+}
+
+// lease lays a token under a lease.
+func (p *plugin) lease(issued *backend.Issued, ttl time.Duration) *logical.Response {
 	resp := p.Secret(secretTokenType).Response(tokenData(issued), map[string]any{
 		"config_id": issued.Config.ID,
 		"token_id":  issued.ID,
 	})
-	resp.Secret.TTL = issued.TTL(time.Now(), p.System().MaxLeaseTTL())
-	return resp, nil
+	resp.Secret.TTL = ttl
+	return resp
 }
 
 // tokenData lays out a token for its reader.

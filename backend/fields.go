@@ -40,6 +40,9 @@ func (f Fields) apply(target, defaults places, patch bool) {
 		case time.Duration:
 			*place.(*time.Duration) = value
 		case []string:
+			if len(value) == 0 {
+				value = nil // as an empty list comes back from storage
+			}
 			*place.(*[]string) = value
 		case map[string]*string:
 			stored := place.(*map[string]string)

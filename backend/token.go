@@ -18,6 +18,8 @@ const (
 	flightTimeout = maxRequestTimeout + 5*time.Second
 	// minRemaining is the least life in which a token is still of use: leases count in whole seconds.
 	minRemaining = time.Second
+	// leaseDelay is what may pass until Vault begins to count a lease's time.
+	leaseDelay = 250 * time.Millisecond
 )
 
 // How long the engine leaves a provider alone after a failure.
@@ -45,9 +47,13 @@ type Issued struct {
 }
 
 // TTL returns how long a lease on the token may live: the smallest of its remaining life in whole seconds, the
-// configuration's ttl and the mount's maximum.
+// configuration's ttl and the mount's maximum. It is 0 where less than a second remains: Vault takes that for its own
+// default, so such a token must not be leased.
 func (i *Issued) TTL(now time.Time, mountMax time.Duration) time.Duration {
-	ttl := i.Remaining(now).Truncate(time.Second)
+	if !i.good(now) {
+		return 0
+	}
+	ttl := max((i.Remaining(now) - leaseDelay).Truncate(time.Second), minRemaining)
 	if i.Config.TTL > 0 {
 		ttl = min(ttl, i.Config.TTL)
 	}
@@ -88,6 +94,7 @@ type slot struct {
 
 // flight is one mint, for all who wait for it. What it brought is read once done is closed.
 type flight struct {
+	slot *slot
 	done chan struct{}
 	// issued is the token; nil, without an error, where the configuration shares none.
 	issued *Issued
@@ -116,7 +123,7 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 		case f.err != nil && current.good(time.Now()) && !errors.As(f.err, &missing):
 			return current, nil
 		case f.err == nil && f.issued == nil:
-			return e.mintUnshared(ctx, s, want)
+			return e.mintUnshared(ctx, s, want, f.slot)
 		}
 		return f.issued, f.err
 	}
@@ -141,9 +148,9 @@ func (e *Engine) look(s logical.Storage, want Ref) (current *Issued, f *flight, 
 		return nil, nil, &HeldBackError{Wait: wait, Cause: sl.held}
 	}
 	if sl.flight == nil {
-		sl.flight = &flight{done: make(chan struct{})}
+		sl.flight = &flight{slot: sl, done: make(chan struct{})}
 		e.flights.Add(1)
-		go e.fly(s, want, sl, sl.flight)
+		go e.fly(s, want, sl.flight)
 	}
 	return sl.current, sl.flight, nil
 }
@@ -159,8 +166,9 @@ func (e *Engine) slot(want Ref) *slot {
 }
 
 // fly carries out a flight, in a context of its own: whoever asked first may go away.
-func (e *Engine) fly(s logical.Storage, want Ref, sl *slot, f *flight) {
+func (e *Engine) fly(s logical.Storage, want Ref, f *flight) {
 	defer e.flights.Done()
+	sl := f.slot
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
 	issued, err := e.mintStored(ctx, s, want, true)
@@ -206,12 +214,16 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 	return e.mint(ctx, config, settings)
 }
 
-// mintUnshared mints a token for one reader alone. Failures hold back all readers of the configuration alike.
-func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
+// mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
+// went away is none.
+func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, sl *slot) (*Issued, error) {
 	issued, err := e.mintStored(ctx, s, want, false)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return issued, e.record(e.slot(want), issued, err)
+	return issued, e.record(sl, issued, err)
 }
 
 // mint asks the provider for a token.

@@ -267,7 +267,44 @@ func TestWithoutReuseEachReadMintsItsOwn(t *testing.T) {
 		if _, err := w.token(w.Context()); err == nil {
 			w.Fatal("a failing provider brought a token")
 		}
-		w.wantHeldBack(2 * time.Second)
+		held := w.wantHeldBack(2 * time.Second)
+		time.Sleep(held.Wait)
+
+		// That a reader goes away is no failure of the provider's.
+		w.endpoint.answer(0)
+		ctx, cancel := context.WithTimeout(w.Context(), w.endpoint.latency/2)
+		defer cancel()
+		if _, err := w.token(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			w.Fatalf("who went away got %v", err)
+		}
+		w.wantToken("token-6")
+
+		// Nor does a failure of the old configuration hold back the new one.
+		w.endpoint.answer(http.StatusBadRequest)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = w.token(w.Context()) })
+		synctest.Wait()
+		w.write(backend.Fields{"client_secret": "right"})
+		wg.Wait()
+		w.endpoint.answer(0)
+		w.wantToken("token-8")
+	})
+}
+
+// What is written as it is changes nothing.
+func TestTheSameAgainKeepsTheToken(t *testing.T) {
+	inWorld(t, func(w world) {
+		again := backend.Fields{
+			"client_id": "id", "client_secret": "s3cret", "scope": []string{}, "audience": "", "headers": map[string]*string{},
+			"params": map[string]*string{}, "client_auth": "client_secret_post", "environment": "production", "provider": "kleinanzeigen",
+		}
+		for range 2 {
+			if err := w.tryWrite(again, true); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.wantToken("token-1")
+		w.wantRequests(1)
 	})
 }
 
@@ -343,11 +380,14 @@ func TestLeaseTTL(t *testing.T) {
 		return &backend.Issued{Token: provider.Token{SentAt: now, Lifetime: lifetime}, Config: &backend.Config{TTL: ttl}}
 	}
 	for _, test := range []struct{ lifetime, passed, ttl, mount, want time.Duration }{
-		{lifetime: time.Hour, want: time.Hour},
-		{lifetime: time.Hour, passed: 1500 * time.Millisecond, want: 3598 * time.Second},
+		{lifetime: time.Hour, passed: 500 * time.Millisecond, want: 3599 * time.Second},
+		{lifetime: time.Hour, passed: 900 * time.Millisecond, want: 3598 * time.Second}, // Vault's count begins later
 		{lifetime: time.Hour, ttl: time.Minute, mount: time.Hour, want: time.Minute},
 		{lifetime: time.Hour, ttl: 2 * time.Hour, mount: 30 * time.Minute, want: 30 * time.Minute},
-		{lifetime: time.Minute, ttl: time.Hour, mount: 768 * time.Hour, want: time.Minute},
+		{lifetime: time.Minute, ttl: time.Hour, mount: 768 * time.Hour, want: 59 * time.Second},
+		{lifetime: time.Minute, passed: 59 * time.Second, want: time.Second},
+		{lifetime: time.Minute, passed: 59001 * time.Millisecond, want: 0},
+		{lifetime: time.Minute, passed: time.Hour, want: 0},
 	} {
 		if got := issued(test.lifetime, test.ttl).TTL(now.Add(test.passed), test.mount); got != test.want {
 			t.Errorf("%+v: %v", test, got)
