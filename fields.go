@@ -53,7 +53,7 @@ func readField(name string, fieldType framework.FieldType, raw any, patch bool) 
 		accepted = "true or false"
 	case framework.TypeDurationSecond:
 		value, ok = readDuration(raw)
-		accepted = "a duration in whole seconds, such as 90s, 5m or 90"
+		accepted = "a duration such as 90s, 5m or 90 (seconds)"
 	case framework.TypeCommaStringSlice:
 		value, ok = readList(raw)
 		accepted = "a list of strings, or one string with commas or spaces between them"
@@ -112,7 +112,7 @@ func readDuration(raw any) (time.Duration, bool) {
 			return 0, false
 		}
 	}
-	return duration, duration >= 0 && duration <= maxDuration && duration%time.Second == 0
+	return duration, duration >= 0 && duration <= maxDuration
 }
 
 func readList(raw any) ([]string, bool) {

@@ -181,6 +181,12 @@ func checkDurations(c *Config, _ provider.Definition, _ Settings) error {
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		return &FieldError{Field: "request_timeout", Problem: "is out of range", Accepted: fmt.Sprintf("%s to %s", minRequestTimeout, maxRequestTimeout)}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.places())) {
+		// Leases count in whole seconds: Vault takes a ttl of less than one for its own default.
+		if d, ok := c.places()[name].(*time.Duration); ok && *d%time.Second != 0 {
+			return &FieldError{Field: name, Problem: "holds a fraction of a second", Accepted: "whole seconds"}
+		}
+	}
 	return nil
 }
 
