@@ -26,6 +26,7 @@ func (s *Simulator) controlRoutes() http.Handler {
 	mux.Handle("PUT /_control/{provider}/clients/{id}", s.forProvider(putClient))
 	mux.Handle("DELETE /_control/{provider}/clients/{id}", s.forProvider(deleteClient))
 	mux.Handle("PUT /_control/{provider}/expires_in", s.forProvider(putExpiresIn))
+	mux.Handle("PUT /_control/{provider}/settings", s.forProvider(putSettings))
 	mux.Handle("POST /_control/{provider}/faults", s.forProvider(postFault))
 	mux.Handle("DELETE /_control/{provider}/faults", s.forProvider(deleteFaults))
 	mux.Handle("GET /_control/{provider}/requests", s.forProvider(getRequests))
@@ -76,13 +77,8 @@ func (s *Simulator) forProvider(do func(*provider, *http.Request, []byte) (any, 
 
 func putClient(p *provider, r *http.Request, body []byte) (any, error) {
 	c := client{}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&c); err != nil {
-		return nil, fmt.Errorf("a client must be a JSON object: %w", err)
-	}
-	if dec.More() {
-		return nil, errors.New("the body holds more than one client")
+	if err := decode(body, &c); err != nil {
+		return nil, fmt.Errorf("a client: %w", err)
 	}
 	if c.Secret == "" {
 		return nil, errors.New(`a client needs "client_secret"`)
@@ -91,9 +87,12 @@ func putClient(p *provider, r *http.Request, body []byte) (any, error) {
 		if c.Auth == "" {
 			c.Auth = auths[0]
 		}
-		if !slices.Contains(auths, c.Auth) {
-			return nil, fmt.Errorf(`"client_auth" must be one of %s, is %q`, strings.Join(auths, ", "), c.Auth)
+		if err := oneOf("client_auth", c.Auth, auths...); err != nil {
+			return nil, err
 		}
+	}
+	if len(c.RedirectURIs) == 0 && p.vendor.redirectURI != "" {
+		c.RedirectURIs = []string{p.vendor.redirectURI}
 	}
 	p.clients[r.PathValue("id")] = c
 	return nil, nil
@@ -117,6 +116,42 @@ func putExpiresIn(p *provider, _ *http.Request, body []byte) (any, error) {
 	}
 	p.expiresIn = body
 	return nil, nil
+}
+
+func putSettings(p *provider, _ *http.Request, body []byte) (any, error) {
+	set := p.vendor.settings
+	if set == nil {
+		set = func(body []byte) error { return decode(body, &struct{}{}) }
+	}
+	if err := set(body); err != nil {
+		return nil, fmt.Errorf("the settings of %s: %w", p.name, err)
+	}
+	return nil, nil
+}
+
+// decode reads the one JSON object a body must be, with no member that the
+// value has not.
+func decode(body []byte, into any) error {
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		return errors.New("the body must be a JSON object")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("the body must hold no more than one JSON object")
+	}
+	return nil
+}
+
+// oneOf checks a switch that knows some words.
+func oneOf(name, value string, accepted ...string) error {
+	if slices.Contains(accepted, value) {
+		return nil
+	}
+	return fmt.Errorf("%q must be one of %s, is %q", name, strings.Join(accepted, ", "), value)
 }
 
 func postFault(p *provider, _ *http.Request, body []byte) (any, error) {

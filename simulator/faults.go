@@ -81,7 +81,7 @@ func faultMembers(kind string) (members []string, known bool) {
 		return []string{"bytes"}, true
 	case "redirect":
 		return []string{"status"}, true
-	case "hang", "malformed", "truncated", "reset", "reset_after", "echo", "unsolicited":
+	case "hang", "malformed", "truncated", "reset", "reset_after", "echo", "unsolicited", "vendor_failure":
 		return nil, true
 	}
 	return nil, false
@@ -178,9 +178,11 @@ func (x exchange) meet(f fault) {
 		x.rightAnswer()
 		x.reset()
 	case "echo":
-		x.provider.refusal(x.echo()).write(x.w)
+		x.provider.echo(x.request).write(x.w)
 	case "unsolicited":
 		x.unsolicited(x.rightAnswer())
+	case "vendor_failure":
+		x.provider.failure(x.request).write(x.w)
 	}
 }
 
@@ -270,14 +272,13 @@ func (x exchange) reset() {
 
 // echo is a text that repeats the credentials in every form a careless vendor
 // may put into an error.
-func (x exchange) echo() string {
-	secret := x.request.secret()
+func echo(r request, secret string) string {
 	raw := []byte(secret)
 	lower := hex.EncodeToString(raw)
 	return fmt.Sprintf("client_secret %s, urlencoded %s, base64 %s, base64url %s, hex %s, HEX %s, authorization %s",
 		secret, url.QueryEscape(secret),
 		base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw),
-		lower, strings.ToUpper(lower), x.request.Headers.Get("Authorization"))
+		lower, strings.ToUpper(lower), r.Headers.Get("Authorization"))
 }
 
 // unsolicited sends the right answer and, on the connection that answer says is
@@ -295,7 +296,7 @@ func (x exchange) unsolicited(a answer) {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
 	_ = a.header.Write(&out) // a buffer takes everything
-	fmt.Fprintf(&out, "Content-Length: %d\r\n\r\n%s%s%s", len(a.body), a.body, unasked, x.request.secret())
+	fmt.Fprintf(&out, "Content-Length: %d\r\n\r\n%s%s%s", len(a.body), a.body, unasked, x.provider.secret(x.request))
 	if _, err := conn.Write(out.Bytes()); err != nil {
 		return
 	}

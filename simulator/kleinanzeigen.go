@@ -25,12 +25,17 @@ func newKleinanzeigen() vendor {
 	k := kleinanzeigen{key: make([]byte, sha256.Size)}
 	rand.Read(k.key)
 	return vendor{
-		name:    "kleinanzeigen",
-		clients: map[string]client{"demo-client": {Secret: "demo-secret"}},
-		endpoints: map[string]func(*state, request) answer{
+		name:     "kleinanzeigen",
+		clients:  map[string]client{"demo-client": {Secret: "demo-secret"}},
+		lifetime: time.Hour,
+		endpoints: map[string]responder{
 			"/v2/oidc/token": k.token,
 		},
-		refusal: func(description string) answer { return k.refuse("invalid_request", description) },
+		protected: map[string]responder{"/protected": bearer},
+		refusal: func(_ *state, _ request, description string) answer {
+			return k.refuse("invalid_request", description)
+		},
+		failure: oauthFailure,
 	}
 }
 

@@ -77,15 +77,7 @@ func (r request) form() (map[string]string, error) {
 // basic returns HTTP Basic credentials, each form-decoded as section 2.3.1 of
 // RFC 6749 has them encoded.
 func (r request) basic() (id, secret string, ok bool) {
-	encoded, ok := credentials(r.Headers, "Basic")
-	if !ok {
-		return "", "", false
-	}
-	decoded, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		return "", "", false
-	}
-	id, secret, ok = strings.Cut(string(decoded), ":")
+	id, secret, ok = r.basicPair()
 	if !ok {
 		return "", "", false
 	}
@@ -94,13 +86,18 @@ func (r request) basic() (id, secret string, ok bool) {
 	return id, secret, idErr == nil && secretErr == nil
 }
 
-// secret is the client secret wherever the request has it: faults repeat it.
-func (r request) secret() string {
-	if _, secret, ok := r.basic(); ok {
-		return secret
+// basicPair returns HTTP Basic credentials as they are, split at the first
+// colon (RFC 7617, section 2).
+func (r request) basicPair() (id, secret string, ok bool) {
+	encoded, ok := credentials(r.Headers, "Basic")
+	if !ok {
+		return "", "", false
 	}
-	values, _ := url.ParseQuery(r.Body) // what could be read is enough
-	return values.Get("client_secret")
+	decoded, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(decoded), ":")
 }
 
 // credentials returns what follows the scheme in the one Authorization header.
@@ -147,9 +144,21 @@ func oauthError(status int, code, description string) answer {
 	}{code, description})
 }
 
-// methodNotAllowed is the answer of a token endpoint to anything but POST.
+// oauthFailure is a vendor's own failure in that shape. RFC 6749 has the code
+// for the authorization endpoint only (section 4.1.2.1).
+func oauthFailure(*state, request) answer {
+	return oauthError(http.StatusInternalServerError, "server_error", "the authorization server met an unexpected condition")
+}
+
+const notPost = "the method must be POST"
+
+// methodNotAllowed is the answer of a token endpoint of RFC 6749 to anything
+// but POST.
 func methodNotAllowed() answer {
-	a := oauthError(http.StatusMethodNotAllowed, "invalid_request", "the method must be POST")
+	return allowPost(oauthError(http.StatusMethodNotAllowed, "invalid_request", notPost))
+}
+
+func allowPost(a answer) answer {
 	a.header.Set("Allow", http.MethodPost)
 	return a
 }

@@ -29,10 +29,15 @@ func newOAuth2() vendor {
 			"post-client": {Secret: "demo-secret", Auth: authPost, Scopes: []string{"read", "write"}},
 		},
 		clientAuths: []string{authBasic, authPost},
-		endpoints: map[string]func(*state, request) answer{
+		lifetime:    time.Hour,
+		endpoints: map[string]responder{
 			"/token": o.token,
 		},
-		refusal: func(description string) answer { return o.refuse("invalid_request", description) },
+		protected: map[string]responder{"/protected": bearer},
+		refusal: func(_ *state, _ request, description string) answer {
+			return o.refuse("invalid_request", description)
+		},
+		failure: oauthFailure,
 	}
 }
 

@@ -5,6 +5,7 @@ package simulator
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,26 +21,44 @@ type vendor struct {
 	// clientAuths are the authentication methods a client can be registered
 	// for, the default first; none where the vendor knows only one.
 	clientAuths []string
-	// endpoints are the token endpoints, by their path below the prefix. Each
-	// judges a request and returns the right answer to it. It is called with
-	// the provider's lock held, so what it reads and what it issues agree.
-	endpoints map[string]func(*state, request) answer
+	// redirectURI is what a client registers unless it names others; empty
+	// where the vendor asks for none.
+	redirectURI string
+	// lifetime is an access token's, unless the control API sets another.
+	lifetime time.Duration
+	// endpoints are the token endpoints, by their path below the prefix.
+	endpoints map[string]responder
+	// protected stand for the vendor's API, by their path below the prefix.
+	protected map[string]responder
 	// refusal puts a text into the vendor's error shape.
-	refusal func(description string) answer
+	refusal func(s *state, r request, description string) answer
+	// failure is what the vendor answers when it fails itself.
+	failure responder
+	// notFound answers for the paths there are not; nil where the vendor does
+	// not say how.
+	notFound responder
+	// settings sets the vendor's own switches; nil where it has none.
+	settings func(body []byte) error
 }
+
+// responder judges a request and returns the right answer to it. It is called
+// with the provider's lock held, so what it reads and what it issues agree.
+type responder func(*state, request) answer
 
 // client is one registration at a vendor.
 type client struct {
-	Secret string   `json:"client_secret"`
-	Auth   string   `json:"client_auth"`
-	Scopes []string `json:"scopes"`
+	Secret       string   `json:"client_secret"`
+	Auth         string   `json:"client_auth"`
+	Scopes       []string `json:"scopes"`
+	RedirectURIs []string `json:"redirect_uris"`
 }
 
 // token is an access token that was issued and has not been taken back.
 type token struct {
-	clientID string
-	scope    string
-	expires  time.Time
+	clientID    string
+	scope       string
+	environment string // where it is good, where the vendor has more than one
+	expires     time.Time
 }
 
 // counts is what the control API tells of one provider.
@@ -78,7 +97,6 @@ type state struct {
 const (
 	keptRequests    = 100
 	firstSweep      = 4096
-	defaultLifetime = time.Hour
 	longestLifetime = 100 * 365 * 24 * time.Hour
 )
 
@@ -97,7 +115,7 @@ func (p *provider) reset() {
 		clients:   v.clients,
 		tokens:    map[string]token{},
 		sweepAt:   firstSweep,
-		expiresIn: json.RawMessage("3600"),
+		expiresIn: json.RawMessage(strconv.Itoa(int(v.lifetime / time.Second))),
 	}
 }
 
@@ -106,7 +124,7 @@ func (p *provider) serveToken(w http.ResponseWriter, r *http.Request, path strin
 	req, err := receive(r)
 	p.record(req)
 	if err != nil {
-		p.refuse(err.Error()).write(w)
+		p.refuse(req, err.Error()).write(w)
 		return
 	}
 	f, faulty := p.nextFault()
@@ -160,18 +178,47 @@ func (p *provider) judge(path string, req request) answer {
 }
 
 // refuse refuses what did not even come whole.
-func (p *provider) refuse(description string) answer {
+func (p *provider) refuse(req request, description string) answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts.Refused++
-	return p.vendor.refusal(description)
+	return p.vendor.refusal(p.state, req, description)
 }
 
-// refusal is a text in the vendor's error shape.
-func (p *provider) refusal(description string) answer {
+// failure is the vendor's answer when it fails itself.
+func (p *provider) failure(req request) answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.vendor.refusal(description)
+	return p.vendor.failure(p.state, req)
+}
+
+// echo is a request's credentials in the vendor's error shape.
+func (p *provider) echo(req request) answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.vendor.refusal(p.state, req, echo(req, p.secretOf(req)))
+}
+
+// secret is the client secret of a request, as the vendor understands it.
+func (p *provider) secret(req request) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.secretOf(req)
+}
+
+// secretOf is the client secret wherever a request has it. HTTP Basic may hold
+// it as it is or form-encoded: as it is where that is the client's, or where it
+// cannot be the other.
+func (s *state) secretOf(req request) string {
+	id, asItIs, ok := req.basicPair()
+	if !ok {
+		values, _ := url.ParseQuery(req.Body) // what could be read is enough
+		return values.Get("client_secret")
+	}
+	if _, decoded, ok := req.basic(); ok && s.clients[id].Secret != asItIs {
+		return decoded
+	}
+	return asItIs
 }
 
 // lifetime is how long the next token lives: what the answer says, where that
@@ -181,13 +228,13 @@ func (s *state) lifetime() time.Duration {
 	var quoted string
 	if json.Unmarshal(s.expiresIn, &quoted) == nil {
 		if strings.Trim(quoted, "0123456789") != "" {
-			return defaultLifetime
+			return s.vendor.lifetime
 		}
 		text = quoted
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		return defaultLifetime
+		return s.vendor.lifetime
 	}
 	seconds = max(0, min(seconds, longestLifetime.Seconds()))
 	return time.Duration(seconds * float64(time.Second))
@@ -229,24 +276,38 @@ func (s *state) removeClient(id string) bool {
 
 // serveProtected stands for the vendor's API: it takes a live token and says
 // whose it is.
-func (p *provider) serveProtected(w http.ResponseWriter, r *http.Request) {
+func (p *provider) serveProtected(w http.ResponseWriter, r *http.Request, path string) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "only GET", http.StatusMethodNotAllowed)
 		return
 	}
-	p.protected(r).write(w)
+	req, _ := receive(r) // nothing in the body counts
+	p.protected(path, req).write(w)
 }
 
-func (p *provider) protected(r *http.Request) answer {
+func (p *provider) protected(path string, req request) answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts.ProtectedRequests++
-	accessToken, _ := credentials(r.Header, "Bearer")
-	t, ok := p.tokens[accessToken]
-	left := time.Until(t.expires)
-	if !ok || left <= 0 {
+	a := p.vendor.protected[path](p.state, req)
+	if a.status != http.StatusOK {
 		p.counts.ProtectedRefused++
+	}
+	return a
+}
+
+// bearer takes an access token as section 2.1 of RFC 6750 has it.
+func bearer(s *state, r request) answer {
+	accessToken, _ := credentials(r.Headers, "Bearer")
+	return s.show(accessToken, "")
+}
+
+// show says whose an access token is, where it is live in that environment.
+func (s *state) show(accessToken, environment string) answer {
+	t, ok := s.tokens[accessToken]
+	left := time.Until(t.expires)
+	if !ok || left <= 0 || t.environment != environment {
 		a := oauthError(http.StatusUnauthorized, "invalid_token", "the access token is unknown, expired or revoked")
 		a.header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return a
@@ -256,6 +317,26 @@ func (p *provider) protected(r *http.Request) answer {
 		Scope     string `json:"scope"`
 		ExpiresIn int64  `json:"expires_in"`
 	}{t.clientID, t.scope, int64(left / time.Second)})
+}
+
+// serveNotFound answers for a path below the prefix that is none, and reports
+// whether the vendor has an answer of its own.
+func (p *provider) serveNotFound(w http.ResponseWriter, r *http.Request) bool {
+	req, _ := receive(r) // whatever came, it is not here
+	a, ok := p.notFound(req)
+	if ok {
+		a.write(w)
+	}
+	return ok
+}
+
+func (p *provider) notFound(req request) (a answer, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.vendor.notFound == nil {
+		return answer{}, false
+	}
+	return p.vendor.notFound(p.state, req), true
 }
 
 // serveRedirected is where the redirect fault leads. It answers as a token

@@ -44,11 +44,18 @@ func New() *Simulator {
 	return s
 }
 
-// vendors names every vendor there is: one file each, one line here.
+// vendors names every vendor there is: one line each, and a file (siblings that
+// differ in nothing else share one).
 func vendors() []func() vendor {
 	return []func() vendor{
 		newKleinanzeigen,
 		newOAuth2,
+		newMarktplaats,
+		new2dehands,
+		new2ememain,
+		newAccounda,
+		newFuuffy,
+		newWinkelstraat,
 	}
 }
 
@@ -60,7 +67,11 @@ func (s *Simulator) add(p *provider) {
 			p.serveToken(w, r, path)
 		}
 	}
-	s.routes[prefix+"/protected"] = p.serveProtected
+	for path := range p.vendor.protected {
+		s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
+			p.serveProtected(w, r, path)
+		}
+	}
 	s.routes[prefix+"/redirected"] = p.serveRedirected
 }
 
@@ -71,12 +82,15 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.control.ServeHTTP(w, r)
 		return
 	}
-	serve, ok := s.routes[path]
-	if !ok {
-		http.NotFound(w, r)
+	if serve, ok := s.routes[path]; ok {
+		serve(w, r)
 		return
 	}
-	serve(w, r)
+	name, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if p, ok := s.providers[name]; ok && p.serveNotFound(w, r) {
+		return
+	}
+	http.NotFound(w, r)
 }
 
 type connectionKey struct{}

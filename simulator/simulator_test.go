@@ -198,7 +198,21 @@ func TestControlRefuses(t *testing.T) {
 		{"PUT", "oauth2/clients/x", `{"client_secret":"s","client_auth":"none"}`, `"none"`},
 		{"PUT", "oauth2/clients/x", `{}`, `"client_secret"`},
 		{"PUT", "oauth2/clients/x", `{"client_secret":"s"}{}`, "more than one"},
+		{"PUT", "oauth2/clients/x", `null`, "object"},
 		{"PUT", "oauth2/expires_in", `soon`, "JSON"},
+		{"POST", "kleinanzeigen/faults", `{"kind":"vendor_failure","status":500}`, `"status"`},
+		{"PUT", "kleinanzeigen/settings", `{"rate_limit":1}`, `"rate_limit"`},
+		{"PUT", "kleinanzeigen/settings", `[]`, "object"},
+		{"PUT", "fuuffy/settings", `{"data_as":"list"}`, `"data_as"`},
+		{"PUT", "fuuffy/settings", `{"errors_as":""}`, `"errors_as"`},
+		{"PUT", "fuuffy/settings", `{"rate_limit":0}`, `"rate_limit"`},
+		{"PUT", "fuuffy/settings", `{"rate_limit":101}`, `"rate_limit"`},
+		{"PUT", "fuuffy/settings", `{"rate_limit":"1"}`, "rate_limit"},
+		{"PUT", "fuuffy/settings", `{"scope":"string"}`, `"scope"`},
+		{"PUT", "fuuffy/settings", `{}{}`, "more than one"},
+		{"PUT", "fuuffy/settings", `{}}`, "more than one"},
+		{"PUT", "fuuffy/settings", `null`, "object"},
+		{"PUT", "winkelstraat/settings", `{"scope":"list"}`, `"scope"`},
 	} {
 		w := ask(t, sim, c.method, "/_control/"+c.target, c.body)
 		text := fromJSON[map[string]string](t, w)["error"]
@@ -228,8 +242,12 @@ func TestCountersRequestsReset(t *testing.T) {
 	want := map[string]map[string]int{
 		"kleinanzeigen": {"token_requests": 4, "tokens_issued": 1, "refused": 2, "faults": 2,
 			"protected_requests": 2, "protected_refused": 1, "redirects_followed": 1},
-		"oauth2": {"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
-			"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0},
+	}
+	for _, v := range marketplaces() {
+		if want[v.provider] == nil {
+			want[v.provider] = map[string]int{"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
+				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0}
+		}
 	}
 	if toJSON(t, got) != toJSON(t, want) {
 		t.Errorf("counters %v, want %v", got, want)

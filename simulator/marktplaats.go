@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// marktplaats is the OAuth server of Marktplaats and of its two Belgian
+// sisters: RFC 6749 with the client in the form, tokens for a day.
+type marktplaats struct{}
+
+// marktplaatsRedirectURI is registered with a client that names none: the
+// document has every client register at least one.
+const marktplaatsRedirectURI = "https://client.example/"
+
+func newMarktplaats() vendor { return newMarktplaatsSite("marktplaats") }
+func new2dehands() vendor    { return newMarktplaatsSite("2dehands") }
+func new2ememain() vendor    { return newMarktplaatsSite("2ememain") }
+
+// newMarktplaatsSite is one of the three: they differ in name, and in whom
+// they know.
+func newMarktplaatsSite(name string) vendor {
+	m := marktplaats{}
+	return vendor{
+		name: name,
+		clients: map[string]client{"demo-client": {
+			Secret:       "demo-secret",
+			Scopes:       []string{"read", "write"}, // the document lists none
+			RedirectURIs: []string{marktplaatsRedirectURI},
+		}},
+		redirectURI: marktplaatsRedirectURI,
+		lifetime:    24 * time.Hour,
+		endpoints: map[string]responder{
+			"/accounts/oauth/token": m.token,
+		},
+		protected: map[string]responder{"/protected": m.protected},
+		refusal: func(_ *state, _ request, description string) answer {
+			return m.refuse("invalid_request", description)
+		},
+		failure: oauthFailure,
+	}
+}
+
+func (m marktplaats) token(s *state, r request) answer {
+	if r.Method != http.MethodPost {
+		return methodNotAllowed()
+	}
+	form, err := m.form(r)
+	if err != nil {
+		return m.refuse("invalid_request", err.Error())
+	}
+	id := form["client_id"]
+	c, known := s.clients[id]
+	if !known || c.Secret != form["client_secret"] {
+		return m.refuse("invalid_client", "client authentication failed")
+	}
+	switch form["grant_type"] {
+	case "client_credentials":
+		return m.clientCredentials(s, id, form)
+	case "authorization_code", "refresh_token":
+		// The document has them; nothing here issues a code or a refresh
+		// token, so none that is sent can be good.
+		return m.refuse("invalid_grant", "the authorization code or refresh token is invalid")
+	}
+	return m.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
+}
+
+// form returns the parameters, those that every grant requires among them.
+func (m marktplaats) form(r request) (map[string]string, error) {
+	if len(r.Headers.Values("Authorization")) > 0 {
+		return nil, fmt.Errorf("credentials must be sent in the body, not in an Authorization header")
+	}
+	form, err := r.form()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"grant_type", "client_id", "client_secret"} {
+		if form[name] == "" {
+			return nil, fmt.Errorf("the parameter %q is missing", name)
+		}
+	}
+	return form, nil
+}
+
+func (m marktplaats) clientCredentials(s *state, id string, form map[string]string) answer {
+	c := s.clients[id]
+	if uri := form["redirect_uri"]; uri != "" && !startsWithOne(uri, c.RedirectURIs) {
+		return m.refuse("invalid_request", "redirect_uri does not start with the one registered")
+	}
+	var scope string // "If not filled in, the scope of the access token will be empty."
+	if asked := form["scope"]; asked != "" {
+		var ok bool
+		if scope, ok = grantedScope(asked, c.Scopes); !ok {
+			return m.refuse("invalid_scope", "the requested scope is malformed, or exceeds what the client may have")
+		}
+	}
+	accessToken := rand.Text()
+	s.issue(accessToken, token{clientID: id, scope: scope, expires: time.Now().Add(s.lifetime())})
+	return jsonAnswer(http.StatusOK, struct {
+		AccessToken string          `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
+		Scope       string          `json:"scope"`
+	}{accessToken, "bearer", s.expiresIn, scope})
+}
+
+// startsWithOne takes the document at its word: "should start with the
+// registered uri".
+func startsWithOne(uri string, registered []string) bool {
+	for _, prefix := range registered {
+		if strings.HasPrefix(uri, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// protected takes the access token in the header or in the query, in one of
+// the two (RFC 6750, section 2).
+func (m marktplaats) protected(s *state, r request) answer {
+	query, _ := url.ParseQuery(r.Query) // what could be read is enough
+	sent := query["access_token"]
+	if len(r.Headers.Values("Authorization")) > 0 {
+		inHeader, _ := credentials(r.Headers, "Bearer")
+		sent = append(sent, inHeader)
+	}
+	if len(sent) != 1 {
+		return s.show("", "")
+	}
+	return s.show(sent[0], "")
+}
+
+func (m marktplaats) refuse(code, description string) answer {
+	return oauthError(http.StatusBadRequest, code, description)
+}

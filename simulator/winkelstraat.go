@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package simulator
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// winkelstraat is the retailer API of Winkelstraat: the client in HTTP Basic, a
+// body that is JSON and says nothing, errors with their status in them. What
+// the document leaves out is derived from Akeneo, the software behind it.
+type winkelstraat struct {
+	settings winkelstraatSettings
+}
+
+type winkelstraatSettings struct {
+	// Scope is how an answer has the scope, which the document calls a string
+	// and "always equal to "null"", and the vendor sends as null.
+	Scope string `json:"scope"`
+}
+
+// Derived from Akeneo.
+const (
+	winkelstraatBadClient  = `Parameter "client_id" is missing or does not match any client, or secret is invalid`
+	winkelstraatBadGrant   = `Parameter "grant_type", "username" or "password" is missing, empty or invalid`
+	winkelstraatBadRefresh = "Refresh token is invalid or has expired"
+)
+
+func newWinkelstraat() vendor {
+	v := &winkelstraat{settings: winkelstraatSettings{Scope: "null"}}
+	return vendor{
+		name:     "winkelstraat",
+		clients:  map[string]client{"demo-client": {Secret: "demo-secret"}},
+		lifetime: time.Hour,
+		endpoints: map[string]responder{
+			"/api/oauth/v1/retailer/token": v.token,
+		},
+		protected: map[string]responder{"/protected": bearer},
+		refusal: func(_ *state, _ request, description string) answer {
+			return v.refuse(http.StatusBadRequest, description)
+		},
+		failure: func(*state, request) answer { // the shape is the document's, the words are ours
+			return v.refuse(http.StatusInternalServerError, "Internal Server Error")
+		},
+		settings: v.set,
+	}
+}
+
+// set replaces the switches: what is left out is as at start.
+func (v *winkelstraat) set(body []byte) error {
+	next := winkelstraatSettings{Scope: "null"}
+	if err := decode(body, &next); err != nil {
+		return err
+	}
+	if err := oneOf("scope", next.Scope, "null", "string"); err != nil {
+		return err
+	}
+	v.settings = next
+	return nil
+}
+
+func (v *winkelstraat) token(s *state, r request) answer {
+	if r.Method != http.MethodPost {
+		return allowPost(v.refuse(http.StatusMethodNotAllowed, notPost))
+	}
+	if types := r.Headers.Values("Content-Type"); len(types) != 1 || types[0] != "application/json" {
+		// The two spaces are the document's.
+		return v.refuse(http.StatusUnsupportedMediaType, fmt.Sprintf(
+			"‘%s’ in ‘Content-type’ header is not valid.  Only ‘application/json’ is allowed.", r.Headers.Get("Content-Type")))
+	}
+	var body map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(r.Body), &body); err != nil || body == nil {
+		return v.refuse(http.StatusBadRequest, "Invalid JSON message received")
+	}
+	id, ok := v.authenticate(s, r)
+	if !ok {
+		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadClient)
+	}
+	switch grant, asked := body["grant_type"]; {
+	case !asked:
+		return v.grant(s, id)
+	case string(grant) == `"refresh_token"`: // no refresh is played yet
+		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadRefresh)
+	}
+	return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadGrant)
+}
+
+// authenticate takes the pair as it stands, as the document has it ("encode the
+// client ID and the secret, in base64, with a : in between"), and form-decoded
+// too: a client that follows section 2.3.1 of RFC 6749 form-encodes both first,
+// and whether the vendor undoes that is not documented. For the letters and
+// digits that the vendor gives out, the two are one.
+func (v *winkelstraat) authenticate(s *state, r request) (id string, ok bool) {
+	for _, pair := range []func() (string, string, bool){r.basicPair, r.basic} {
+		id, secret, ok := pair()
+		if c, known := s.clients[id]; ok && known && c.Secret == secret {
+			return id, true
+		}
+	}
+	return "", false
+}
+
+func (v *winkelstraat) grant(s *state, id string) answer {
+	accessToken := winkelstraatToken()
+	s.issue(accessToken, token{clientID: id, expires: time.Now().Add(s.lifetime())})
+	var scope any
+	if v.settings.Scope == "string" {
+		scope = "null"
+	}
+	return jsonAnswer(http.StatusOK, struct {
+		AccessToken  string          `json:"access_token"`
+		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
+		TokenType    string          `json:"token_type"`
+		Scope        any             `json:"scope"`
+		RefreshToken string          `json:"refresh_token"`
+	}{accessToken, s.expiresIn, "bearer", scope, winkelstraatToken()})
+}
+
+// winkelstraatToken looks as those in the document do: base64 of hex.
+func winkelstraatToken() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return base64.RawStdEncoding.EncodeToString([]byte(hex.EncodeToString(b)))
+}
+
+func (v *winkelstraat) refuse(status int, message string) answer {
+	return jsonAnswer(status, struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}{status, message})
+}
