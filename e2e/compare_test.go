@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// equal compares what came as JSON with what is wanted, whose numbers may be ints.
+func equal(got, want any) bool {
+	text, err := json.Marshal(want)
+	if err != nil {
+		return false
+	}
+	var decoded any
+	if err := json.Unmarshal(text, &decoded); err != nil {
+		return false
+	}
+	return reflect.DeepEqual(got, decoded)
+}
+
+// unset: how an answer says that a field has no value.
+func unset(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case float64:
+		return v == 0
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// mustHave checks fields of an answer; a wanted nil is a field without a value.
+func mustHave(t testing.TB, r harness.Response, want fields) {
+	t.Helper()
+	r.OK(t)
+	for name, value := range want {
+		got := r.Answer.Data[name]
+		if value == nil && unset(got) || value != nil && equal(got, value) {
+			continue
+		}
+		t.Errorf("%s\n\t%s is %v, want %v", r, name, got, value)
+	}
+}
+
+// unchanged checks that a configuration reads as it did before.
+func unchanged(t testing.TB, w world, path string, before, cause harness.Response) {
+	t.Helper()
+	if after := w.Read(t, path); !reflect.DeepEqual(after.Answer.Data, before.Answer.Data) {
+		t.Errorf("%s\n\tchanged %s\n\tfrom %s\n\tto   %s", cause, path, before.Body, after.Body)
+	}
+}

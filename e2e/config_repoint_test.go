@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+)
+
+// repointings are the changes that could send what is stored elsewhere.
+func repointings() map[string]fields {
+	return map[string]fields{
+		"provider": {
+			"provider": "kleinanzeigen", "token_url": "https://auth.example.com/token", "client_auth": "client_secret_post",
+			"refresh_url": "https://auth.example.com/refresh", "authorization_url": "https://auth.example.com/authorize",
+			"revocation_url": "https://auth.example.com/revoke", "scope": "", "audience": "",
+		},
+		"token_url":         {"token_url": "https://elsewhere.example.com/token"},
+		"refresh_url":       {"refresh_url": "https://elsewhere.example.com/refresh"},
+		"authorization_url": {"authorization_url": "https://elsewhere.example.com/authorize"},
+		"revocation_url":    {"revocation_url": "https://elsewhere.example.com/revoke"},
+		"client_auth":       {"client_auth": "client_secret_post"},
+		"headers":           {"headers": fields{"X-A": "another", "X-B": "2"}},
+	}
+}
+
+func TestRepointingBringsTheSecretAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	changes := repointings()
+	changes["ca_cert"] = fields{"ca_cert": otherCA(t)}
+	secrets := fields{"client_secret": demoSecret, "headers": fields{"X-A": "1", "X-B": "2"}}
+	for field, change := range changes {
+		for _, method := range []string{http.MethodPost, http.MethodPatch} {
+			path := "config/" + field + "-" + method
+			before := w.writeAllFields(t, path)
+			refused := w.Send(t, method, path, with(unverified, change)).Refused(t, http.StatusBadRequest, "client_secret")
+			unchanged(t, w, path, before, refused)
+			refused = w.Send(t, method, path, with(unverified, change, fields{"client_secret": ""})).Refused(t, http.StatusBadRequest)
+			unchanged(t, w, path, before, refused)
+
+			w.Send(t, method, path, with(unverified, secrets, change)).OK(t)
+			if field != "headers" {
+				mustHave(t, w.Read(t, path), fields{field: change[field]})
+			}
+		}
+	}
+}
+
+// Taking an override away points elsewhere as setting one does.
+func TestClearingAnOverrideBringsTheSecretAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	before := w.Read(t, "config/a").OK(t)
+	refused := w.Patch(t, "config/a", with(unverified, fields{"token_url": nil})).Refused(t, http.StatusBadRequest, "client_secret")
+	unchanged(t, w, "config/a", before, refused)
+	w.Patch(t, "config/a", with(unverified, fields{"token_url": nil, "client_secret": demoSecret})).OK(t)
+	if got := w.Read(t, "config/a").OK(t); equal(got.Answer.Data["token_url"], before.Answer.Data["token_url"]) {
+		t.Errorf("%s\n\twant the override gone", got)
+	}
+}
+
+// What is stored cannot be sent elsewhere: secret headers are brought again too.
+func TestRepointingBringsTheHeadersAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	elsewhere := fields{"token_url": "https://elsewhere.example.com/token", "client_secret": demoSecret}
+	for _, method := range []string{http.MethodPost, http.MethodPatch} {
+		path := "config/" + method
+		before := w.writeAllFields(t, path)
+		refused := w.Send(t, method, path, with(unverified, elsewhere)).Refused(t, http.StatusBadRequest, "headers")
+		unchanged(t, w, path, before, refused)
+		one := fields{"headers": fields{"X-A": "1"}}
+		if method == http.MethodPatch { // by POST the map is replaced: X-B is gone, not sent elsewhere
+			refused = w.Send(t, method, path, with(unverified, elsewhere, one)).Refused(t, http.StatusBadRequest, "headers")
+			unchanged(t, w, path, before, refused)
+		}
+		both := fields{"headers": fields{"X-A": "1", "X-B": "2"}}
+		w.Send(t, method, path, with(unverified, elsewhere, both)).OK(t)
+	}
+}
+
+// The same value again is no change.
+func TestRestatingIsNotRepointing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, method := range []string{http.MethodPost, http.MethodPatch} {
+		path := "config/" + method
+		before := w.writeAllFields(t, path)
+		for _, name := range []string{"provider", "environment", "token_url", "refresh_url", "client_auth", "ca_cert"} {
+			w.Send(t, method, path, with(unverified, fields{name: before.Answer.Data[name]})).OK(t)
+		}
+	}
+}
+
+// A change of provider does not carry an override of the old one along unseen.
+func TestAChangeOfProviderRestatesItsOverrides(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	before := w.Read(t, "config/a").OK(t)
+	change := with(unverified, fields{"provider": oauth2, "client_secret": demoSecret, "client_auth": "client_secret_basic"})
+	refused := w.Write(t, "config/a", change).Refused(t, http.StatusBadRequest, "token_url")
+	unchanged(t, w, "config/a", before, refused)
+	w.Write(t, "config/a", with(change, fields{"token_url": w.Sim.HTTP + oauth2TokenPath})).OK(t)
+	w.provides(t, oauth2, w.Creds(t, "a").AccessToken, demoClient)
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+const refusedClient = "kleinanzeigen refused the client: invalid_client (HTTP 400)"
+
+func TestAWriteIsVerifiedBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"client_secret": "wrong"})).Refused(t, http.StatusBadRequest, refusedClient)
+	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
+	w.List(t, "config").Refused(t, http.StatusNotFound)
+	// Who mends a mistake is not made to wait for it.
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	w.Write(t, "config/a", fields{"client_secret": "wrong"}).Refused(t, http.StatusBadRequest, refusedClient)
+	w.Write(t, "config/a", w.addClient(t, "next")).OK(t)
+	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, "next")
+}
+
+// Readers see nothing of a rotation but that, once it is written, the new
+// client's token is handed out.
+func TestReadersDuringRotations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	defer func() { close(stop); readers.Wait() }()
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				got, err := w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/a"})
+				if err != nil || got.Status != http.StatusOK {
+					t.Errorf("%s\n\twant every read answered (%v)", got, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		id := fmt.Sprintf("client-%d", i)
+		w.Write(t, "config/a", w.addClient(t, id)).OK(t)
+		w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, id)
+	}
+}
+
+// Rotating a client secret is one write: a wrong one changes nothing, and the
+// old token is served on.
+func TestAFailedVerificationKeepsTheOldConfigInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	before, old := w.Read(t, "config/a").OK(t), w.Creds(t, "a")
+
+	for _, method := range []string{http.MethodPost, http.MethodPatch} {
+		refused := w.Send(t, method, "config/a", fields{"client_secret": "wrong"}).Refused(t, http.StatusBadRequest, refusedClient)
+		unchanged(t, w, "config/a", before, refused)
+	}
+	if got := w.Creds(t, "a"); got.AccessToken != old.AccessToken {
+		t.Error("after a write that failed another token is served")
+	}
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 500})
+	refused := w.Write(t, "config/a", w.addClient(t, "next")).Refused(t, http.StatusBadGateway, kleinanzeigen)
+	unchanged(t, w, "config/a", before, refused)
+	if got := w.Creds(t, "a"); got.AccessToken != old.AccessToken {
+		t.Error("after a write that failed another token is served")
+	}
+}
+
+func TestAVerifiedWriteKeepsItsTokenAsTheCurrentOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	w.Write(t, "config/a", w.addClient(t, "next")).OK(t)
+	requests := w.tokenRequests(t, kleinanzeigen)
+	if requests != 2 {
+		t.Errorf("%d token requests for two verified writes, want 2", requests)
+	}
+	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, "next")
+	if got := w.tokenRequests(t, kleinanzeigen); got != requests {
+		t.Errorf("%d token requests by a read after a verified write, want none", got-requests)
+	}
+}
+
+func TestUnverifiedWritesAskForNoToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
+	w.Write(t, "config/b", w.kleinanzeigen(fields{"verify_connection": "false"})).OK(t)
+	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
+		t.Errorf("%d token requests, want none", got)
+	}
+	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, refusedClient)
+	w.Creds(t, "b")
+}
+
+// A change that no token depends on needs no provider.
+func TestAWriteOfWhatNoTokenDependsOnNeedsNoProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	w.Sim.Stop()
+	w.Write(t, "config/a", fields{"ttl": "5m"}).OK(t)
+	if got := w.Creds(t, "a"); got.LeaseDuration > 300 {
+		t.Errorf("the lease lasts %d s, want 300 at most", got.LeaseDuration)
+	}
+}
+
+// Writing what is there already, as tools do that keep a configuration so,
+// asks for no token and keeps the current one.
+func TestWritingTheSameAgainChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	body := w.oauth2(fields{
+		"scope": "", "audience": "", "params": fields{}, "headers": fields{}, "ca_cert": "", "refresh_url": "",
+		"environment": "production", "ttl": 0, "refresh_before": "0s", "request_timeout": "10s",
+	})
+	w.Write(t, "config/a", w.oauth2()).OK(t)
+	token := w.Creds(t, "a").AccessToken
+	for range 2 {
+		w.Write(t, "config/a", body).OK(t)
+		if got := w.Creds(t, "a").AccessToken; got != token {
+			t.Error("after the same configuration was written again another token is handed out")
+		}
+	}
+	if got := w.tokenRequests(t, oauth2); got != 1 {
+		t.Errorf("%d token requests, want 1", got)
+	}
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// failure is what the provider does, and what the application is told.
+type failure struct {
+	name     string
+	fault    fields
+	status   int
+	mentions string
+}
+
+var failures = []failure{
+	{"server error", fields{"kind": "status", "status": 500}, http.StatusBadGateway, "500"},
+	{"unavailable", fields{"kind": "status", "status": 503}, http.StatusBadGateway, "503"},
+	{"malformed", fields{"kind": "malformed"}, http.StatusBadGateway, ""},
+	{"not an object", answer(`["access_token"]`), http.StatusBadGateway, ""},
+	{"a page", fields{"kind": "answer", "status": 200, "headers": fields{"Content-Type": "text/html"},
+		"body": "<html>access_token=abc</html>"}, http.StatusBadGateway, ""},
+	{"empty", answer(""), http.StatusBadGateway, ""},
+	{"no token", answer(`{"token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
+	{"empty token", answer(`{"access_token":"","token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
+	{"truncated", fields{"kind": "truncated"}, http.StatusBadGateway, ""},
+	{"huge", fields{"kind": "huge", "bytes": 8 << 20}, http.StatusBadGateway, ""},
+	{"decompressed huge", fields{"kind": "gzip", "bytes": 64 << 20}, http.StatusBadGateway, ""},
+	{"redirect", fields{"kind": "redirect"}, http.StatusBadGateway, "redirect"},
+	{"permanent redirect", fields{"kind": "redirect", "status": 308}, http.StatusBadGateway, "redirect"},
+	{"reset", fields{"kind": "reset"}, http.StatusBadGateway, ""},
+	{"reset after", fields{"kind": "reset_after"}, http.StatusBadGateway, ""},
+	{"slow", fields{"kind": "slow", "delay_ms": 5000}, http.StatusGatewayTimeout, ""},
+	{"silent", fields{"kind": "hang"}, http.StatusGatewayTimeout, ""},
+	{"dripping", fields{"kind": "drip", "delay_ms": 200}, http.StatusGatewayTimeout, ""},
+}
+
+// answer is a fault: this body, to the letter, with 200.
+func answer(body string) fields {
+	return fields{"kind": "answer", "status": 200, "headers": fields{"Content-Type": "application/json"}, "body": body}
+}
+
+func TestFailuresOfTheProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, f := range failures {
+		t.Run(f.name, func(t *testing.T) {
+			w.Sim.Fault(t, kleinanzeigen, with(f.fault, fields{"times": 0}))
+			defer w.Sim.ClearFaults(t, kleinanzeigen)
+			name := strings.ReplaceAll(f.name, " ", "-")
+			w.Write(t, "config/"+name, w.kleinanzeigen(unverified, fields{"request_timeout": "1s"})).OK(t)
+			w.Read(t, "creds/"+name).Refused(t, f.status, kleinanzeigen, f.mentions)
+			w.heldBack(t, name, http.StatusServiceUnavailable)
+		})
+	}
+	if got := w.Sim.Counters(t, kleinanzeigen).RedirectsFollowed; got != 0 {
+		t.Errorf("%d redirects were followed, want none", got)
+	}
+}
+
+// heldBack checks that a read after a failure is answered from memory, and
+// says how long to wait.
+func (w world) heldBack(t testing.TB, config string, statuses ...int) {
+	t.Helper()
+	before := w.tokenRequests(t, kleinanzeigen)
+	again := w.Read(t, "creds/"+config)
+	for _, status := range statuses {
+		if again.Status == status {
+			if !saysHowLong(again) {
+				t.Errorf("%s\n\twant it to say how long to wait", again)
+			}
+			if got := w.tokenRequests(t, kleinanzeigen); got != before {
+				t.Errorf("%s\n\tmade %d token requests, want none", again, got-before)
+			}
+			return
+		}
+	}
+	t.Errorf("%s\n\twant it held back with %v", again, statuses)
+}
+
+var duration = regexp.MustCompile(`\b[0-9.]+ ?(ms|s|m|seconds?|minutes?)\b`)
+
+func saysHowLong(r harness.Response) bool { return duration.MatchString(r.ErrorText()) }
+
+func TestARefusedClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
+	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, refusedClient)
+	before := w.tokenRequests(t, kleinanzeigen)
+	again := w.Read(t, "creds/a")
+	if again.Status != http.StatusBadRequest && again.Status != http.StatusServiceUnavailable {
+		t.Errorf("%s\n\twant it refused or held back", again)
+	}
+	if got := w.tokenRequests(t, kleinanzeigen); got != before {
+		t.Errorf("%s\n\tmade %d token requests, want none", again, got-before)
+	}
+	// What holds it back is over as soon as the configuration is mended.
+	w.Write(t, "config/a", with(unverified, fields{"client_secret": demoSecret})).OK(t)
+	w.Creds(t, "a")
+}
+
+func TestTheProvidersRateLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
+	limited := w.Read(t, "creds/a").Refused(t, http.StatusTooManyRequests, kleinanzeigen)
+	if text := limited.ErrorText(); !strings.Contains(text, "40s") && !strings.Contains(text, "40 s") {
+		t.Errorf("%s\n\twant it to say that the wait is 40 seconds", limited)
+	}
+	w.heldBack(t, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
+
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
+	limited = w.Write(t, "config/b", w.kleinanzeigen()).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
+	if !saysHowLong(limited) {
+		t.Errorf("%s\n\twant it to say how long to wait", limited)
+	}
+}
+
+func TestAnUnreachableProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.Sim.Stop()
+	w.Read(t, "creds/a").Refused(t, http.StatusBadGateway, kleinanzeigen)
+	w.Read(t, "creds/a").Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
+	w.Write(t, "config/b", w.kleinanzeigen()).Refused(t, http.StatusBadGateway, kleinanzeigen)
+	w.Read(t, "config/b").Refused(t, http.StatusNotFound)
+}
+
+// Bytes after the answer are no harm to it, nor to the next request.
+func TestBytesThatNobodyAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"reuse_token": false})).OK(t)
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "unsolicited"})
+	for range 2 {
+		w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
+	}
+}
+
+// What the provider says of an error may repeat the secret; what is passed on does not.
+func TestAnEchoOfTheSecretIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	const secret = `s3cret +/&=%"with ünusual signs`
+	for provider, config := range map[string]func(world) fields{
+		kleinanzeigen: func(w world) fields { return w.kleinanzeigen() },
+		oauth2:        func(w world) fields { return w.oauth2() },
+	} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.NoteSecret(secret)
+			w.Sim.AddClient(t, provider, "someone", harness.Client{Secret: secret, Auth: "client_secret_basic"})
+			body := with(config(w), fields{"client_id": "someone", "client_secret": secret})
+			w.Sim.Fault(t, provider, fields{"kind": "echo", "times": 0})
+			w.Write(t, "config/a", with(body, unverified)).OK(t)
+			for _, got := range []harness.Response{w.Read(t, "creds/a"), w.Read(t, "creds/a"), w.Write(t, "config/b", body)} {
+				if got.Status < 400 {
+					t.Errorf("%s\n\twant an error", got)
+				}
+				if form := harness.Holds(got.Body, secret); form != "" {
+					t.Errorf("%s\n\tholds the secret as %q", got, form)
+				}
+				if form := harness.Holds(got.Body, "someone:"+secret); form != "" {
+					t.Errorf("%s\n\tholds the client's credentials as %q", got, form)
+				}
+			}
+			w.Sim.ClearFaults(t, provider)
+			w.Write(t, "config/b", body).OK(t)
+			w.provides(t, provider, w.Creds(t, "b").AccessToken, "someone")
+		})
+	}
+}

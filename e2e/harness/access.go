@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Rule is a path below a mount and what may be done there.
+type Rule struct {
+	Path         string
+	Capabilities []string
+}
+
+// TokenFor is a Vault token of a type ("service" or "batch") that may do what
+// the rules say below the mount and nothing else.
+func (m Mount) TokenFor(t testing.TB, kind string, rules ...Rule) string {
+	t.Helper()
+	name := "policy-" + Random()
+	var policy strings.Builder
+	for _, rule := range rules {
+		fmt.Fprintf(&policy, "path %q { capabilities = [%s] }\n",
+			m.Path+"/"+rule.Path, `"`+strings.Join(rule.Capabilities, `","`)+`"`)
+	}
+	if err := m.Admin.Sys().PutPolicy(name, policy.String()); err != nil {
+		t.Fatalf("write policy %s: %v", policy.String(), err)
+	}
+	resp := m.Do(t, Request{Method: http.MethodPost, Path: "auth/token/create", Body: Fields{
+		"type": kind, "policies": []string{name}, "ttl": "1h", "no_default_policy": true,
+	}}).OK(t)
+	return resp.clientToken(t)
+}
+
+func (r Response) clientToken(t testing.TB) string {
+	t.Helper()
+	if r.Answer.Auth == nil || r.Answer.Auth.ClientToken == "" {
+		t.Fatalf("%s\n\twant a token", r)
+	}
+	return r.Answer.Auth.ClientToken
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"testing"
+)
+
+// Fields is a body.
+type Fields = map[string]any
+
+// Mount is the engine enabled under a path of its own.
+type Mount struct {
+	*Server
+	Path string
+}
+
+// Mount enables the engine, and disables it when the test ends.
+func (s *Server) Mount(t testing.TB) Mount {
+	t.Helper()
+	m := Mount{Server: s, Path: "marketplace-" + Random()}
+	m.Do(t, Request{Method: http.MethodPost, Path: "sys/mounts/" + m.Path, Body: Fields{"type": PluginName}}).OK(t)
+	t.Cleanup(func() { m.disable(t) })
+	return m
+}
+
+func (m Mount) disable(t testing.TB) {
+	if m.stopped.Load() {
+		return
+	}
+	resp, err := m.Call(context.Background(), Request{Method: http.MethodDelete, Path: "sys/mounts/" + m.Path})
+	if err != nil {
+		t.Errorf("disable the mount: %v", err)
+		return
+	}
+	if resp.Status != http.StatusNoContent {
+		t.Errorf("%s\n\twant the mount disabled", resp)
+	}
+}
+
+// Read, List, Write, Patch and Delete act below the mount, as root.
+func (m Mount) Read(t testing.TB, path string) Response {
+	t.Helper()
+	return m.Send(t, http.MethodGet, path, nil)
+}
+
+// List lists a folder.
+func (m Mount) List(t testing.TB, path string) Response {
+	t.Helper()
+	return m.Send(t, "LIST", path, nil)
+}
+
+// Write creates or updates.
+func (m Mount) Write(t testing.TB, path string, body any) Response {
+	t.Helper()
+	return m.Send(t, http.MethodPost, path, body)
+}
+
+// Patch sends a merge patch (RFC 7396).
+func (m Mount) Patch(t testing.TB, path string, body any) Response {
+	t.Helper()
+	return m.Send(t, http.MethodPatch, path, body)
+}
+
+// Delete deletes.
+func (m Mount) Delete(t testing.TB, path string) Response {
+	t.Helper()
+	return m.Send(t, http.MethodDelete, path, nil)
+}
+
+// Send makes a call below the mount, as root.
+func (m Mount) Send(t testing.TB, method, path string, body any) Response {
+	t.Helper()
+	return m.Do(t, Request{Method: method, Path: m.Path + "/" + path, Body: body})
+}
+
+// Random is 16 hexadecimal digits that are nowhere else.
+func Random() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// PluginName is the name the plugin is registered under.
+const PluginName = "vault-plugin-secrets-marketplace"
+
+// Server is one Vault server: Raft storage, trace log, file audit device, and
+// the plugin registered under the version that its binary reports.
+type Server struct {
+	URL           string
+	PluginVersion string
+	Admin         *api.Client // as root
+
+	dir     string
+	cluster string // the address of its cluster port
+	key     string
+	vault   *process
+	http    *http.Client
+	secrets secrets
+	stopped atomic.Bool
+}
+
+// StartServer starts a server for one test, which ends with it.
+func StartServer(t testing.TB) *Server {
+	t.Helper()
+	s, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Start starts a server. Whoever starts it closes it.
+func Start() (*Server, error) {
+	dir, err := os.MkdirTemp("", "marketplace-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, http: newHTTPClient()}
+	for _, step := range []func() error{s.configure, s.launch, s.initialise, s.auditToFile, s.registerPlugin} {
+		if err := step(); err != nil {
+			err = fmt.Errorf("start a Vault server: %w; the end of its log:\n%s", err, tail(s.logPath(), 4000))
+			s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Stop ends the Vault server, and with it the plugin; its files stay.
+func (s *Server) Stop() {
+	if s.stopped.Swap(true) || s.vault == nil {
+		return
+	}
+	s.vault.stop()
+	for _, pid := range s.PluginProcesses() {
+		_ = killProcess(pid)
+	}
+}
+
+// Close stops the server and removes its files.
+func (s *Server) Close() {
+	s.Stop()
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
+func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
+func (s *Server) auditPath() string  { return filepath.Join(s.dir, "audit.log") }
+
+// configure chooses the addresses and writes the server's configuration.
+func (s *Server) configure() error {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if s.cluster, err = freeAddress(); err != nil {
+		return err
+	}
+	s.URL = "http://" + address
+	if s.Admin, err = newAPIClient(s.URL); err != nil {
+		return err
+	}
+	for _, sub := range []string{"raft", "plugins"} {
+		if err := os.Mkdir(filepath.Join(s.dir, sub), 0o700); err != nil {
+			return err
+		}
+	}
+	config, err := json.Marshal(map[string]any{
+		"storage": map[string]any{"raft": map[string]any{
+			"path": filepath.Join(s.dir, "raft"), "node_id": "one", "performance_multiplier": "1",
+		}},
+		"listener": map[string]any{"tcp": map[string]any{
+			"address": address, "cluster_address": s.cluster, "tls_disable": true,
+		}},
+		"api_addr": s.URL, "cluster_addr": "https://" + s.cluster,
+		"plugin_directory": filepath.Join(s.dir, "plugins"),
+		"disable_mlock":    true, "log_level": "trace", "log_format": "json",
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.configPath(), config, 0o600)
+}
+
+func (s *Server) launch() error {
+	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the child has its own
+	cmd := exec.Command(os.Getenv(vaultBin), "server", "-config="+s.configPath())
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR=", "HTTP_PROXY=", "HTTPS_PROXY=", "http_proxy=", "https_proxy=")
+	s.vault, err = startProcess(cmd)
+	return err
+}
+
+func (s *Server) initialise() error {
+	var init *api.InitResponse
+	up := poll(20*time.Second, func() bool {
+		var err error
+		init, err = s.Admin.Sys().Init(&api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+		return err == nil || s.vault.ended()
+	})
+	if !up || init == nil {
+		return errors.New("the server did not come up")
+	}
+	s.key = init.Keys[0]
+	s.Admin.SetToken(init.RootToken)
+	return s.unseal()
+}
+
+func (s *Server) unseal() error {
+	if _, err := s.Admin.Sys().Unseal(s.key); err != nil {
+		return fmt.Errorf("unseal: %w", err)
+	}
+	active := poll(30*time.Second, func() bool {
+		health, err := s.Admin.Sys().Health()
+		return err == nil && health.Initialized && !health.Sealed && !health.Standby
+	})
+	if !active {
+		return errors.New("the server did not become active")
+	}
+	return nil
+}
+
+func (s *Server) auditToFile() error {
+	return s.Admin.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": s.auditPath()},
+	})
+}
+
+// Restart ends the server, starts it again and unseals it.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.vault.stop()
+	if err := s.launch(); err != nil {
+		t.Fatalf("start the server again: %v", err)
+	}
+	Eventually(t, 20*time.Second, "the server is up again", func() bool {
+		_, err := s.Admin.Sys().SealStatus()
+		return err == nil
+	})
+	s.Unseal(t)
+}
+
+// Seal seals the server; Unseal waits until it serves again.
+func (s *Server) Seal(t testing.TB) {
+	t.Helper()
+	if err := s.Admin.Sys().SealWithContext(context.Background()); err != nil {
+		t.Fatalf("seal: %v", err)
+	}
+	Eventually(t, 20*time.Second, "the server is sealed", func() bool {
+		status, err := s.Admin.Sys().SealStatus()
+		return err == nil && status.Sealed
+	})
+}
+
+// Unseal unseals the server and waits until it is active.
+func (s *Server) Unseal(t testing.TB) {
+	t.Helper()
+	if err := s.unseal(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newAPIClient(url string) (*api.Client, error) {
+	config := api.DefaultConfig()
+	if config.Error != nil {
+		return nil, config.Error
+	}
+	config.Address = url
+	config.MaxRetries = 0
+	config.Timeout = 60 * time.Second
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	client.ClearToken()
+	client.ClearNamespace()
+	return client, nil
+}
+
+// freeAddress is a loopback address that nobody listened on a moment ago.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func tail(path string, n int) []byte {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text[max(0, len(text)-n):]
+}

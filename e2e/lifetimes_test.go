@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// maxLease is Vault's own maximum of a lease.
+const maxLease = 768 * 3600
+
+// lifetime is what an answer says of the token's life, and the seconds that it is taken for.
+type lifetime struct {
+	member  string
+	seconds int // 0: the answer is an error
+}
+
+const defaultExpiresIn = 120
+
+var lifetimes = []lifetime{
+	{`"expires_in":3600`, 3600},
+	{`"expires_in":"3600"`, 3600},
+	{`"expires_in":3600.0`, 3600},
+	{`"expires_in":3600.9`, 3600},
+	{`"expires_in":3.6e3`, 3600},
+	{`"scope":"read"`, defaultExpiresIn},
+	{`"expires_in":null`, defaultExpiresIn},
+	{`"expires_in":""`, defaultExpiresIn},
+	{`"expires_in":0`, 0},
+	{`"expires_in":"0"`, 0},
+	{`"expires_in":-5`, 0},
+	{`"expires_in":"-5"`, 0},
+	{`"expires_in":-3600.5`, 0},
+	{`"expires_in":"soon"`, 0},
+	{`"expires_in":"NaN"`, 0},
+	{`"expires_in":"Inf"`, 0},
+	{`"expires_in":true`, 0},
+	{`"expires_in":false`, 0},
+	{`"expires_in":{}`, 0},
+	{`"expires_in":[3600]`, 0},
+}
+
+func TestLifetimes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i, l := range lifetimes {
+		name := fmt.Sprintf("c%d", i)
+		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer",%s}`, name, l.member)))
+		w.Write(t, "config/"+name, w.oauth2(unverified, fields{"default_expires_in": defaultExpiresIn})).OK(t)
+		got := w.Read(t, "creds/"+name)
+		if l.seconds == 0 {
+			got.Refused(t, http.StatusBadGateway, oauth2, "expires_in")
+			continue
+		}
+		if got.Status != http.StatusOK {
+			t.Errorf("an answer with %s: %s\n\twant a token for %d s", l.member, got, l.seconds)
+			continue
+		}
+		if lease := w.CredsOf(t, got).LeaseDuration; lease > l.seconds || lease <= l.seconds-30 {
+			t.Errorf("an answer with %s: the lease lasts %d s, want %d", l.member, lease, l.seconds)
+		}
+	}
+}
+
+// With no lifetime in the answer, the configuration or the definition there is
+// none to be guessed.
+func TestNoLifetimeAtAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i, member := range []string{`"scope":"read"`, `"expires_in":null`, `"expires_in":""`} {
+		name := fmt.Sprintf("c%d", i)
+		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token","token_type":"Bearer",%s}`, member)))
+		w.Write(t, "config/"+name, w.oauth2(unverified)).OK(t)
+		w.Read(t, "creds/"+name).Refused(t, http.StatusBadGateway, "expires_in")
+	}
+}
+
+// A lifetime beyond reason makes no eternal token, no negative one, and no crash.
+func TestHugeLifetimes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i, value := range []string{"31536000", "9223372036", "9223372036854775807", "1e15", "1e18", "1e30", "1e999", `"99999999999999999999"`, "99999999999999999999"} {
+		name := fmt.Sprintf("c%d", i)
+		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer","expires_in":%s}`, name, value)))
+		w.Write(t, "config/"+name, w.oauth2(unverified)).OK(t)
+		got := w.Read(t, "creds/"+name)
+		switch got.Status {
+		case http.StatusBadGateway:
+		case http.StatusOK:
+			creds := w.CredsOf(t, got)
+			if creds.LeaseDuration > maxLease || creds.LeaseDuration < maxLease-30 {
+				t.Errorf("expires_in %s: the lease lasts %d s, want the mount's maximum", value, creds.LeaseDuration)
+			}
+			if y := creds.ExpiresAt.Year(); y > 9999 || creds.ExpiresAt.Before(time.Now()) {
+				t.Errorf("expires_in %s: the token expires at %s", value, creds.ExpiresAt)
+			}
+		default:
+			t.Errorf("expires_in %s: %s", value, got)
+		}
+	}
+}
+
+func TestTTLCapsTheLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "60s"})).OK(t)
+	creds := w.Creds(t, "a")
+	if creds.LeaseDuration > 60 || creds.LeaseDuration <= 30 {
+		t.Errorf("the lease lasts %d s, want the ttl of 60", creds.LeaseDuration)
+	}
+	if left := time.Until(creds.ExpiresAt); left < 50*time.Minute {
+		t.Errorf("the token is said to end in %s; ttl caps leases, not tokens", left)
+	}
+	w.Write(t, "config/a", fields{"ttl": "24h"}).OK(t)
+	if got := w.Creds(t, "a").LeaseDuration; got > 3600 || got <= 3600-30 {
+		t.Errorf("the lease lasts %d s, want the token's hour", got)
+	}
+}
+
+// A lease of 0 seconds would be a riddle, one of Vault's default a danger.
+func TestATTLBelowASecond(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if got := w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "500ms"})); got.Status < 300 {
+		w.Creds(t, "a")
+	} else {
+		got.Refused(t, http.StatusBadRequest, "ttl")
+	}
+}
+
+// The mount's maximum caps the lease, and Vault has nothing to warn of.
+func TestTheMountsMaximumCapsTheLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	tune := fields{"default_lease_ttl": "30s", "max_lease_ttl": "60s"}
+	w.Do(t, harness.Request{Method: http.MethodPost, Path: "sys/mounts/" + w.Path + "/tune", Body: tune}).OK(t)
+	if got := w.Creds(t, "a").LeaseDuration; got > 60 || got <= 30 {
+		t.Errorf("the lease lasts %d s, want the mount's maximum of 60", got)
+	}
+}
+
+// A lifetime that is over when the answer arrives is no token: a lease of 0
+// would be Vault's default of 768 hours.
+func TestATokenWithLessThanASecondLeftIsNotHandedOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 1)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.Read(t, "creds/a").Refused(t, http.StatusBadGateway)
+}
+
+// The answer comes when about a second of the token is left, to many readers at
+// once: none of them gets a lease of Vault's default length for it.
+func TestTokensAtTheEdgeOfTheirLastSecond(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 2)
+	for _, delay := range []int{970, 980, 985, 990, 993, 996} {
+		name := fmt.Sprintf("c%d", delay)
+		w.Write(t, "config/"+name, w.kleinanzeigen(unverified)).OK(t)
+		w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": delay})
+		answers := make([]harness.Response, 300)
+		var readers sync.WaitGroup
+		for i := range answers {
+			readers.Go(func() {
+				var err error
+				answers[i], err = w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + name})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		readers.Wait()
+		for _, got := range answers {
+			if got.Status == http.StatusOK && got.Answer.LeaseDuration != 1 {
+				t.Fatalf("%s\n\twant a lease of a second or none", got)
+			}
+		}
+	}
+}
+
+// Over the whole life of tokens of three seconds every read has one that still
+// works (and Creds checks the lease).
+func TestShortTokensAreReplacedBeforeTheyEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 3)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	seen := map[string]bool{}
+	harness.Eventually(t, 20*time.Second, "three tokens of three seconds were handed out", func() bool {
+		creds := w.Creds(t, "a")
+		w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
+		seen[creds.AccessToken] = true
+		return len(seen) == 3
+	})
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+const (
+	basic = "client_secret_basic"
+	post  = "client_secret_post"
+)
+
+func TestOAuth2ClientAuthentication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for auth, client := range map[string]string{basic: demoClient, post: "post-client"} {
+		w.Write(t, "config/"+auth, w.oauth2(fields{"client_auth": auth, "client_id": client})).OK(t)
+		creds := w.Creds(t, auth)
+		if creds.Provider != oauth2 {
+			t.Errorf("provider is %q, want %q", creds.Provider, oauth2)
+		}
+		w.provides(t, oauth2, creds.AccessToken, client)
+	}
+}
+
+// RFC 6749, 2.3.1: both methods form-encode the client's id and secret.
+func TestOAuth2SecretsWithUnusualSigns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const secret = `a:b%c+d e/f&g=h"i\jé`
+	w.NoteSecret(secret)
+	for _, auth := range []string{basic, post} {
+		w.Sim.AddClient(t, oauth2, "client-"+auth, harness.Client{Secret: secret, Auth: auth, Scopes: []string{"read"}})
+		w.Write(t, "config/"+auth, w.oauth2(fields{
+			"client_auth": auth, "client_id": "client-" + auth, "client_secret": secret,
+		})).OK(t)
+		w.provides(t, oauth2, w.Creds(t, auth).AccessToken, "client-"+auth)
+	}
+}
+
+// One way of authenticating is configured, and no other is tried.
+func TestOAuth2TheWrongClientAuthentication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	// RFC 6749, 5.2: 401 answers a client that tried the Authorization header, 400 any other.
+	for auth, client := range map[string]struct{ id, status string }{
+		post: {demoClient, "(HTTP 400)"}, basic: {"post-client", "(HTTP 401)"},
+	} {
+		before := w.tokenRequests(t, oauth2)
+		w.Write(t, "config/"+auth, w.oauth2(fields{"client_auth": auth, "client_id": client.id})).
+			Refused(t, http.StatusBadRequest, "oauth2 refused the client: invalid_client "+client.status)
+		if got := w.tokenRequests(t, oauth2) - before; got != 1 {
+			t.Errorf("%s for a client of the other: %d token requests, want 1", auth, got)
+		}
+		w.Read(t, "config/"+auth).Refused(t, http.StatusNotFound)
+	}
+}
+
+func TestOAuth2RequiresItsEndpointAndAuthentication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{"token_url", "client_auth"} {
+		w.Write(t, "config/a", w.oauth2(fields{name: without})).Refused(t, http.StatusBadRequest, name)
+		w.Write(t, "config/a", w.oauth2(unverified, fields{name: ""})).Refused(t, http.StatusBadRequest, name)
+	}
+	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
+	if got := w.tokenRequests(t, oauth2); got != 0 {
+		t.Errorf("%d token requests, want none", got)
+	}
+}
+
+func TestOAuth2Scopes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, c := range map[string]struct {
+		scope any
+		want  []string
+	}{
+		"one":   {"read", []string{"read"}},
+		"two":   {[]string{"read", "write"}, []string{"read", "write"}},
+		"comma": {"write,read", []string{"read", "write"}},
+	} {
+		w.Write(t, "config/"+name, w.oauth2(fields{"scope": c.scope})).OK(t)
+		creds := w.Creds(t, name)
+		granted := slices.Sorted(slices.Values(creds.Scope))
+		if !slices.Equal(granted, c.want) {
+			t.Errorf("scope %v: granted %v, want %v", c.scope, granted, c.want)
+		}
+	}
+	w.Write(t, "config/unknown", w.oauth2(fields{"scope": "everything"})).
+		Refused(t, http.StatusBadRequest, oauth2, "invalid_scope", "(HTTP 400)")
+	w.Read(t, "config/unknown").Refused(t, http.StatusNotFound)
+}
+
+// The strict endpoint refuses what is given twice or empty: extra parameters reach it once.
+func TestOAuth2ParametersReachTheEndpoint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.oauth2(fields{"audience": "an-api", "params": fields{"resource": "https://api.example.com/ä ö"}})).OK(t)
+	requests := w.Sim.Requests(t, oauth2)
+	if len(requests) != 1 {
+		t.Fatalf("%d token requests, want 1", len(requests))
+	}
+	form := requests[0].Form(t)
+	for name, want := range map[string]string{
+		"grant_type": "client_credentials", "audience": "an-api", "resource": "https://api.example.com/ä ö",
+	} {
+		if got := form[name]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s was sent as %q, want %q", name, got, want)
+		}
+	}
+	if form.Has("client_secret") || requests[0].Query != "" {
+		t.Errorf("the secret is in the body or the URL, want it in the header alone: %+v", requests[0])
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// After each of these, reads go on and an operator does nothing.
+func TestReadsGoOnAfterAnInterruption(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "10m"})).OK(t)
+	leases := []string{w.Creds(t, "a").LeaseID}
+	for _, interruption := range []struct {
+		name string
+		do   func(t *testing.T)
+	}{
+		{"the mount is reloaded", func(t *testing.T) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) }},
+		{"the plugin is reloaded", func(t *testing.T) { w.reload(t, fields{"plugin": harness.PluginName}) }},
+		{"the plugin is killed", func(t *testing.T) { server.KillPlugin(t) }},
+		{"the plugin is killed again", func(t *testing.T) { server.KillPlugin(t) }},
+		{"the server is sealed and unsealed", func(t *testing.T) { server.Seal(t); server.Unseal(t) }},
+		{"the server is restarted", func(t *testing.T) { server.Restart(t) }},
+	} {
+		t.Run(interruption.name, func(t *testing.T) {
+			interruption.do(t)
+			creds := w.credsAfterCrash(t, "a")
+			w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
+			if again := w.Creds(t, "a"); again.AccessToken != creds.AccessToken {
+				t.Error("two reads after it have two tokens")
+			}
+			mustHave(t, w.Read(t, "config/a"), fields{"provider": kleinanzeigen, "ttl": 600})
+			mustHave(t, w.Read(t, "settings"), fields{theSetting: true})
+			w.Write(t, "config/b", w.kleinanzeigen()).OK(t)
+			leases = append(leases, creds.LeaseID)
+		})
+	}
+	for _, lease := range leases {
+		w.Revoke(t, lease).OK(t)
+	}
+}
+
+func (w world) reload(t testing.TB, what fields) {
+	t.Helper()
+	w.Do(t, harness.Request{Method: http.MethodPut, Path: "sys/plugins/reload/backend", Body: what}).OK(t)
+}
+
+// The plugin is killed while it asks for a token: the read is answered all the same.
+func TestThePluginIsKilledDuringARead(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "hang"})
+	done := w.readUnderWay(t.Context(), t, "a")
+	server.KillPlugin(t)
+	if r := <-done; r.err != nil {
+		t.Error(r.err)
+	}
+	w.provides(t, kleinanzeigen, w.credsAfterCrash(t, "a").AccessToken, demoClient)
+}
+
+// credsAfterCrash reads a token. For some milliseconds Vault may still speak
+// to the process that is gone, and says so; it restarts the plugin by itself.
+func (w world) credsAfterCrash(t testing.TB, config string) harness.Creds {
+	t.Helper()
+	var got harness.Response
+	harness.Eventually(t, 5*time.Second, "Vault has seen that the plugin is gone", func() bool {
+		got = w.Read(t, "creds/"+config)
+		return got.Status != http.StatusInternalServerError || !strings.Contains(got.ErrorText(), "code = Unavailable")
+	})
+	return w.CredsOf(t, got)
+}
+
+// A mount can be given up whatever state its provider is in.
+func TestAMountIsDisabledWithTheProviderDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	w.Write(t, "config/b", w.kleinanzeigen(unverified)).OK(t)
+	for range 3 {
+		w.Creds(t, "a")
+	}
+	w.Sim.Stop()
+	w.Read(t, "creds/b").Refused(t, http.StatusBadGateway)
+	other := shared.Mount(t)
+	remove := harness.Request{Method: http.MethodDelete, Path: "sys/mounts/" + w.Path}
+	begun := time.Now()
+	w.Do(t, remove).OK(t)
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("disabling took %s", took)
+	}
+	left := w.Do(t, harness.Request{Method: "LIST", Path: "sys/leases/lookup/" + w.Path + "/creds/a"})
+	if left.Status != http.StatusNotFound {
+		t.Errorf("%s\n\twant no lease left", left)
+	}
+	other.Read(t, "settings").OK(t)
+}
+
+func TestLeasesAreRevokedByPrefix(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	first := w.Creds(t, "a")
+	w.Creds(t, "a")
+	w.Sim.Stop()
+	w.Do(t, harness.Request{
+		Method: http.MethodPost, Path: "sys/leases/revoke-prefix/" + w.Path + "/creds", Body: fields{"sync": true},
+	}).OK(t)
+	if got := w.LookUp(t, first.LeaseID); got.Status == http.StatusOK {
+		t.Errorf("%s\n\twant the lease gone", got)
+	}
+	if got := w.Creds(t, "a"); got.AccessToken != first.AccessToken {
+		t.Error("revoking every lease dropped the token that is still good")
+	}
+}
+
+// What is registered is what runs.
+func TestTheVersionIsReported(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	if !strings.HasPrefix(shared.PluginVersion, "v") {
+		t.Errorf("the binary says that it is %q, want a semantic version", shared.PluginVersion)
+	}
+	mounts := m.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/mounts"}).OK(t)
+	mount, _ := mounts.Answer.Data[m.Path+"/"].(map[string]any)
+	if got := mount["running_plugin_version"]; got != shared.PluginVersion {
+		t.Errorf("the running version is %v, want %s", got, shared.PluginVersion)
+	}
+	catalogue := harness.Request{
+		Method: http.MethodGet, Path: "sys/plugins/catalog/secret/" + harness.PluginName + "?version=" + shared.PluginVersion,
+	}
+	mustHave(t, m.Do(t, catalogue), fields{"version": shared.PluginVersion, "builtin": false})
+}
+
+func TestAWrongChecksumDoesNotRun(t *testing.T) {
+	t.Parallel()
+	const name = "marketplace-forged"
+	if err := shared.RegisterPlugin(name, strings.Repeat("ab", 32)); err != nil {
+		return // refused at the first door
+	}
+	got := shared.Do(t, harness.Request{Method: http.MethodPost, Path: "sys/mounts/forged", Body: fields{"type": name}})
+	if got.Status < 400 {
+		t.Errorf("%s\n\twant a plugin of another checksum refused", got)
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// A token inside its refresh window is replaced when it is read.
+func TestATokenInItsRefreshWindowIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 6)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "3s"})).OK(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 3600)
+	first := w.Creds(t, "a")
+	var next harness.Creds
+	harness.Eventually(t, 10*time.Second, "another token is handed out", func() bool {
+		next = w.Creds(t, "a")
+		return next.AccessToken != first.AccessToken
+	})
+	if left := time.Until(first.ExpiresAt); left < time.Second {
+		t.Errorf("the token was replaced %s before its end, want three seconds", left)
+	}
+	w.provides(t, kleinanzeigen, next.AccessToken, demoClient)
+	w.provides(t, kleinanzeigen, first.AccessToken, demoClient)
+	if got := w.tokenRequests(t, kleinanzeigen); got != 2 {
+		t.Errorf("%d token requests, want 2", got)
+	}
+}
+
+// At most half a token's lifetime counts as its refresh window.
+func TestARefreshWindowIsNoMoreThanHalfTheLifetime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "24h"})).OK(t)
+	first := w.Creds(t, "a")
+	for range 10 {
+		if got := w.Creds(t, "a"); got.AccessToken != first.AccessToken {
+			t.Fatal("a token was replaced in the first half of its life")
+		}
+	}
+	if got := w.tokenRequests(t, kleinanzeigen); got != 1 {
+		t.Errorf("%d token requests, want 1", got)
+	}
+}
+
+// While the provider fails, a token that is still good is handed out, until it
+// ends; what fails is asked seldom; and once it is well, reads go on.
+func TestAGoodTokenIsServedWhileTheProviderFails(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]fields{
+		"error":   {"kind": "status", "status": 500},
+		"silence": {"kind": "hang"},
+		"limit":   {"kind": "status", "status": 429, "headers": fields{"Retry-After": "1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Sim.ExpiresIn(t, kleinanzeigen, 6)
+			w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "3s", "request_timeout": "1s"})).OK(t)
+			first := w.Creds(t, "a")
+			w.Sim.Fault(t, kleinanzeigen, with(fault, fields{"times": 0}))
+			w.servedUntilItsEnd(t, first)
+			if faults := w.Sim.Counters(t, kleinanzeigen).Faults; faults > 10 {
+				t.Errorf("%d token requests while the provider failed, want them held back", faults)
+			}
+			w.Sim.ClearFaults(t, kleinanzeigen)
+			harness.Eventually(t, 20*time.Second, "reads go on once the provider is well", func() bool {
+				return w.Read(t, "creds/a").Status == http.StatusOK
+			})
+		})
+	}
+}
+
+// servedUntilItsEnd reads until reads fail, which they do when the token ends
+// and not before.
+func (w world) servedUntilItsEnd(t testing.TB, token harness.Creds) {
+	t.Helper()
+	served := 0
+	harness.Eventually(t, 15*time.Second, "the token ends and reads fail", func() bool {
+		got := w.Read(t, "creds/a")
+		if got.Status != http.StatusOK {
+			if left := time.Until(token.ExpiresAt); left > 2*time.Second {
+				t.Errorf("%s\n\tthe token is good for another %s", got, left)
+			}
+			return true
+		}
+		if again := w.CredsOf(t, got).AccessToken; again != token.AccessToken {
+			t.Errorf("%s\n\twant the first token", got)
+		}
+		if w.Sim.Counters(t, kleinanzeigen).Faults > 0 {
+			served++
+		}
+		return false
+	})
+	if served == 0 {
+		t.Error("no read came after the refresh had failed: the test proved nothing")
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// The secret and the secret header are where they belong. Through successes,
+// refusals and every fault neither they nor the access token get into an answer
+// that should not hold them, nor into a log.
+func TestSecretsInTheRightPlace(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	for provider, config := range map[string]fields{kleinanzeigen: w.kleinanzeigen(), oauth2: w.oauth2()} {
+		s := newSecretive(t, w, provider, config)
+		s.succeeds(t)
+		s.refusedClient(t)
+		for i, fault := range allFaults() {
+			s.meets(t, fmt.Sprintf("f%d", i), fault)
+		}
+	}
+	server.Stop()
+	for _, leak := range server.Leaks() {
+		t.Error(leak)
+	}
+}
+
+func allFaults() []fields {
+	faults := []fields{
+		{"kind": "echo"}, {"kind": "unsolicited"},
+		{"kind": "status", "status": 429, "headers": fields{"Retry-After": "1"}},
+		{"kind": "status", "status": 401}, {"kind": "status", "status": 403},
+	}
+	for _, f := range failures {
+		faults = append(faults, f.fault)
+	}
+	return faults
+}
+
+// secretive is a client whose secret and header are looked for.
+type secretive struct {
+	world
+	provider string
+	config   fields
+	secrets  []string
+}
+
+func newSecretive(t testing.TB, w world, provider string, config fields) secretive {
+	t.Helper()
+	secret, header := "s3cret/+&=% "+harness.Random(), "header "+harness.Random()
+	s := secretive{world: w, provider: provider, secrets: []string{secret, header, "someone:" + secret}}
+	s.config = with(config, fields{
+		"client_id": "someone", "client_secret": secret, "headers": fields{"X-Api-Key": header}, "request_timeout": "1s",
+	})
+	w.NoteSecret(s.secrets...)
+	w.Sim.AddClient(t, provider, "someone", harness.Client{Secret: secret, Auth: basic, Scopes: []string{"read"}})
+	return s
+}
+
+// hides checks that an answer holds no secret in any form.
+func (s secretive) hides(t testing.TB, got harness.Response) {
+	t.Helper()
+	for _, secret := range s.secrets {
+		if form := harness.Holds(got.Body, secret); form != "" {
+			t.Errorf("%s\n\tholds the secret %q", got, form)
+		}
+	}
+}
+
+func (s secretive) succeeds(t testing.TB) {
+	t.Helper()
+	path := "config/" + s.provider
+	s.hides(t, s.Write(t, path, s.config).OK(t))
+	s.hides(t, s.Read(t, path).OK(t))
+	creds := s.Read(t, "creds/"+s.provider).OK(t)
+	s.hides(t, creds)
+	token := s.CredsOf(t, creds).AccessToken
+	s.provides(t, s.provider, token, "someone")
+	for _, got := range []harness.Response{s.Read(t, path), s.LookUp(t, creds.Answer.LeaseID)} {
+		if harness.Holds(got.Body, token) != "" {
+			t.Errorf("%s\n\tholds the access token", got)
+		}
+	}
+	s.Revoke(t, creds.Answer.LeaseID).OK(t)
+}
+
+// refusedClient: the secret at hand is not the one that the provider knows.
+func (s secretive) refusedClient(t testing.TB) {
+	t.Helper()
+	body := maps.Clone(s.config)
+	body["client_id"] = "nobody"
+	s.hides(t, s.Write(t, "config/refused", body).Refused(t, http.StatusBadRequest))
+	s.hides(t, s.Write(t, "config/refused", with(body, unverified)).OK(t))
+	s.hides(t, s.Read(t, "creds/refused").Refused(t, http.StatusBadRequest))
+	s.hides(t, s.Read(t, "creds/refused"))
+	s.Delete(t, "config/refused").OK(t)
+}
+
+// meets has a verified write and a read meet the fault.
+func (s secretive) meets(t testing.TB, name string, fault fields) {
+	t.Helper()
+	s.Sim.Fault(t, s.provider, with(fault, fields{"times": 0}))
+	defer s.Sim.ClearFaults(t, s.provider)
+	s.hides(t, s.Write(t, "config/"+name+"-verified", s.config))
+	s.Write(t, "config/"+name, with(s.config, unverified)).OK(t)
+	for range 2 {
+		got := s.Read(t, "creds/"+name)
+		s.hides(t, got)
+		if got.Status >= 300 && got.Status < 400 || got.Status == http.StatusInternalServerError {
+			t.Errorf("%s\n\tmet the fault %v; want an error of the table", got, fault)
+		}
+	}
+	s.Delete(t, "config/"+name).OK(t)
+}

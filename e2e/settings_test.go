@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+const theSetting = "allow_private_addresses"
+
+func TestSettingsAtFirst(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+}
+
+func TestSettingsAreWrittenReadAndDeleted(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	hosts := []string{"*.example.com", "auth.example.org"}
+	m.Write(t, "settings", fields{theSetting: true, "allowed_hosts": hosts}).OK(t)
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: true, "allowed_hosts": hosts})
+	m.Write(t, "settings", fields{"allowed_hosts": "auth.example.org"}).OK(t)
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: true, "allowed_hosts": []string{"auth.example.org"}})
+	m.Delete(t, "settings").OK(t)
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+}
+
+func TestSettingsRefuseWhatTheyDoNotKnow(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	m.Write(t, "settings", fields{"allow_private_adresses": true}).
+		Refused(t, http.StatusBadRequest, "allow_private_adresses", theSetting)
+	m.Write(t, "settings", fields{theSetting: "perhaps"}).Refused(t, http.StatusBadRequest, theSetting)
+	m.Write(t, "settings", fields{"allowed_hosts": "https://auth.example.com/token"}).Refused(t, http.StatusBadRequest, "allowed_hosts")
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+}
+
+// By default no token request goes to an address that is not public.
+func TestPrivateAddressesAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Delete(t, "settings").OK(t)
+	port := w.Sim.HTTPS[strings.LastIndex(w.Sim.HTTPS, ":"):]
+	for _, url := range []string{
+		w.Sim.HTTP + kleinanzeigenTokenPath,
+		w.Sim.HTTPS + kleinanzeigenTokenPath,
+		"https://localhost" + port + kleinanzeigenTokenPath,
+		"https://[::1]" + port + kleinanzeigenTokenPath,
+		"https://[::ffff:127.0.0.1]" + port + kleinanzeigenTokenPath,
+		"https://10.1.2.3/token",
+		"https://172.16.1.2/token",
+		"https://192.168.1.2/token",
+		"https://169.254.169.254/latest/meta-data",
+		"https://100.64.1.2/token",
+		"https://0.0.0.0/token",
+		"https://[fd00::1]/token",
+		"https://[fe80::1]/token",
+		"https://[64:ff9b::7f00:1]/token",
+		"https://[2002:7f00:1::1]/token",
+	} {
+		change := fields{"token_url": url, "ca_cert": w.Sim.CACert, "request_timeout": "2s"}
+		w.Write(t, "config/a", w.kleinanzeigen(change)).Refused(t, http.StatusBadRequest, "settings", theSetting)
+		w.Write(t, "config/a", w.kleinanzeigen(change, unverified)).Refused(t, http.StatusBadRequest, "settings", theSetting)
+		w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"token_url": without, "revocation_url": url})).
+			Refused(t, http.StatusBadRequest, "revocation_url", theSetting)
+		w.Read(t, "config/a").Refused(t, http.StatusNotFound)
+	}
+	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
+		t.Errorf("%d token requests went to loopback", got)
+	}
+}
+
+// However loopback is spelled, nothing is sent there.
+func TestOddSpellingsOfLoopbackAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Delete(t, "settings").OK(t)
+	port := w.Sim.HTTPS[strings.LastIndex(w.Sim.HTTPS, ":"):]
+	for _, host := range []string{
+		"127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "127.0.0.1.", "localhost.", "LOCALHOST", "0", "[::]", "[::127.0.0.1]",
+	} {
+		change := fields{"token_url": "https://" + host + port + kleinanzeigenTokenPath, "ca_cert": w.Sim.CACert, "request_timeout": "2s"}
+		got := w.Write(t, "config/a", w.kleinanzeigen(change))
+		if got.Status < 400 || got.Status == http.StatusInternalServerError {
+			t.Errorf("%s\n\twant it refused", got)
+		}
+	}
+	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
+		t.Errorf("%d token requests went to loopback", got)
+	}
+}
+
+// The policy holds for configurations that were written under another one.
+func TestAStricterPolicyHoldsForStoredConfigs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.Delete(t, "settings").OK(t)
+	got := w.Read(t, "creds/a")
+	if got.Status < 400 || !strings.Contains(got.ErrorText(), theSetting) {
+		t.Errorf("%s\n\twant an error that names %s", got, theSetting)
+	}
+	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
+		t.Errorf("%d token requests went to loopback", got)
+	}
+	w.Write(t, "settings", fields{theSetting: true}).OK(t)
+	eventuallyServes(t, w, "a")
+}
+
+func TestHTTPIsForLoopbackAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, url := range []string{"http://auth.example.com/token", "http://10.1.2.3/token", "http://127.0.0.1.example.com/token"} {
+		w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"token_url": url})).
+			Refused(t, http.StatusBadRequest, "token_url", "https")
+	}
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+}
+
+func TestAllowedHosts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "settings", fields{"allowed_hosts": "*.example.com, auth.example.org"}).OK(t)
+	for url, allowed := range map[string]bool{
+		"https://auth.example.com/token":        true,
+		"https://AUTH.example.com/token":        true,
+		"https://auth.example.org/token":        true,
+		"https://auth.example.org:8443/token":   true,
+		"https://example.org/token":             false,
+		"https://auth.example.com.evil.example": false,
+		"https://evil.example/auth.example.com": false,
+		"https://evil-auth.example.org/token":   false,
+		w.Sim.HTTP + kleinanzeigenTokenPath:     false,
+	} {
+		got := w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"token_url": url}))
+		if allowed {
+			got.OK(t)
+		} else {
+			got.Refused(t, http.StatusBadRequest, "token_url", "allowed_hosts")
+		}
+		w.Delete(t, "config/a").OK(t)
+	}
+	for _, name := range []string{"refresh_url", "authorization_url", "revocation_url"} {
+		elsewhere := fields{"token_url": "https://auth.example.org/token", name: "https://evil.example/"}
+		w.Write(t, "config/a", w.kleinanzeigen(unverified, elsewhere)).Refused(t, http.StatusBadRequest, name, "allowed_hosts")
+	}
+	w.Write(t, "settings", fields{"allowed_hosts": "127.0.0.1"}).OK(t)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	// The provider's own addresses are no override: the list does not touch them.
+	w.Write(t, "config/b", w.kleinanzeigen(unverified, fields{"token_url": without})).OK(t)
+}
+
+// eventuallyServes waits out what holds reads back after a failure.
+func eventuallyServes(t testing.TB, w world, config string) {
+	t.Helper()
+	last := w.Read(t, "creds/"+config)
+	deadline := time.Now().Add(35 * time.Second)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for last.Status != http.StatusOK {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s\n\twant a token in the end", last)
+		}
+		<-ticker.C
+		last = w.Read(t, "creds/"+config)
+	}
+}

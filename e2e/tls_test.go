@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overTLS := fields{"token_url": w.Sim.HTTPS + kleinanzeigenTokenPath}
+	w.Write(t, "config/a", w.kleinanzeigen(overTLS, fields{"ca_cert": w.Sim.CACert})).OK(t)
+	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
+	both := otherCA(t) + w.Sim.CACert
+	w.Write(t, "config/b", w.kleinanzeigen(overTLS, fields{"ca_cert": both})).OK(t)
+}
+
+// The certificate is always verified; the error says what would help.
+func TestTLSWithoutTheCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overTLS := fields{"token_url": w.Sim.HTTPS + kleinanzeigenTokenPath}
+	w.Write(t, "config/a", w.kleinanzeigen(overTLS)).Refused(t, http.StatusBadGateway, kleinanzeigen, "ca_cert")
+	w.Write(t, "config/a", w.kleinanzeigen(overTLS, fields{"ca_cert": otherCA(t)})).
+		Refused(t, http.StatusBadGateway, kleinanzeigen, "ca_cert")
+	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
+	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
+		t.Errorf("%d token requests over a connection that nobody vouched for", got)
+	}
+}
+
+func TestWhatIsNoCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, text := range []string{
+		"nonsense",
+		"-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n",
+		"-----BEGIN PRIVATE KEY-----\nbm9uc2Vuc2U=\n-----END PRIVATE KEY-----\n",
+		w.Sim.CACert + "and more",
+	} {
+		w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"ca_cert": text})).Refused(t, http.StatusBadRequest, "ca_cert")
+	}
+	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
+}
+
+// otherCA is the certificate of an authority that signed nothing here.
+func otherCA(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+type fields = harness.Fields
+
+const (
+	kleinanzeigen = "kleinanzeigen"
+	oauth2        = "oauth2"
+
+	kleinanzeigenTokenPath = "/kleinanzeigen/v2/oidc/token"
+	oauth2TokenPath        = "/oauth2/token"
+
+	demoClient = "demo-client"
+	demoSecret = "demo-secret"
+)
+
+// unverified has a configuration stored without a token request.
+var unverified = fields{"verify_connection": false}
+
+// world is a mount that may reach the simulator of its test.
+type world struct {
+	harness.Mount
+	Sim *harness.Simulator
+}
+
+// newWorld is a world on the shared server.
+func newWorld(t testing.TB) world {
+	t.Helper()
+	return newWorldOn(t, shared)
+}
+
+func newWorldOn(t testing.TB, s *harness.Server) world {
+	t.Helper()
+	w := world{Mount: s.Mount(t), Sim: harness.StartSimulator(t)}
+	w.NoteSecret(demoSecret)
+	w.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)
+	return w
+}
+
+// kleinanzeigen is a configuration of that provider at the simulator, with changes.
+func (w world) kleinanzeigen(changes ...fields) fields {
+	return with(fields{
+		"provider": kleinanzeigen, "client_id": demoClient, "client_secret": demoSecret,
+		"token_url": w.Sim.HTTP + kleinanzeigenTokenPath,
+	}, changes...)
+}
+
+// oauth2 is a configuration of any RFC 6749 endpoint at the simulator, with changes.
+func (w world) oauth2(changes ...fields) fields {
+	return with(fields{
+		"provider": oauth2, "client_id": demoClient, "client_secret": demoSecret,
+		"token_url": w.Sim.HTTP + oauth2TokenPath, "client_auth": "client_secret_basic",
+	}, changes...)
+}
+
+// addClient adds a client with a secret of its own at kleinanzeigen, and says
+// what of a configuration names it.
+func (w world) addClient(t testing.TB, id string) fields {
+	t.Helper()
+	secret := "secret-" + harness.Random()
+	w.NoteSecret(secret)
+	w.Sim.AddClient(t, kleinanzeigen, id, harness.Client{Secret: secret})
+	return fields{"client_id": id, "client_secret": secret}
+}
+
+// tokenRequests is how often the provider was asked for a token.
+func (w world) tokenRequests(t testing.TB, provider string) int {
+	t.Helper()
+	return w.Sim.Counters(t, provider).TokenRequests
+}
+
+// with is fields with changes; a change to nothing (without) leaves the field out.
+func with(base fields, changes ...fields) fields {
+	all := maps.Clone(base)
+	for _, change := range changes {
+		maps.Copy(all, change)
+	}
+	maps.DeleteFunc(all, func(_ string, v any) bool { return v == without })
+	return all
+}
+
+// without, as a change, takes a field out.
+var without any = struct{ leftOut bool }{true}
+
+// provides checks that a token works at the provider, as the client that it was minted for.
+func (w world) provides(t testing.TB, provider, token, client string) {
+	t.Helper()
+	got := w.Sim.Protected(t, provider, token)
+	if got.Status != 200 || got.ClientID != client {
+		t.Errorf("the protected endpoint answered %+v, want 200 for client %q", got, client)
+	}
+}
+
+// result is what a read in the background came to.
+type result struct {
+	response harness.Response
+	err      error
+}
+
+// readUnderWay begins to read a token and comes back once the provider is
+// being asked for it.
+func (w world) readUnderWay(ctx context.Context, t testing.TB, config string) <-chan result {
+	t.Helper()
+	before := w.tokenRequests(t, kleinanzeigen)
+	done := make(chan result, 1)
+	go func() {
+		got, err := w.Call(ctx, harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + config})
+		done <- result{got, err}
+	}()
+	harness.Eventually(t, 10*time.Second, "the token request is under way", func() bool {
+		return w.tokenRequests(t, kleinanzeigen) > before
+	})
+	return done
+}
