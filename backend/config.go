@@ -120,6 +120,7 @@ func (c *Config) request(settings Settings) provider.Request {
 		Grant:            provider.ClientCredentials,
 		Environment:      c.Environment,
 		TokenURL:         c.TokenURL,
+		RefreshURL:       c.RefreshURL,
 		ClientID:         c.ClientID,
 		ClientSecret:     c.ClientSecret,
 		ClientAuth:       provider.ClientAuth(c.ClientAuth),

@@ -27,7 +27,6 @@ const (
 	permanentHold = 30 * time.Second
 	firstBackoff  = 2 * time.Second
 	maxBackoff    = time.Minute
-	maxRetryAfter = time.Hour
 )
 
 // Ref names what a token is wanted for.
@@ -264,14 +263,14 @@ func (e *Engine) record(sl *slot, issued *Issued, err error) error {
 	return err
 }
 
-// holdFor returns how long a provider is left alone after a failure: as long as it asks for, within bounds, else
+// holdFor returns how long a provider is left alone after a failure: as long as it asks for, else
 // by our own backoff, which doubles and is shortened at random so that many readers do not come back as one.
 func holdFor(failure *provider.Error, failures int) time.Duration {
 	switch {
 	case failure.Kind.Permanent():
 		return permanentHold
 	case failure.RetryAfter > 0:
-		return min(failure.RetryAfter, maxRetryAfter)
+		return failure.RetryAfter
 	}
 	backoff := min(firstBackoff<<min(failures, 10), maxBackoff)
 	return backoff/2 + rand.N(backoff/2)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -53,7 +54,7 @@ func readAnswer(d Definition, r Request, a answer) (Token, error) {
 		}
 		err = innerErr
 	}
-	if failure := readError(d, a, top); !succeeded || failure.Code != "" || failure.Description != "" {
+	if failure := readError(d, r.Grant, a, top); !succeeded || failure.Code != "" || failure.Description != "" {
 		return Token{}, failure
 	}
 	description := "there is no " + d.Answer.name("access_token") + " in its answer"
@@ -78,18 +79,22 @@ func parseObject(text []byte) (members, error) {
 
 // tokenObject finds the object that holds the token.
 func tokenObject(d Definition, top members) (members, error) {
-	if d.Answer.Object == "" {
-		return top, nil
+	object := top
+	if d.Answer.Object != "" {
+		raw := top[d.Answer.Object]
+		if text, ok := decodeString(raw); ok {
+			raw = json.RawMessage(text)
+		}
+		var err error
+		if object, err = parseObject(raw); err != nil {
+			return nil, fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
+		}
 	}
-	raw := top[d.Answer.Object]
-	if text, ok := decodeString(raw); ok {
-		raw = json.RawMessage(text)
-	}
-	inner, err := parseObject(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
-	}
-	return inner, nil
+	maps.DeleteFunc(object, func(_ string, raw json.RawMessage) bool {
+		text, ok := decodeString(raw)
+		return ok && text != "" && text == d.Answer.NoValue
+	})
+	return object, nil
 }
 
 // has tells whether a member is there and not null.
@@ -203,13 +208,9 @@ func readLifetime(d Definition, r Request, a answer, object members) (time.Durat
 	return time.Duration(seconds * float64(time.Second)), nil
 }
 
-// parseLifetime returns a number of seconds. A point in time is read against the answer's own Date, so that the
-// difference between the provider's clock and ours does not count.
+// parseLifetime returns a number of seconds.
 func parseLifetime(form, text string, a answer) (float64, error) {
-	now := time.Now()
-	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
-		now = date
-	}
+	now := a.now()
 	if form == ExpiresTime {
 		at, err := time.Parse(time.RFC3339, text)
 		return at.Sub(now).Seconds(), err
@@ -232,12 +233,15 @@ func parseLifetime(form, text string, a answer) (float64, error) {
 
 // readError makes an error of an answer that is none of a token. Its members are looked at whatever the status:
 // some providers answer an error with 200.
-func readError(d Definition, a answer, top members) *Error {
-	e := &Error{Provider: d.Name, StatusCode: a.status, RetryAfter: retryAfter(a.header)}
+func readError(d Definition, grant Grant, a answer, top members) *Error {
+	e := &Error{Provider: d.Name, StatusCode: a.status, RetryAfter: d.retryAfter(a)}
 	redact := a.redact.with(tokenTexts(d, top)...)
 	own := firstText(top, d.Errors.Code)
 	description := firstText(top, d.Errors.Description)
-	code, mapped := d.Errors.Codes[own]
+	code, mapped := d.Grants[grant].Codes[own]
+	if !mapped {
+		code, mapped = d.Errors.Codes[own]
+	}
 	if !mapped {
 		code = own
 	}
@@ -245,9 +249,11 @@ func readError(d Definition, a answer, top members) *Error {
 	switch {
 	case known:
 		e.Code = code
+	case own == strconv.Itoa(a.status): // a status said twice is no code
 	case isErrorCode(own) && redact.clean(own) == own:
 		e.Code = own
-	case description == "":
+	}
+	if description == "" && !isErrorCode(own) {
 		description = own // free text where a code belongs
 	}
 	e.Description = redact.clean(description)
@@ -327,20 +333,30 @@ func tokenTexts(d Definition, top members) []string {
 	return all
 }
 
-// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or a date read against the answer's
-// own. What is negative, past or unreadable counts as not said.
-func retryAfter(header http.Header) time.Duration {
-	text := strings.TrimSpace(header.Get("Retry-After"))
+// retryAfter returns how long the provider asks to be left alone: as its Retry-After header says (RFC 9110, section
+// 10.2.3), else, where a limit is exceeded, until the window ends. It is held to the longest window that the
+// definition documents, and what is negative, past or unreadable counts as not said.
+func (d Definition) retryAfter(a answer) time.Duration {
+	now := a.now()
+	var wait time.Duration
+	text := strings.TrimSpace(a.header.Get("Retry-After"))
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
-		return time.Duration(min(max(seconds, 0), int64(maxLifetime/time.Second))) * time.Second
+		wait = time.Duration(min(max(seconds, 0), int64(maxLifetime/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(text); err == nil {
+		wait = at.Sub(now)
+	} else if reset := d.LimitHeaders.Reset; reset != "" && a.status == http.StatusTooManyRequests {
+		if unix, err := strconv.ParseInt(a.header.Get(reset), 10, 64); err == nil {
+			wait = time.Unix(unix, 0).Sub(now)
+		}
 	}
-	at, err := http.ParseTime(text)
-	if err != nil {
-		return 0
+	return min(max(wait, 0), d.longestWindow())
+}
+
+// now returns the time by the answer's own Date, so that the difference between the provider's clock and ours does
+// not count; by our own where it has none.
+func (a answer) now() time.Time {
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		return date
 	}
-	now := time.Now()
-	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date
-	}
-	return min(max(at.Sub(now), 0), maxLifetime)
+	return time.Now()
 }

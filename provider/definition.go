@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -34,8 +35,15 @@ const DefaultEnvironment = "production"
 // Grant is a grant type of RFC 6749, section 1.3, by the name the RFC gives it on the wire.
 type Grant string
 
-// ClientCredentials is the grant of RFC 6749, section 4.4.
-const ClientCredentials Grant = "client_credentials"
+// The grants that a definition can have.
+const (
+	// ClientCredentials is the grant of RFC 6749, section 4.4.
+	ClientCredentials Grant = "client_credentials"
+	// AuthorizationCode is the grant of RFC 6749, section 4.1.
+	AuthorizationCode Grant = "authorization_code"
+	// RefreshToken is the grant of RFC 6749, section 6.
+	RefreshToken Grant = "refresh_token"
+)
 
 // ClientAuth is a way for the client to authenticate at the token endpoint. The words are those of OpenID
 // Connect Core 1.0, section 9, continued in the same manner for what it does not name.
@@ -53,9 +61,12 @@ const (
 	AuthQuery ClientAuth = "client_secret_query"
 	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
 	AuthNone ClientAuth = "none"
+	// AuthHeaders sends no client parameter: the grant's own headers carry what identifies the client. A grant can
+	// have it, a configuration cannot choose it.
+	AuthHeaders ClientAuth = "headers"
 )
 
-// ClientAuths lists every way of client authentication that a definition may name.
+// ClientAuths lists every way of client authentication that a configuration may choose.
 func ClientAuths() []ClientAuth {
 	return []ClientAuth{AuthBasic, AuthPost, AuthJSON, AuthQuery, AuthNone}
 }
@@ -70,6 +81,8 @@ type Definition struct {
 	Title string `yaml:"title"`
 	// Documentation is the page on which the vendor (or the standard) describes the token endpoint.
 	Documentation string `yaml:"documentation"`
+	// Obtain says what to get from the vendor, and where.
+	Obtain string `yaml:"obtain"`
 
 	// Environments holds the URLs, by environment; [DefaultEnvironment] is always among them.
 	Environments map[string]Environment `yaml:"environments"`
@@ -85,11 +98,24 @@ type Definition struct {
 
 	// Grants says, for each grant the provider has, how its request is made.
 	Grants map[Grant]GrantRequest `yaml:"grants"`
+	// Authorization says what the authorization endpoint asks for (RFC 6749, section 4.1.1).
+	Authorization Authorization `yaml:"authorization"`
+	// RefreshTokens says how the provider's refresh tokens live.
+	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
 	// Answer says where a token is found in an answer.
 	Answer Answer `yaml:"answer"`
 	// Errors says how an error answer reads.
 	Errors Errors `yaml:"errors"`
+	// Limits are the documented limits on requests.
+	Limits []Limit `yaml:"limits"`
+	// LimitHeaders names the headers in which an answer tells its limits.
+	LimitHeaders LimitHeaders `yaml:"limit_headers"`
 
+	// TokenLifetime is how long an access token lives as documented, in seconds, for people; 0: not documented. What
+	// counts is what an answer says.
+	TokenLifetime int64 `yaml:"token_lifetime"`
+	// Quirks tell people what is unlike elsewhere.
+	Quirks []string `yaml:"quirks"`
 	// Use says how an API takes the token, where it is not "Authorization: Bearer".
 	Use string `yaml:"use"`
 
@@ -146,6 +172,10 @@ const (
 
 // GrantRequest says how the request of one grant is made.
 type GrantRequest struct {
+	// Endpoint is the field of the environment that holds the URL: token_url unless the definition says refresh_url.
+	Endpoint string `yaml:"endpoint"`
+	// ClientAuth is how the client authenticates in this grant, whatever the configuration says.
+	ClientAuth ClientAuth `yaml:"client_auth"`
 	// Method is the HTTP method: POST unless the definition says GET.
 	Method string `yaml:"method"`
 	// Body is the form of the body: form for POST, none for GET, unless the definition says otherwise.
@@ -158,13 +188,16 @@ type GrantRequest struct {
 	Parameters map[string]Parameter `yaml:"parameters"`
 	// Headers says how further request headers are filled.
 	Headers map[string]Header `yaml:"headers"`
+	// Codes maps the provider's own error codes, where they mean something else in this grant.
+	Codes map[string]string `yaml:"codes"`
 }
 
 // Parameter says how one parameter of a token request is filled: Value or From.
 type Parameter struct {
 	// Value is a constant that is always sent.
 	Value string `yaml:"value"`
-	// From names the configuration's field that fills it: scope, audience, redirect_uri or params.
+	// From names what fills it: the configuration's scope, audience, redirect_uri or params, or the grant's code or
+	// refresh_token.
 	From string `yaml:"from"`
 	// Required says that the provider refuses a request without it.
 	Required bool `yaml:"required"`
@@ -174,19 +207,61 @@ type Parameter struct {
 	Description string `yaml:"description"`
 }
 
-// The configuration's fields that a parameter can come from.
+// What a parameter or a header can come from.
 const (
-	FromScope       = "scope"
-	FromAudience    = "audience"
-	FromRedirectURI = "redirect_uri"
-	FromParams      = "params"
+	FromScope        = "scope"
+	FromAudience     = "audience"
+	FromRedirectURI  = "redirect_uri"
+	FromParams       = "params"
+	FromCode         = "code"
+	FromRefreshToken = "refresh_token"
+	FromClientID     = "client_id"
 )
 
-// Header says how one request header is filled: Value or Generate.
+// Header says how one request header is filled: Value, From or Generate.
 type Header struct {
 	Value string `yaml:"value"`
+	// From is client_id or refresh_token.
+	From string `yaml:"from"`
+	// Prefix stands before what From fills in.
+	Prefix string `yaml:"prefix"`
 	// Generate is "uuid" for a fresh random UUID (RFC 9562, version 4) in each request.
 	Generate string `yaml:"generate"`
+}
+
+// Authorization says what the authorization endpoint asks for.
+type Authorization struct {
+	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" where it may go
+	// on behind it.
+	RedirectURI string `yaml:"redirect_uri"`
+}
+
+// RefreshTokens says how the provider's refresh tokens live.
+type RefreshTokens struct {
+	// Rotation says whether a refresh brings a new refresh token: "always", "sometimes" or "never".
+	Rotation string `yaml:"rotation"`
+	// Previous says what becomes of the one before: it "dies", it "stays", or the vendor is "unclear".
+	Previous string `yaml:"previous"`
+	// ExpiresIn is how long an unused one lives, in seconds; 0: for ever, or not documented.
+	ExpiresIn int64 `yaml:"expires_in"`
+	// WithClientCredentials says what to do with one that comes with a client credentials answer: it is "unused" where
+	// minting again does as well, "used" where it does not.
+	WithClientCredentials string `yaml:"with_client_credentials"`
+}
+
+// Limit is a limit on the number of requests in a time.
+type Limit struct {
+	Requests int `yaml:"requests"`
+	// Per is the length of the window, in seconds.
+	Per int64 `yaml:"per"`
+}
+
+// LimitHeaders names the headers in which an answer tells its limits.
+type LimitHeaders struct {
+	Limit     string `yaml:"limit"`
+	Remaining string `yaml:"remaining"`
+	// Reset holds when the window ends, in unix seconds.
+	Reset string `yaml:"reset"`
 }
 
 // Answer says where a token is found in an answer.
@@ -203,6 +278,8 @@ type Answer struct {
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
 	// Extra lists further members that are handed on to the token's reader.
 	Extra []string `yaml:"extra"`
+	// NoValue is a text that stands for no value, as null does.
+	NoValue string `yaml:"no_value"`
 }
 
 // The forms of a lifetime in an answer.
@@ -257,6 +334,7 @@ func (d *Definition) setDefaults() {
 		d.Errors.Description = []string{"error_description"}
 	}
 	for grant, r := range d.Grants {
+		setDefault(&r.Endpoint, "token_url")
 		setDefault(&r.Method, http.MethodPost)
 		setDefault(&r.GrantType, string(grant))
 		if r.Method == http.MethodGet {
@@ -316,6 +394,12 @@ func (d *Definition) validate() error {
 			return fmt.Errorf("grants.%s.%w", grant, err)
 		}
 	}
+	if err := validateCodes(d.Errors.Codes); err != nil {
+		return fmt.Errorf("errors.%w", err)
+	}
+	if err := d.validateGrants(); err != nil {
+		return err
+	}
 	return d.Answer.validate()
 }
 
@@ -346,9 +430,49 @@ func (d *Definition) validateClientAuth() error {
 	return nil
 }
 
+// validateGrants checks what is said of grants outside of their requests.
+func (d *Definition) validateGrants() error {
+	for _, word := range []struct {
+		field, value string
+		accepted     []string
+		grant        Grant
+	}{
+		{"authorization.redirect_uri", d.Authorization.RedirectURI, []string{"exact", "prefix"}, AuthorizationCode},
+		{"refresh_tokens.rotation", d.RefreshTokens.Rotation, []string{"always", "sometimes", "never"}, RefreshToken},
+		{"refresh_tokens.previous", d.RefreshTokens.Previous, []string{"dies", "stays", "unclear"}, RefreshToken},
+		{"refresh_tokens.with_client_credentials", d.RefreshTokens.WithClientCredentials, []string{"used", "unused"}, RefreshToken},
+	} {
+		if word.value == "" {
+			continue
+		}
+		if !slices.Contains(word.accepted, word.value) {
+			return fmt.Errorf("%s: one of %v is accepted", word.field, word.accepted)
+		}
+		if _, ok := d.Grants[word.grant]; !ok {
+			return fmt.Errorf("%s: there is no %s grant", word.field, word.grant)
+		}
+	}
+	for i, limit := range d.Limits {
+		if limit.Requests <= 0 || limit.Per <= 0 {
+			return fmt.Errorf("limits[%d]: requests and per must be positive", i)
+		}
+	}
+	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 {
+		return errors.New("refresh_tokens.expires_in, token_lifetime: must not be negative")
+	}
+	return nil
+}
+
 func (r GrantRequest) validate(grant Grant) error {
-	if grant != ClientCredentials {
-		return fmt.Errorf("grant: only %s is known", ClientCredentials)
+	known := []Grant{ClientCredentials, AuthorizationCode, RefreshToken}
+	if !slices.Contains(known, grant) {
+		return fmt.Errorf("grant: is not one of %v", known)
+	}
+	if !slices.Contains([]string{"token_url", "refresh_url"}, r.Endpoint) {
+		return errors.New("endpoint: token_url or refresh_url is accepted")
+	}
+	if auths := append(ClientAuths(), AuthHeaders, ""); !slices.Contains(auths, r.ClientAuth) {
+		return fmt.Errorf("client_auth: is not one of %v", auths)
 	}
 	if r.Method != http.MethodPost && r.Method != http.MethodGet {
 		return errors.New("method: POST or GET is accepted")
@@ -360,20 +484,43 @@ func (r GrantRequest) validate(grant Grant) error {
 		return errors.New("body: a GET has none")
 	}
 	for name, p := range r.Parameters {
-		known := []string{FromScope, FromAudience, FromRedirectURI, FromParams}
-		if (p.Value == "") == (p.From == "") || p.From != "" && !slices.Contains(known, p.From) {
-			return fmt.Errorf("parameters.%s: either a value, or from one of %v", name, known)
+		sources := []string{FromScope, FromAudience, FromRedirectURI, FromParams, FromCode, FromRefreshToken}
+		if !exactlyOne(p.Value, p.From) || p.From != "" && !slices.Contains(sources, p.From) {
+			return fmt.Errorf("parameters.%s: either a value, or from one of %v", name, sources)
 		}
 	}
 	for name, h := range r.Headers {
-		if !headerSyntax.MatchString(name) || hasControl(h.Value) {
-			return fmt.Errorf("headers.%s: is not a header", name)
+		if err := h.validate(name); err != nil {
+			return err
 		}
-		if (h.Value == "") == (h.Generate == "") || h.Generate != "" && h.Generate != "uuid" {
-			return fmt.Errorf("headers.%s: either a value, or generate: uuid", name)
+	}
+	return validateCodes(r.Codes)
+}
+
+func (h Header) validate(name string) error {
+	if !headerSyntax.MatchString(name) || hasControl(h.Value) || hasControl(h.Prefix) {
+		return fmt.Errorf("headers.%s: is not a header", name)
+	}
+	sources := []string{FromClientID, FromRefreshToken}
+	if !exactlyOne(h.Value, h.From, h.Generate) || h.Generate != "" && h.Generate != "uuid" ||
+		h.From != "" && !slices.Contains(sources, h.From) {
+		return fmt.Errorf("headers.%s: either a value, or from one of %v, or generate: uuid", name, sources)
+	}
+	return nil
+}
+
+func validateCodes(codes map[string]string) error {
+	for own, code := range codes {
+		if _, ok := codeKinds[code]; !ok {
+			return fmt.Errorf("codes.%s: %s is no code of RFC 6749", own, code)
 		}
 	}
 	return nil
+}
+
+func exactlyOne(values ...string) bool {
+	given := slices.DeleteFunc(values, func(value string) bool { return value == "" })
+	return len(given) == 1
 }
 
 func (a Answer) validate() error {
@@ -430,6 +577,18 @@ func (d Definition) DefaultClientAuth() ClientAuth {
 		return ""
 	}
 	return d.ClientAuth[0]
+}
+
+// longestWindow returns the length of the longest window of a documented limit; an hour where none is documented.
+func (d Definition) longestWindow() time.Duration {
+	if len(d.Limits) == 0 {
+		return time.Hour
+	}
+	var longest int64
+	for _, limit := range d.Limits {
+		longest = max(longest, limit.Per)
+	}
+	return time.Duration(longest) * time.Second
 }
 
 // urlVariables lists the names of the {variables} in a URL.

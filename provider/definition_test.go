@@ -16,7 +16,7 @@ func TestBuiltinDefinitions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if names := catalog.Names(); !slices.Equal(names, []string{"kleinanzeigen", "oauth2"}) {
+	if names := catalog.Names(); !slices.Equal(names, []string{"2dehands", "2ememain", "accounda", "fuuffy", "kleinanzeigen", "marktplaats", "oauth2", "winkelstraat"}) {
 		t.Errorf("the catalogue holds %v", names)
 	}
 	if _, ok := catalog.Lookup("Kleinanzeigen"); ok {
@@ -72,6 +72,16 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		{"facts: [environments, ", "facts: [", "evidence: none for environments.production.token_url"},
 		{"facts: [environments, ", "facts: [environments, use, ", "evidence: use is not a fact"},
 		{"facts: [environments, ", "facts: [environments, environments, ", "claimed twice"},
+		{"{client_credentials: {}}", "{client_credentials: {endpoint: api_url}}", "endpoint"},
+		{"{client_credentials: {}}", "{client_credentials: {client_auth: bearer}}", "client_auth"},
+		{"{client_credentials: {}}", "{client_credentials: {codes: {'1': wrong}}}", "codes.1"},
+		{"{client_credentials: {}}", "{client_credentials: {headers: {A: {from: client_secret}}}}", "headers.A"},
+		{"grants:", "errors: {codes: {'1': wrong}}\ngrants:", "errors.codes.1"},
+		{"grants:", "limits: [{requests: 0, per: 60}]\ngrants:", "limits[0]"},
+		{"grants:", "authorization: {redirect_uri: prefix}\ngrants:", "no authorization_code grant"},
+		{"grants:", "refresh_tokens: {rotation: always}\ngrants:", "no refresh_token grant"},
+		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
+		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
 		{`, source: "https://shop.example.com/docs"`, "", "source"},
 		{"evidence:", "---\nformat: 1\nevidence:", ""},

@@ -52,8 +52,8 @@ type Error struct {
 	Description string
 	// StatusCode is the HTTP status of the answer; 0 where there was none.
 	StatusCode int
-	// RetryAfter is how long the provider asks to be left alone, as it said it (RFC 9110, section 10.2.3); 0
-	// where it did not say, or said nothing usable. Nobody has bounded it yet.
+	// RetryAfter is how long the provider asks to be left alone, held to the longest window that its definition
+	// documents, else to an hour; 0 where it did not say, or said nothing usable.
 	RetryAfter time.Duration
 }
 

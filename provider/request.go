@@ -4,6 +4,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -25,8 +26,9 @@ type Request struct {
 	Grant Grant
 	// Environment is one of the definition's; empty: [DefaultEnvironment].
 	Environment string
-	// TokenURL overrides the environment's token endpoint.
-	TokenURL string
+	// TokenURL and RefreshURL override the environment's.
+	TokenURL   string
+	RefreshURL string
 
 	ClientID     string
 	ClientSecret string
@@ -36,6 +38,10 @@ type Request struct {
 	Scope       []string
 	Audience    string
 	RedirectURI string
+	// Code is the authorization code of that grant.
+	Code string
+	// RefreshToken is the refresh token of that grant.
+	RefreshToken string
 	// Params holds further parameters, and the values of the URL's variables.
 	Params map[string]string
 	// Headers holds further request headers.
@@ -60,13 +66,17 @@ func (r Request) Check(d Definition) error {
 	return err
 }
 
-// endpoint returns the URL of the token endpoint.
-func (r Request) endpoint(d Definition) (string, error) {
-	if r.TokenURL != "" {
-		if err := r.Network.CheckHost(r.TokenURL); err != nil {
-			return "", fmt.Errorf("token_url: %w", err)
+// endpoint returns the URL that the grant's request goes to.
+func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
+	field, override := shape.Endpoint, r.TokenURL
+	if field == "refresh_url" {
+		override = r.RefreshURL
+	}
+	if override != "" {
+		if err := r.Network.CheckHost(override); err != nil {
+			return "", fmt.Errorf("%s: %w", field, err)
 		}
-		return r.checked(r.TokenURL)
+		return r.checked(field, override)
 	}
 	name := r.Environment
 	if name == "" {
@@ -76,19 +86,20 @@ func (r Request) endpoint(d Definition) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("environment: %s has none of that name", d.Name)
 	}
-	if environment.TokenURL == "" {
-		return "", fmt.Errorf("token_url: is required, %s has none of its own", d.Name)
+	own := environment.URLs()[field]
+	if own == "" {
+		return "", fmt.Errorf("%s: is required, %s has none of its own", field, d.Name)
 	}
-	expanded, err := expandURL(environment.TokenURL, r.Params)
+	expanded, err := expandURL(own, r.Params)
 	if err != nil {
 		return "", err
 	}
-	return r.checked(expanded)
+	return r.checked(field, expanded)
 }
 
-func (r Request) checked(endpoint string) (string, error) {
+func (r Request) checked(field, endpoint string) (string, error) {
 	if err := r.Network.CheckURL(endpoint); err != nil {
-		return "", fmt.Errorf("token_url: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
 	return endpoint, nil
 }
@@ -125,6 +136,10 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string
 			value = r.RedirectURI
 		case FromParams:
 			value = r.Params[name]
+		case FromCode:
+			value = r.Code
+		case FromRefreshToken:
+			value = r.RefreshToken
 		}
 		if value != "" {
 			all[name] = value
@@ -149,7 +164,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	if !ok {
 		return nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
 	}
-	endpoint, err := r.endpoint(d)
+	endpoint, err := r.endpoint(d, shape)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +178,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	}
 	header := make(http.Header)
 	query := url.Values{}
-	authenticated, err := r.authenticate(d, parameters, query, header)
+	authenticated, err := r.authenticate(d, shape, parameters, query, header)
 	if err != nil {
 		return nil, err
 	}
@@ -184,11 +199,10 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 }
 
 // authenticate puts the client's credentials where its way of authentication wants them.
-func (r Request) authenticate(d Definition, parameters map[string]string, query url.Values, header http.Header) (ClientAuth, error) {
-	auth := r.ClientAuth
-	if auth == "" {
-		auth = d.DefaultClientAuth()
-	}
+func (r Request) authenticate(
+	d Definition, shape GrantRequest, parameters map[string]string, query url.Values, header http.Header,
+) (ClientAuth, error) {
+	auth := cmp.Or(shape.ClientAuth, r.ClientAuth, d.DefaultClientAuth())
 	switch auth {
 	case AuthBasic:
 		pair := url.QueryEscape(r.ClientID) + ":" + url.QueryEscape(r.ClientSecret)
@@ -201,6 +215,7 @@ func (r Request) authenticate(d Definition, parameters map[string]string, query 
 		query.Set(d.Credentials.ClientSecret, r.ClientSecret)
 	case AuthNone:
 		parameters[d.Credentials.ClientID] = r.ClientID
+	case AuthHeaders:
 	default:
 		return "", fmt.Errorf("client_auth: is required by %s", d.Name)
 	}
@@ -254,8 +269,16 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 	}
 	for name, h := range shape.Headers {
 		value := h.Value
-		if h.Generate == "uuid" {
+		switch {
+		case h.Generate == "uuid":
 			value = newUUID()
+		case h.From == FromClientID:
+			value = h.Prefix + r.ClientID
+		case h.From == FromRefreshToken:
+			value = h.Prefix + r.RefreshToken
+		}
+		if hasControl(value) {
+			return fmt.Errorf("%s: holds a control character", h.From)
 		}
 		header.Set(name, value)
 	}
@@ -274,7 +297,7 @@ func newUUID() string {
 // secrets lists everything in the request that must not come back in a message.
 func (r Request) secrets(built *http.Request) []string {
 	all := slices.Collect(maps.Values(r.Headers))
-	all = append(all, r.ClientSecret)
+	all = append(all, r.ClientSecret, r.RefreshToken, r.Code)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)
