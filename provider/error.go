@@ -69,11 +69,11 @@ func (e *Error) Error() string {
 	if e.StatusCode != 0 {
 		fmt.Fprintf(&b, " (HTTP %d)", e.StatusCode)
 	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, " and asks to wait %s", e.RetryAfter.Round(time.Second))
+	}
 	if e.Description != "" {
 		b.WriteString(": " + e.Description)
-	}
-	if e.RetryAfter > 0 {
-		fmt.Fprintf(&b, ": it asks to wait %s", e.RetryAfter.Round(time.Second))
 	}
 	return b.String()
 }

@@ -5,6 +5,7 @@ package provider_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -37,10 +38,16 @@ var update = flag.Bool("update", false, "write the requests and results that gol
 type goldenCase struct {
 	Provider   string            `yaml:"provider"`
 	Definition yaml.Node         `yaml:"definition"` // instead of provider: a definition of the case's own
+	Grant      provider.Grant    `yaml:"grant"`
+	Environ    string            `yaml:"environment"`
 	ClientID   string            `yaml:"client_id"`
 	Secret     string            `yaml:"client_secret"`
 	ClientAuth string            `yaml:"client_auth"`
 	TokenURL   string            `yaml:"token_url"`
+	RefreshURL string            `yaml:"refresh_url"`
+	Redirect   string            `yaml:"redirect_uri"`
+	Code       string            `yaml:"code"`
+	Refresh    string            `yaml:"refresh_token"`
 	Scope      []string          `yaml:"scope"`
 	Audience   string            `yaml:"audience"`
 	Params     map[string]string `yaml:"params"`
@@ -123,8 +130,13 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		}
 	}
 	return definition, provider.Request{
-		Grant:            provider.ClientCredentials,
+		Grant:            cmp.Or(c.Grant, provider.ClientCredentials),
+		Environment:      c.Environ,
 		TokenURL:         c.TokenURL,
+		RefreshURL:       c.RefreshURL,
+		RedirectURI:      c.Redirect,
+		Code:             c.Code,
+		RefreshToken:     c.Refresh,
 		ClientID:         c.ClientID,
 		ClientSecret:     c.Secret,
 		ClientAuth:       provider.ClientAuth(c.ClientAuth),

@@ -91,14 +91,15 @@ func isLoopbackName(host string) bool {
 	return err == nil && address.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// AddressError reports that a host's address is not one that token requests may go to.
+// AddressError reports that a host's address is not one that token requests may go to. It does not hold the address:
+// who may write a configuration is not to look up an internal network's names with it.
 type AddressError struct {
-	Address netip.Addr
-	Class   string
+	// Class says what kind of address it is, with its article.
+	Class string
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("leads to %s, %s address, which is refused unless allow_private_addresses is set in settings", e.Address, e.Class)
+	return "leads to " + e.Class + " address, which is refused unless allow_private_addresses is set in settings"
 }
 
 func (p NetworkPolicy) checkAddress(address netip.Addr) error {
@@ -108,7 +109,7 @@ func (p NetworkPolicy) checkAddress(address netip.Addr) error {
 	address = address.Unmap().WithZone("")
 	for _, reserved := range reservedAddresses {
 		if reserved.prefix.Contains(address) {
-			return &AddressError{Address: address, Class: reserved.class}
+			return &AddressError{Class: reserved.class}
 		}
 	}
 	return nil

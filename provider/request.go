@@ -240,7 +240,10 @@ func (g GrantRequest) encode(parameters map[string]string, query url.Values, hea
 	for name, value := range parameters {
 		query.Set(name, value)
 	}
-	return unreplayable{}
+	if g.Method == http.MethodGet {
+		return unreplayable{}
+	}
+	return http.NoBody
 }
 
 // unreplayable is an empty body that keeps net/http from sending a bodiless GET again by itself when a kept
