@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # Targets name what to do, not files: go knows itself what is up to date.
-.PHONY: help build vault demo dev test test-unit test-e2e bench readme lint fmt clean
+.PHONY: help build vault demo dev test test-unit test-e2e bench docs readme lint fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
@@ -38,6 +38,9 @@ test-e2e: build ## run the tests on a real Vault server
 bench: build ## measure on a real Vault server
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
+
+docs: ## make docs/providers.md from the catalogue
+	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md
 
 readme: ## put what the demo prints into the README
 	@scripts/readme

@@ -5,6 +5,7 @@ package marketplace
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -49,7 +50,7 @@ func (p *plugin) readProvider(_ context.Context, _ *logical.Request, data *frame
 	return &logical.Response{Data: providerData(d)}, nil
 }
 
-// providerData lays out a definition.
+// providerData lays out a definition, under the names that it has in its file.
 func providerData(d provider.Definition) map[string]any {
 	environments := make(map[string]any)
 	for name, environment := range d.Environments {
@@ -61,9 +62,26 @@ func providerData(d provider.Definition) map[string]any {
 	}
 	evidence := make([]any, 0, len(d.Evidence))
 	for _, e := range d.Evidence {
-		evidence = append(evidence, map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note})
+		evidence = append(evidence, said(map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note}))
 	}
-	shown := map[string]any{
+	limits := make([]any, 0, len(d.Limits))
+	for _, limit := range d.Limits {
+		limits = append(limits, map[string]any{"requests": limit.Requests, "per": limit.Per})
+	}
+	shown := said(map[string]any{
+		"obtain":         d.Obtain,
+		"variables":      d.Variables,
+		"use":            d.Use,
+		"token_lifetime": d.TokenLifetime,
+		"authorization":  said(map[string]any{"redirect_uri": d.Authorization.RedirectURI}),
+		"refresh_tokens": said(map[string]any{
+			"rotation":                d.RefreshTokens.Rotation,
+			"previous":                d.RefreshTokens.Previous,
+			"expires_in":              d.RefreshTokens.ExpiresIn,
+			"with_client_credentials": d.RefreshTokens.WithClientCredentials,
+		}),
+	})
+	maps.Copy(shown, map[string]any{
 		"name":                 d.Name,
 		"title":                d.Title,
 		"documentation":        d.Documentation,
@@ -72,29 +90,30 @@ func providerData(d provider.Definition) map[string]any {
 		"client_auth":          d.ClientAuth,
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
+		"limits":               limits,
+		"quirks":               list(d.Quirks),
 		"evidence":             evidence,
-	}
-	if len(d.Variables) > 0 {
-		shown["variables"] = d.Variables
-	}
-	if d.Use != "" {
-		shown["use"] = d.Use
-	}
+	})
 	return shown
 }
 
 func parameterData(request provider.GrantRequest) map[string]any {
 	parameters := make(map[string]any)
 	for name, p := range request.Parameters {
-		shown := map[string]any{"required": p.Required}
-		for field, value := range map[string]string{"value": p.Value, "from": p.From, "description": p.Description} {
-			if value != "" {
-				shown[field] = value
-			}
-		}
+		shown := said(map[string]any{"value": p.Value, "from": p.From, "description": p.Description})
+		shown["required"] = p.Required
 		parameters[name] = shown
 	}
 	return parameters
+}
+
+// said leaves out what a definition does not say.
+func said(fields map[string]any) map[string]any {
+	maps.DeleteFunc(fields, func(_ string, value any) bool {
+		v := reflect.ValueOf(value)
+		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
+	})
+	return fields
 }
 
 const providerSynopsis = `What is known of a marketplace's authorization server.`

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Command providers-doc prints docs/providers.md, made from the catalogue.
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+//go:embed providers.md.tmpl
+var page string
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "providers-doc:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		return err
+	}
+	var definitions []provider.Definition
+	for _, name := range catalog.Names() {
+		definition, _ := catalog.Lookup(name)
+		definitions = append(definitions, definition)
+	}
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"names":      names,
+		"duration":   func(seconds int64) string { return shortDuration(time.Duration(seconds) * time.Second) },
+		"parameters": parameters,
+		"command":    command,
+		"facts":      func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
+		"cell":       func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
+		"known":      known,
+	}).Parse(page)
+	if err != nil {
+		return err
+	}
+	return t.Execute(os.Stdout, definitions)
+}
+
+// names lists a map's keys with the default environment first.
+func names(environments map[string]provider.Environment) []string {
+	return slices.SortedFunc(maps.Keys(environments), func(a, b string) int {
+		if (a == provider.DefaultEnvironment) != (b == provider.DefaultEnvironment) {
+			if a == provider.DefaultEnvironment {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+}
+
+func shortDuration(d time.Duration) string {
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if d%unit.length == 0 {
+			n := int(d / unit.length)
+			if n == 1 {
+				return "1 " + unit.name
+			}
+			return fmt.Sprintf("%d %ss", n, unit.name)
+		}
+	}
+	return d.String()
+}
+
+// parameters says in words what a client credentials request takes from the configuration, and what it always sends.
+func parameters(d provider.Definition) []string {
+	request := d.Grants[provider.ClientCredentials]
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(request.Parameters)) {
+		p := request.Parameters[name]
+		switch {
+		case p.Value != "":
+			words = append(words, fmt.Sprintf("`%s` is always `%s`", name, p.Value))
+		case p.Required:
+			words = append(words, fmt.Sprintf("`%s` is required, from `%s`", name, p.From))
+		default:
+			words = append(words, fmt.Sprintf("`%s` may be sent, from `%s`", name, p.From))
+		}
+	}
+	return words
+}
+
+// command is how a configuration is written with all that the provider requires.
+func command(d provider.Definition) string {
+	words := []string{"vault write marketplace/config/" + d.Name, "client_id=… client_secret=…"}
+	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {
+		words = append(words, "token_url=https://…")
+	}
+	if d.ClientAuthRequired {
+		words = append(words, "client_auth="+string(d.ClientAuth[0]))
+	}
+	return strings.Join(words, " ")
+}
+
+// known says how a fact is known, in words.
+func known(by string) string {
+	return map[string]string{
+		"documentation": "the vendor's documentation",
+		"client_code":   "code of clients that call it",
+		"third_party":   "a third party",
+		"standard":      "a standard",
+		"derived":       "**derived**, never seen itself",
+	}[by]
+}
