@@ -29,6 +29,7 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 		field    *backend.FieldError
 		missing  *backend.NotFoundError
 		heldBack *backend.HeldBackError
+		queue    *backend.QueueError
 		failure  *provider.Error
 	)
 	switch {
@@ -41,6 +42,8 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 			return nil, logical.CodedError(http.StatusTooManyRequests, heldBack.Error())
 		}
 		return nil, logical.CodedError(http.StatusServiceUnavailable, heldBack.Error())
+	case errors.As(err, &queue):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, queue.Error())
 	case errors.As(err, &failure):
 		return providerFailure(failure)
 	case errors.Is(err, context.Canceled):

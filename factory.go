@@ -32,7 +32,8 @@ Write the credentials to config/<name>, then read tokens from creds/<name>.
 // plugin puts Vault's requests to the engine.
 type plugin struct {
 	*framework.Backend
-	engine *backend.Engine
+	engine   *backend.Engine
+	maxLease maxLease
 }
 
 // Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
@@ -42,16 +43,14 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	if err != nil {
 		return nil, err
 	}
-	engine := backend.New(backend.Options{
-		Catalog: catalog,
-		Client:  provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
-		Logger:  conf.Logger,
+	p := new(plugin)
+	p.engine = backend.New(backend.Options{
+		Catalog:  catalog,
+		Client:   provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
+		Logger:   conf.Logger,
+		Storage:  conf.StorageView,
+		MayWrite: func() bool { return p.WriteSafeReplicationState() },
 	})
-	return newPlugin(ctx, conf, engine)
-}
-
-func newPlugin(ctx context.Context, conf *logical.BackendConfig, engine *backend.Engine) (logical.Backend, error) {
-	p := &plugin{engine: engine}
 	p.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(help),
 		BackendType:    logical.TypeLogical,
@@ -60,17 +59,19 @@ func newPlugin(ctx context.Context, conf *logical.BackendConfig, engine *backend
 		Paths: framework.PathAppend(
 			p.pathsConfig(),
 			p.pathsCreds(),
+			p.pathsStaticCreds(),
+			p.pathsRotate(),
 			p.pathsProviders(),
 			p.pathsSettings(),
 		),
 		Secrets:    []*framework.Secret{p.secretToken()},
-		Invalidate: func(_ context.Context, key string) { engine.Invalidate(key) },
-		Clean:      func(context.Context) { engine.Close() },
+		Invalidate: func(_ context.Context, key string) { p.engine.Invalidate(key) },
+		Clean:      func(context.Context) { p.engine.Close() },
 	}
 	if err := p.Setup(ctx, conf); err != nil {
 		return nil, err
 	}
-	return newGuard(p.Backend), nil
+	return newGuard(p), nil
 }
 
 // forwarded is an operation that mints or writes. On a standby and on a performance secondary it belongs to the

@@ -17,14 +17,17 @@ import (
 // guard stands between Vault and the framework. The framework repeats a bad value in its error, which Vault then
 // answers and logs, only warns of unknown fields, and lets a panic end a process that serves many mounts. So the
 // guard reads and checks the fields itself and hands the framework a request without them.
+//
+// It also answers reads of a fresh token before the framework, which would ask Vault for its replication state first.
 type guard struct {
 	*framework.Backend
+	plugin   *plugin
 	captures map[*framework.Path][]string
 }
 
-func newGuard(b *framework.Backend) *guard {
-	g := &guard{Backend: b, captures: make(map[*framework.Path][]string)}
-	for _, path := range b.Paths {
+func newGuard(p *plugin) *guard {
+	g := &guard{Backend: p.Backend, plugin: p, captures: make(map[*framework.Path][]string)}
+	for _, path := range p.Paths {
 		names := regexp.MustCompile(path.Pattern).SubexpNames()
 		g.captures[path] = slices.DeleteFunc(names, func(name string) bool { return name == "" })
 	}
@@ -38,6 +41,9 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 			resp, err = nil, backend.Recovered(g.Logger(), panicked)
 		}
 	}()
+	if resp := g.plugin.readHot(req); resp != nil {
+		return resp, nil
+	}
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation,
 		logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:

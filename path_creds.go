@@ -5,6 +5,7 @@ package marketplace
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -13,9 +14,11 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
+const credsPrefix = "creds/"
+
 func (p *plugin) pathsCreds() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: "creds/" + framework.GenericNameRegex("config"),
+		Pattern: credsPrefix + framework.GenericNameRegex("config"),
 		Fields: map[string]*framework.FieldSchema{
 			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
 		},
@@ -28,26 +31,37 @@ func (p *plugin) pathsCreds() []*framework.Path {
 }
 
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	mountMax := p.System().MaxLeaseTTL()
+	want := backend.Ref{Config: configName(data)}
 	for {
-		issued, err := p.engine.Token(ctx, req.Storage, backend.Ref{Config: configName(data)})
+		issued, err := p.engine.Token(ctx, req.Storage, want)
 		if err != nil {
 			return nil, err
 		}
-		if ttl := issued.TTL(time.Now(), mountMax); ttl > 0 { // else its last whole second has just begun to run out
-			return p.lease(issued, ttl), nil
+		if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 { // else its last whole second has just begun to run out
+			return p.leaseToken(want.Config, issued, ttl), nil
 		}
 	}
 }
 
-// lease lays a token under a lease.
-func (p *plugin) lease(issued *backend.Issued, ttl time.Duration) *logical.Response {
-	resp := p.Secret(secretTokenType).Response(tokenData(issued), map[string]any{
-		"config_id": issued.Config.ID,
-		"token_id":  issued.ID,
-	})
-	resp.Secret.TTL = ttl
-	return resp
+// readHot answers a read of a fresh token from memory, without storage and without a call back into Vault; nil where it
+// takes more than that.
+func (p *plugin) readHot(req *logical.Request) *logical.Response {
+	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
+		return nil
+	}
+	if config, ok := strings.CutPrefix(req.Path, staticCredsPrefix); ok {
+		if issued := p.engine.Current(backend.Ref{Config: config, Shared: true}); issued != nil {
+			return p.staticToken(config, issued)
+		}
+	}
+	if config, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
+		if issued := p.engine.Current(backend.Ref{Config: config}); issued != nil {
+			if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 {
+				return p.leaseToken(config, issued, ttl)
+			}
+		}
+	}
+	return nil
 }
 
 // tokenData lays out a token for its reader.
@@ -60,12 +74,12 @@ func tokenData(issued *backend.Issued) map[string]any {
 	shown["token_type"] = issued.TokenType
 	shown["expires_at"] = issued.ExpiresAt().UTC().Format(time.RFC3339)
 	shown["scope"] = issued.Scope
-	shown["provider"] = issued.Definition.Name
-	environment := issued.Definition.Environments[issued.Config.Environment]
-	for field, value := range map[string]string{"api_url": environment.APIURL, "use": issued.Definition.Use} {
-		if value != "" {
-			shown[field] = value
-		}
+	shown["provider"] = issued.Provider
+	if issued.APIURL != "" {
+		shown["api_url"] = issued.APIURL
+	}
+	if issued.Use != "" {
+		shown["use"] = issued.Use
 	}
 	return shown
 }
@@ -73,7 +87,7 @@ func tokenData(issued *backend.Issued) map[string]any {
 const credsSynopsis = `An access token under a lease.`
 
 const credsDescription = `
-Hands out the configuration's current access token while it is fresh, and mints
-a new one when it is not. The lease ends with the token at the latest. Revoking
-a lease needs no network.
+Hands out the configuration's current access token, and mints one where there is
+none. A token that is read is replaced before it ends. The lease ends with the
+token at the latest. Revoking a lease needs no network.
 `

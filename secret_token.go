@@ -4,9 +4,13 @@ package marketplace
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
 )
 
 const secretTokenType = "marketplace_token"
@@ -24,8 +28,55 @@ func (p *plugin) secretToken() *framework.Secret {
 	}
 }
 
-// revokeToken ends a lease and leaves the token alone: others read it too. So it needs no network and always
-// succeeds, and a mount can be disabled while its provider is down.
-func (p *plugin) revokeToken(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+// Fields of a lease's internal data. Only a token that its reader alone has, and that its provider can revoke, is
+// among them.
+const (
+	leaseConfig      = "config"
+	leaseConfigID    = "config_id"
+	leaseTokenID     = "token_id"
+	leaseAccessToken = "access_token"
+)
+
+// leaseToken lays a token under a lease.
+func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
+	internal := map[string]any{leaseConfig: config, leaseConfigID: issued.ConfigID, leaseTokenID: issued.ID}
+	if !issued.ReuseToken && issued.Revocable {
+		internal[leaseAccessToken] = issued.AccessToken
+	}
+	resp := p.Secret(secretTokenType).Response(tokenData(issued), internal)
+	resp.Secret.TTL = ttl
+	return resp
+}
+
+// revokeToken ends a lease. It needs no network and always succeeds, so that a mount can be disabled while its provider
+// is down. A shared token is left alone, since others read it too; one that its reader alone has is also revoked at its
+// provider, which nobody waits for.
+func (p *plugin) revokeToken(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	text := func(field string) string {
+		value, _ := req.Secret.InternalData[field].(string)
+		return value
+	}
+	if token := text(leaseAccessToken); token != "" {
+		p.engine.Revoke(text(leaseConfig), text(leaseConfigID), token)
+	}
 	return nil, nil
+}
+
+// maxLease is the mount's maximum lease TTL. To ask for it is a call back into Vault, so it is remembered for a while;
+// where it was lowered meanwhile, Vault cuts the lease itself and says so in a warning.
+type maxLease struct {
+	mu    sync.Mutex
+	value time.Duration
+	until time.Time
+}
+
+const maxLeaseRemembered = time.Minute
+
+func (p *plugin) mountMax() time.Duration {
+	p.maxLease.mu.Lock()
+	defer p.maxLease.mu.Unlock()
+	if now := time.Now(); now.After(p.maxLease.until) {
+		p.maxLease.value, p.maxLease.until = p.System().MaxLeaseTTL(), now.Add(maxLeaseRemembered)
+	}
+	return p.maxLease.value
 }

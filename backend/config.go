@@ -121,6 +121,7 @@ func (c *Config) request(settings Settings) provider.Request {
 		Environment:      c.Environment,
 		TokenURL:         c.TokenURL,
 		RefreshURL:       c.RefreshURL,
+		RevocationURL:    c.RevocationURL,
 		ClientID:         c.ClientID,
 		ClientSecret:     c.ClientSecret,
 		ClientAuth:       provider.ClientAuth(c.ClientAuth),
@@ -191,7 +192,7 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 		return err
 	}
 	if old != nil && old.Generation == config.Generation {
-		return e.replaceConfig(ctx, s, name, config)
+		return e.storeConfig(ctx, s, name, config, func(terms Terms) { e.reinstall(name, terms) })
 	}
 	var verified *Issued
 	if write.Verify {
@@ -199,19 +200,16 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 			return err
 		}
 	}
-	if err := store(ctx, s, configPrefix+name, config); err != nil {
-		return err
-	}
-	e.install(name, config, verified)
-	return nil
+	return e.storeConfig(ctx, s, name, config, func(Terms) { e.install(name, verified) })
 }
 
-// replaceConfig stores a configuration whose token stays good.
-func (e *Engine) replaceConfig(ctx context.Context, s logical.Storage, name string, config *Config) error {
+// storeConfig stores a configuration and puts it in force.
+func (e *Engine) storeConfig(ctx context.Context, s logical.Storage, name string, config *Config, enforce func(Terms)) error {
 	if err := store(ctx, s, configPrefix+name, config); err != nil {
 		return err
 	}
-	e.reinstall(name, config)
+	d, _ := e.Definition(config)
+	enforce(config.terms(d))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -30,17 +31,23 @@ var errClosed = errors.New("the mount is being closed")
 // Engine holds what one mount knows. It is safe for concurrent use. Nothing runs and nothing is read before the
 // first request.
 type Engine struct {
-	catalog *provider.Catalog
-	client  *provider.Client
-	logger  hclog.Logger
+	catalog  *provider.Catalog
+	client   *provider.Client
+	logger   hclog.Logger
+	storage  logical.Storage
+	mayWrite func() bool
 
 	// life ends when the engine is closed; work that must outlive a request runs under it.
-	life    context.Context
-	end     context.CancelFunc
-	flights sync.WaitGroup
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
 
 	// writers keeps two writes of one configuration apart.
 	writers keyedLock
+	// limits is where a mint waits for its turn.
+	limits limits
+	// revocations counts what became of tokens that were to be revoked at their provider.
+	revocations revocations
 
 	mu sync.Mutex
 	// slots holds the tokens in memory by configuration. A slot is replaced, never changed, when what its token
@@ -53,29 +60,38 @@ type Options struct {
 	Catalog *provider.Catalog
 	Client  *provider.Client
 	Logger  hclog.Logger
+	// Storage is the mount's, for work that no request asks for.
+	Storage logical.Storage
+	// MayWrite tells whether this node may write the storage, and so may do work that no request asks for.
+	MayWrite func() bool
 }
 
 // New returns the engine of one mount.
 func New(o Options) *Engine {
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
-		catalog: o.Catalog,
-		client:  o.Client,
-		logger:  o.Logger,
-		life:    life,
-		end:     end,
-		slots:   make(map[string]*slot),
+		catalog:  o.Catalog,
+		client:   o.Client,
+		logger:   o.Logger,
+		storage:  o.Storage,
+		mayWrite: o.MayWrite,
+		life:     life,
+		end:      end,
+		slots:    make(map[string]*slot),
 	}
 }
 
 // Close ends all work and all connections. It waits a second at most for work to end.
 func (e *Engine) Close() {
-	e.mu.Lock() // no flight begins between the end and the wait
+	e.mu.Lock() // no work begins between the end and the wait
 	e.end()
+	for _, sl := range e.slots {
+		sl.stop()
+	}
 	e.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
-		e.flights.Wait()
+		e.work.Wait()
 		close(done)
 	}()
 	timer := time.NewTimer(closeWait)

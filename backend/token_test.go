@@ -16,34 +16,154 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestATokenIsSharedWhileItIsFresh(t *testing.T) {
+func TestATokenIsReplacedBeforeItIsNeeded(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
 		w.wantToken("token-1")
-		time.Sleep(47 * time.Minute) // 80% of an hour are 48
+		time.Sleep(44 * time.Minute) // 80% of an hour are 48, and the replacement is at most a quarter of the rest earlier
 		w.wantToken("token-1")
-		time.Sleep(2 * time.Minute)
+		w.wantRequests(1)
+		time.Sleep(5 * time.Minute)
+		w.wantRequests(2) // without anybody reading
 		w.wantToken("token-2")
-		w.wantRequests(2)
+	})
+}
+
+func TestATokenThatNobodyReadsIsNotReplaced(t *testing.T) {
+	inWorld(t, func(w world) {
+		if err := w.tryWrite(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
+			w.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		w.wantRequests(1) // the one that verified
+		w.wantToken("token-2")
+		time.Sleep(24 * time.Hour)
+		w.wantRequests(3) // token 2 was read, token 3 was not
+	})
+}
+
+// Vault Agent reads a lease that cannot be renewed again when 85 to 95% of it are over.
+func TestAnAgentsNextReadYieldsANewerToken(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		last := w.wantToken("token-1")
+		for range 20 {
+			lease := last.LeaseTTL(time.Now(), 0)
+			time.Sleep(lease * 85 / 100)
+			next, err := w.token(w.Context())
+			if err != nil {
+				w.Fatal(err)
+			}
+			if next.ID == last.ID {
+				w.Fatalf("after 85%% of a lease of %v there is no newer token", lease)
+			}
+			last = next
+		}
+	})
+}
+
+func TestReadersDoNotWaitForAReplacement(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		w.endpoint.answersAfter(9 * time.Second)
+		time.Sleep(time.Until(w.wantToken("token-1").ReplaceAt) + time.Second)
+		w.wantRequests(2) // under way
+		began := time.Now()
+		w.wantToken("token-1")
+		if took := time.Since(began); took != 0 {
+			w.Errorf("a reader waited for %v", took)
+		}
+		time.Sleep(9 * time.Second)
+		w.wantToken("token-2")
 	})
 }
 
 func TestRefreshBeforeCountsUpToHalfTheLifetime(t *testing.T) {
+	for before, latest := range map[time.Duration]time.Duration{10 * time.Minute: 50 * time.Minute, 24 * time.Hour: 30 * time.Minute} {
+		t.Run(before.String(), func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.configured()
+				w.write(backend.Fields{"refresh_before": before})
+				issued := w.wantToken("token-1")
+				due := issued.ReplaceAt.Sub(issued.SentAt)
+				if due > latest || due < latest-15*time.Minute {
+					w.Errorf("the token is replaced after %v, want %v or a little earlier", due, latest)
+				}
+				time.Sleep(latest)
+				w.wantToken("token-2")
+			})
+		})
+	}
+}
+
+func TestAStandbyReplacesNothing(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
-		w.write(backend.Fields{"refresh_before": 10 * time.Minute})
 		w.wantToken("token-1")
-		time.Sleep(49 * time.Minute)
-		w.wantToken("token-1")
-		time.Sleep(2 * time.Minute)
-		w.wantToken("token-2")
-
-		w.write(backend.Fields{"refresh_before": 24 * time.Hour})
-		time.Sleep(29 * time.Minute)
-		w.wantToken("token-2")
-		time.Sleep(2 * time.Minute)
-		w.wantToken("token-3")
+		w.endpoint.standby.Store(true)
+		time.Sleep(59 * time.Minute)
+		w.wantRequests(1)
 	})
+}
+
+func TestRotate(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.wantToken("token-1")
+		rotate := func() (*backend.Issued, error) { return w.engine.Rotate(w.Context(), w.storage, "kleinanzeigen") }
+		if issued, err := rotate(); err != nil || issued.AccessToken != "token-2" {
+			w.Fatalf("%v %v", issued, err)
+		}
+		w.wantToken("token-2")
+		w.endpoint.answer(http.StatusInternalServerError)
+		if _, err := rotate(); err == nil {
+			w.Fatal("a failing provider rotated a token")
+		}
+		w.wantToken("token-2")
+		if _, err := rotate(); !errors.As(err, new(*backend.HeldBackError)) {
+			w.Fatalf("right after a failure: %v", err)
+		}
+		w.wantRequests(3)
+		if _, err := w.engine.Rotate(w.Context(), w.storage, "none"); !errors.As(err, new(*backend.NotFoundError)) {
+			w.Errorf("no configuration: %v", err)
+		}
+	})
+}
+
+func TestTheNextRotationIsNeverNow(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		next := func() time.Duration { return w.engine.NextRotation("kleinanzeigen", w.wantShared()) }
+		first := w.wantShared()
+		if got, due := next(), time.Until(first.ReplaceAt); got < due || got > due+time.Second {
+			w.Errorf("%v, while the token is replaced in %v", got, due)
+		}
+		w.endpoint.answersAfter(5 * time.Second)
+		w.endpoint.answer(http.StatusInternalServerError)
+		time.Sleep(time.Until(first.ReplaceAt) + time.Second)
+		if got := next(); got != time.Second {
+			w.Errorf("%v while the next token is being minted", got)
+		}
+		time.Sleep(5 * time.Second)
+		for range 10 {
+			wait := next()
+			if wait < time.Second || wait > time.Minute {
+				w.Errorf("%v while the provider fails", wait)
+			}
+			time.Sleep(wait)
+		}
+	})
+}
+
+// wantShared reads the token without a lease.
+func (w world) wantShared() *backend.Issued {
+	w.Helper()
+	issued, err := w.shared()
+	if err != nil {
+		w.Fatal(err)
+	}
+	return issued
 }
 
 func TestOneMintForAllWhoWait(t *testing.T) {
@@ -214,7 +334,7 @@ func TestRetryAfterIsObeyedWithinBounds(t *testing.T) {
 func TestAMintForAnOldConfigurationNeverBecomesTheNewOnes(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
-		w.endpoint.latency = 5 * time.Second
+		w.endpoint.answersAfter(5 * time.Second)
 		var wg sync.WaitGroup
 		wg.Go(func() { w.wantToken("token-2") }) // asked before, answered with the new one
 		synctest.Wait()
@@ -240,7 +360,7 @@ func TestADeletedConfigurationLeavesNothing(t *testing.T) {
 			w.Fatalf("%v, want that it is not there", err)
 		}
 		w.configured()
-		if second := w.wantToken("token-2"); second.Config.ID == first.Config.ID {
+		if second := w.wantToken("token-2"); second.ConfigID == first.ConfigID {
 			w.Error("the successor has the identity of the deleted one")
 		}
 	})
@@ -259,10 +379,15 @@ func TestAnInvalidatedConfigurationIsReadAgain(t *testing.T) {
 func TestWithoutReuseEachReadMintsItsOwn(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
-		w.wantToken("token-1")
 		w.write(backend.Fields{"reuse_token": false})
+		if issued := w.wantShared(); issued.AccessToken != "token-1" {
+			w.Errorf("static-creds has %s", issued.AccessToken)
+		}
 		w.wantToken("token-2")
 		w.wantToken("token-3")
+		if issued := w.wantShared(); issued.AccessToken != "token-1" {
+			w.Errorf("static-creds has %s", issued.AccessToken)
+		}
 		w.endpoint.answer(http.StatusServiceUnavailable)
 		if _, err := w.token(w.Context()); err == nil {
 			w.Fatal("a failing provider brought a token")
@@ -322,8 +447,8 @@ func TestAVerifiedTokenBecomesTheCurrentOne(t *testing.T) {
 		}
 		w.wantRequests(2)
 		w.wantToken("token-1")
-		time.Sleep(50 * time.Minute)
 		w.endpoint.answer(0)
+		time.Sleep(50 * time.Minute)
 		w.wantToken("token-3")
 		if body := w.endpoint.requests[2]; !strings.Contains(body, "client_secret=s3cret") {
 			w.Errorf("after the failed write the token request was %s", body)
@@ -339,7 +464,7 @@ func TestAVerifiedTokenBecomesTheCurrentOne(t *testing.T) {
 func TestClosingEndsAMintUnderWay(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
-		w.endpoint.latency = time.Hour
+		w.endpoint.answersAfter(time.Hour)
 		failed := make(chan error)
 		go func() {
 			_, err := w.token(w.Context())
@@ -377,7 +502,7 @@ func TestLeaseTTL(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	issued := func(lifetime, ttl time.Duration) *backend.Issued {
-		return &backend.Issued{Token: provider.Token{SentAt: now, Lifetime: lifetime}, Config: &backend.Config{TTL: ttl}}
+		return &backend.Issued{Token: provider.Token{SentAt: now, Lifetime: lifetime}, Terms: backend.Terms{MaxTTL: ttl}}
 	}
 	for _, test := range []struct{ lifetime, passed, ttl, mount, want time.Duration }{
 		{lifetime: time.Hour, passed: 500 * time.Millisecond, want: 3599 * time.Second},
@@ -389,7 +514,7 @@ func TestLeaseTTL(t *testing.T) {
 		{lifetime: time.Minute, passed: 59001 * time.Millisecond, want: 0},
 		{lifetime: time.Minute, passed: time.Hour, want: 0},
 	} {
-		if got := issued(test.lifetime, test.ttl).TTL(now.Add(test.passed), test.mount); got != test.want {
+		if got := issued(test.lifetime, test.ttl).LeaseTTL(now.Add(test.passed), test.mount); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,9 +41,11 @@ func inWorld(t *testing.T, test func(w world)) {
 		}
 		w := world{T: t, storage: new(logical.InmemStorage), endpoint: &endpoint{latency: 100 * time.Millisecond}}
 		w.engine = backend.New(backend.Options{
-			Catalog: catalog,
-			Client:  provider.NewClient(provider.Options{Transport: w.endpoint}),
-			Logger:  hclog.NewNullLogger(),
+			Catalog:  catalog,
+			Client:   provider.NewClient(provider.Options{Transport: w.endpoint}),
+			Logger:   hclog.NewNullLogger(),
+			Storage:  w.storage,
+			MayWrite: func() bool { return !w.endpoint.standby.Load() },
 		})
 		defer w.engine.Close()
 		test(w)
@@ -58,6 +61,9 @@ type endpoint struct {
 	header   http.Header
 	panics   bool
 	requests []string // the bodies, in order
+	underWay int
+	most     int // requests at once
+	standby  atomic.Bool
 }
 
 func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -67,9 +73,16 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	e.mu.Lock()
 	e.requests = append(e.requests, string(body))
+	e.underWay++
+	e.most = max(e.most, e.underWay)
 	number, latency, status, header, expires, panics := len(e.requests), e.latency, e.status, e.header, e.expires, e.panics
 	e.mu.Unlock()
 
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.underWay--
+	}()
 	select {
 	case <-time.After(latency):
 	case <-r.Context().Done():
@@ -100,6 +113,20 @@ func (e *endpoint) answer(status int, header ...string) {
 	}
 }
 
+// answersAfter sets how long an answer takes from now on.
+func (e *endpoint) answersAfter(latency time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.latency = latency
+}
+
+// atOnce returns the most requests that were under way at once.
+func (e *endpoint) atOnce() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.most
+}
+
 func (e *endpoint) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -126,6 +153,11 @@ func (w world) configured() {
 
 func (w world) token(ctx context.Context) (*backend.Issued, error) {
 	return w.engine.Token(ctx, w.storage, backend.Ref{Config: "kleinanzeigen"})
+}
+
+// shared reads the token without a lease.
+func (w world) shared() (*backend.Issued, error) {
+	return w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen", Shared: true})
 }
 
 // wantToken reads a token and compares it.

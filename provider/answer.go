@@ -47,6 +47,9 @@ func (a Answer) name(member string) string {
 func readAnswer(d Definition, r Request, a answer) (Token, error) {
 	top, err := parseObject(a.body)
 	succeeded := a.status >= 200 && a.status < 300
+	if succeeded && r.Grant == Revocation {
+		return Token{}, nil // RFC 7009, section 2.2: the body says nothing
+	}
 	if succeeded && err == nil {
 		inner, innerErr := tokenObject(d, top)
 		if innerErr == nil && inner.has(d.Answer.name("access_token")) {

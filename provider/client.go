@@ -27,6 +27,8 @@ const (
 	maxAnswerHeader = 64 << 10
 	// maxTransports bounds how many sets of connections are kept, each for a trust of its own.
 	maxTransports = 64
+	// MaxConnections bounds the connections to one host, for each trust.
+	MaxConnections = 32
 )
 
 // Options configures a [Client].
@@ -78,8 +80,8 @@ func (c *Client) Close() {
 	clear(c.transports)
 }
 
-// Do sends one token request, once, and returns the token or an *[Error]. See [Token] for the one case in which
-// it returns both. Redirects are not followed: they would carry the client's credentials elsewhere.
+// Do sends one request, once, and returns the token or an *[Error]; a revocation brings no token. See [Token] for the
+// one case in which it returns both. Redirects are not followed: they would carry the client's credentials elsewhere.
 func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error) {
 	fail := func(kind Kind, description string) (Token, error) {
 		return Token{}, &Error{Provider: d.Name, Kind: kind, Description: description}
@@ -173,7 +175,8 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 	t := &http.Transport{
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:      true,
-		MaxIdleConnsPerHost:    16,
+		MaxConnsPerHost:        MaxConnections,
+		MaxIdleConnsPerHost:    MaxConnections,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 	}

@@ -45,6 +45,10 @@ const (
 	RefreshToken Grant = "refresh_token"
 )
 
+// Revocation stands for the token revocation request of RFC 7009, section 2.1, which is made like a grant's. Every
+// definition has it, where there is an endpoint for it.
+const Revocation Grant = "revocation"
+
 // ClientAuth is a way for the client to authenticate at the token endpoint. The words are those of OpenID
 // Connect Core 1.0, section 9, continued in the same manner for what it does not name.
 type ClientAuth string
@@ -172,7 +176,8 @@ const (
 
 // GrantRequest says how the request of one grant is made.
 type GrantRequest struct {
-	// Endpoint is the field of the environment that holds the URL: token_url unless the definition says refresh_url.
+	// Endpoint is the field of the environment that holds the URL: token_url unless the definition says refresh_url
+	// (a revocation's is revocation_url).
 	Endpoint string `yaml:"endpoint"`
 	// ClientAuth is how the client authenticates in this grant, whatever the configuration says.
 	ClientAuth ClientAuth `yaml:"client_auth"`
@@ -215,6 +220,7 @@ const (
 	FromParams       = "params"
 	FromCode         = "code"
 	FromRefreshToken = "refresh_token"
+	FromAccessToken  = "access_token"
 	FromClientID     = "client_id"
 )
 
@@ -545,7 +551,22 @@ func (a Answer) validate() error {
 
 // reservedExtra lists the fields that a token's reader gets from every provider.
 func reservedExtra() []string {
-	return append(tokenMembers(), "expires_at", "provider", "api_url", "use")
+	return append(tokenMembers(), "expires_at", "provider", "api_url", "use", "ttl", "rotation_period", "last_vault_rotation")
+}
+
+// request returns how the grant's request is made, and whether the provider has the grant.
+func (d Definition) request(grant Grant) (GrantRequest, bool) {
+	if grant == Revocation {
+		return GrantRequest{
+			Endpoint: "revocation_url", Method: http.MethodPost, Body: BodyForm, NoGrantType: true,
+			Parameters: map[string]Parameter{
+				"token":           {From: FromAccessToken, Required: true},
+				"token_type_hint": {Value: "access_token"},
+			},
+		}, true
+	}
+	r, ok := d.Grants[grant]
+	return r, ok
 }
 
 // Takes tells whether some grant's request has a parameter that is filled from the configuration's field.

@@ -26,9 +26,10 @@ type Request struct {
 	Grant Grant
 	// Environment is one of the definition's; empty: [DefaultEnvironment].
 	Environment string
-	// TokenURL and RefreshURL override the environment's.
-	TokenURL   string
-	RefreshURL string
+	// TokenURL, RefreshURL and RevocationURL override the environment's.
+	TokenURL      string
+	RefreshURL    string
+	RevocationURL string
 
 	ClientID     string
 	ClientSecret string
@@ -42,6 +43,8 @@ type Request struct {
 	Code string
 	// RefreshToken is the refresh token of that grant.
 	RefreshToken string
+	// AccessToken is the token to be revoked.
+	AccessToken string
 	// Params holds further parameters, and the values of the URL's variables.
 	Params map[string]string
 	// Headers holds further request headers.
@@ -68,10 +71,10 @@ func (r Request) Check(d Definition) error {
 
 // endpoint returns the URL that the grant's request goes to.
 func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
-	field, override := shape.Endpoint, r.TokenURL
-	if field == "refresh_url" {
-		override = r.RefreshURL
-	}
+	field := shape.Endpoint
+	override := map[string]string{
+		"token_url": r.TokenURL, "refresh_url": r.RefreshURL, "revocation_url": r.RevocationURL,
+	}[field]
 	if override != "" {
 		if err := r.Network.CheckHost(override); err != nil {
 			return "", fmt.Errorf("%s: %w", field, err)
@@ -115,9 +118,9 @@ func (r Request) scopeRequested(d Definition) string {
 
 // parameters returns the token request's parameters without the client's credentials.
 func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string, error) {
-	all := maps.Clone(r.Params)
-	if all == nil {
-		all = make(map[string]string)
+	all := make(map[string]string)
+	if r.Grant != Revocation { // params are more parameters of a token request
+		maps.Copy(all, r.Params)
 	}
 	for name := range d.Variables {
 		delete(all, name) // they are in the URL
@@ -140,6 +143,8 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string
 			value = r.Code
 		case FromRefreshToken:
 			value = r.RefreshToken
+		case FromAccessToken:
+			value = r.AccessToken
 		}
 		if value != "" {
 			all[name] = value
@@ -160,7 +165,7 @@ func missingParameter(d Definition, name string, p Parameter) error {
 
 // build makes the HTTP request, all but sending it.
 func (r Request) build(ctx context.Context, d Definition) (*http.Request, error) {
-	shape, ok := d.Grants[r.Grant]
+	shape, ok := d.request(r.Grant)
 	if !ok {
 		return nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
 	}
@@ -300,7 +305,7 @@ func newUUID() string {
 // secrets lists everything in the request that must not come back in a message.
 func (r Request) secrets(built *http.Request) []string {
 	all := slices.Collect(maps.Values(r.Headers))
-	all = append(all, r.ClientSecret, r.RefreshToken, r.Code)
+	all = append(all, r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)

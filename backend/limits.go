@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// What the engine asks of one provider at most, so that a mount whose memory is empty, after a failover say, does not
+// storm it. A definition's documented limits hold beside these.
+const (
+	// maxConcurrentPerHost and maxConcurrentPerClient bound the token requests under way.
+	maxConcurrentPerHost   = provider.MaxConnections
+	maxConcurrentPerClient = 8
+	// maxPerSecond bounds the token requests begun in a second, for a host and for a client alike; as many may begin at
+	// once.
+	maxPerSecond = 100
+	// maxQueue bounds how long a token request waits for its turn.
+	maxQueue = 30 * time.Second
+	// maxIdleLimits bounds how many limits are remembered that hold nobody back.
+	maxIdleLimits = 1024
+)
+
+// QueueError is a token request that did not get its turn in time.
+type QueueError struct {
+	Provider string
+}
+
+func (e *QueueError) Error() string {
+	return fmt.Sprintf("too many token requests wait for %s: none could be sent within %s", e.Provider, maxQueue)
+}
+
+// limits hold token requests to what a provider's host, and each of its clients, may be asked.
+type limits struct {
+	mu   sync.Mutex
+	held map[limitKey]*limit
+}
+
+// limitKey names whom a limit is for: a host, or one client there.
+type limitKey struct {
+	host, client string
+}
+
+// limit bounds the requests under way and those begun in a time.
+type limit struct {
+	users int
+	slots *semaphore.Weighted
+	rates []*rate.Limiter
+}
+
+// acquire waits for a turn and returns what ends it.
+func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, maxQueue)
+	defer cancel()
+	host := hostOf(c, d)
+	client := l.use(limitKey{host, c.ClientID}, maxConcurrentPerClient, d.Limits)
+	whole := l.use(limitKey{host: host}, maxConcurrentPerHost, nil)
+	give := func() {
+		l.leave(limitKey{host, c.ClientID})
+		l.leave(limitKey{host: host})
+	}
+	if err := client.wait(ctx); err != nil {
+		give()
+		return nil, queueError(err, d)
+	}
+	if err := whole.wait(ctx); err != nil {
+		client.slots.Release(1)
+		give()
+		return nil, queueError(err, d)
+	}
+	return func() {
+		whole.slots.Release(1)
+		client.slots.Release(1)
+		give()
+	}, nil
+}
+
+// queueError tells the one who went away from the queue that was too long.
+func queueError(err error, d provider.Definition) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &QueueError{Provider: d.Name}
+}
+
+func hostOf(c *Config, d provider.Definition) string {
+	endpoint := c.TokenURL
+	if endpoint == "" {
+		endpoint = d.Environments[c.Environment].TokenURL
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return endpoint
+	}
+	return u.Host
+}
+
+// wait waits until a request may begin and takes a place among those under way.
+func (l *limit) wait(ctx context.Context) error {
+	for _, r := range l.rates {
+		if err := r.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	return l.slots.Acquire(ctx, 1)
+}
+
+// use returns the limit of that key and counts a user of it.
+func (l *limits) use(key limitKey, concurrent int64, documented []provider.Limit) *limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held == nil {
+		l.held = make(map[limitKey]*limit)
+	}
+	found, ok := l.held[key]
+	if !ok {
+		l.sweep()
+		found = &limit{slots: semaphore.NewWeighted(concurrent), rates: []*rate.Limiter{rate.NewLimiter(maxPerSecond, maxPerSecond)}}
+		for _, d := range documented {
+			// The requests of a whole window are never begun at once: half of them are, and the others one by one.
+			every := time.Duration(d.Per) * time.Second / time.Duration(d.Requests)
+			found.rates = append(found.rates, rate.NewLimiter(rate.Every(2*every), max(d.Requests/2, 1)))
+		}
+		l.held[key] = found
+	}
+	found.users++
+	return found
+}
+
+func (l *limits) leave(key limitKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[key].users--
+}
+
+// sweep forgets the limits that hold nobody back, once there are many. The lock is held.
+func (l *limits) sweep() {
+	if len(l.held) < maxIdleLimits {
+		return
+	}
+	for key, limit := range l.held {
+		if limit.users == 0 && limit.full() {
+			delete(l.held, key)
+		}
+	}
+}
+
+// full tells whether as many requests may begin at once as ever may: whether the past is forgotten.
+func (l *limit) full() bool {
+	for _, r := range l.rates {
+		if r.Tokens() < float64(r.Burst()) {
+			return false
+		}
+	}
+	return true
+}

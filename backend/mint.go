@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// flightTimeout bounds a mint from end to end: its turn at the limits, the longest token request, and the reads of
+// storage before it.
+const flightTimeout = maxQueue + maxRequestTimeout + 5*time.Second
+
+// How long the engine leaves a provider alone after a failure.
+const (
+	permanentHold = 30 * time.Second
+	firstBackoff  = 2 * time.Second
+	maxBackoff    = time.Minute
+)
+
+// Ref names what a token is wanted for.
+type Ref struct {
+	// Config is the configuration's name.
+	Config string
+	// Shared asks for the shared token, also where the configuration has each read of a leased one mint its own.
+	Shared bool
+}
+
+// slot is what the engine holds in memory of one configuration. The engine's lock guards it.
+type slot struct {
+	// current is the shared token; nil before the first.
+	current *Issued
+	// read says that somebody has read the current token: one that nobody reads is not replaced.
+	read bool
+	// timer replaces the current token in time; nil where none is waited for.
+	timer *time.Timer
+	// flight is the mint under way; nil where there is none.
+	flight *flight
+	// failures counts the failures since the last success; held is the last of them, until heldUntil.
+	failures  int
+	held      *provider.Error
+	heldUntil time.Time
+}
+
+// stop ends what waits to be done for the slot.
+func (sl *slot) stop() {
+	if sl.timer != nil {
+		sl.timer.Stop()
+	}
+}
+
+// heldBack returns why no token request is made now; nil where one may be.
+func (sl *slot) heldBack(now time.Time) *HeldBackError {
+	if wait := sl.heldUntil.Sub(now); sl.held != nil && wait > 0 {
+		return &HeldBackError{Wait: wait, Cause: sl.held}
+	}
+	return nil
+}
+
+// flight is one mint, for all who wait for it. What it brought is read once done is closed.
+type flight struct {
+	want Ref
+	slot *slot
+	// awaited says that a reader waits for the token.
+	awaited bool
+	done    chan struct{}
+	// issued is the token; nil, without an error, where the configuration shares none.
+	issued *Issued
+	err    error
+	// stale says that the configuration changed meanwhile: what was brought is nobody's.
+	stale bool
+}
+
+// Current returns the current token while it is fresh, from memory alone; nil where it takes more than that.
+func (e *Engine) Current(want Ref) *Issued {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sl, ok := e.slots[want.Config]
+	if !ok || sl.current == nil || !sl.current.fresh(time.Now()) || !(want.Shared || sl.current.ReuseToken) {
+		return nil
+	}
+	sl.read = true
+	return sl.current
+}
+
+// Token returns a token: the current one while it is good, else a new one. All who ask while a mint is under way wait
+// for that one, and get its error if it fails. A token that is due is replaced meanwhile, and its readers do not wait.
+func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
+	for {
+		current, f, err := e.look(s, want)
+		if f == nil {
+			return current, err
+		}
+		if err := f.wait(ctx); err != nil {
+			return nil, err
+		}
+		switch {
+		case f.stale, f.err == nil && f.issued == nil && want.Shared:
+			continue
+		case f.err == nil && (f.issued == nil || !want.Shared && !f.issued.ReuseToken):
+			return e.mintUnshared(ctx, s, want, f.slot)
+		}
+		return f.issued, f.err
+	}
+}
+
+// Rotate mints a new current token. The old one is dropped when the new one is there, and kept where it fails.
+func (e *Engine) Rotate(ctx context.Context, s logical.Storage, config string) (*Issued, error) {
+	want := Ref{Config: config, Shared: true}
+	for {
+		f, err := e.rotation(s, want)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.wait(ctx); err != nil {
+			return nil, err
+		}
+		if !f.stale && (f.err != nil || f.issued != nil) {
+			return f.issued, f.err
+		}
+	}
+}
+
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// look answers from memory, or returns the flight to wait for.
+func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.life.Err() != nil {
+		return nil, nil, errClosed
+	}
+	sl := e.slot(want)
+	now := time.Now()
+	held := sl.heldBack(now)
+	if current := sl.current; current.good(now) && (want.Shared || current.ReuseToken) {
+		sl.read = true
+		if !current.fresh(now) && held == nil && sl.flight == nil {
+			e.takeOff(s, want, sl)
+		}
+		return current, nil, nil
+	}
+	if held != nil {
+		return nil, nil, held
+	}
+	if sl.flight == nil {
+		e.takeOff(s, want, sl)
+	}
+	sl.flight.awaited = true
+	return nil, sl.flight, nil
+}
+
+// rotation returns the flight that brings a new current token.
+func (e *Engine) rotation(s logical.Storage, want Ref) (*flight, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.life.Err() != nil {
+		return nil, errClosed
+	}
+	sl := e.slot(want)
+	if held := sl.heldBack(time.Now()); held != nil {
+		return nil, held
+	}
+	if sl.flight == nil {
+		e.takeOff(s, want, sl)
+	}
+	return sl.flight, nil
+}
+
+// slot returns what is held in memory for the wanted token. The lock is held.
+func (e *Engine) slot(want Ref) *slot {
+	sl, ok := e.slots[want.Config]
+	if !ok {
+		sl = new(slot)
+		e.slots[want.Config] = sl
+	}
+	return sl
+}
+
+// takeOff begins a flight. The lock is held.
+func (e *Engine) takeOff(s logical.Storage, want Ref, sl *slot) {
+	sl.flight = &flight{want: want, slot: sl, done: make(chan struct{})}
+	e.work.Add(1)
+	go e.fly(s, sl.flight)
+}
+
+// fly carries out a flight, in a context of its own: whoever asked first may go away.
+func (e *Engine) fly(s logical.Storage, f *flight) {
+	defer e.work.Done()
+	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
+	defer cancel()
+	issued, err := e.mintStored(ctx, s, f.want, true)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f.slot.flight = nil
+	f.issued, f.err = issued, e.record(f.slot, issued, err)
+	if f.stale = e.slots[f.want.Config] != f.slot; !f.stale {
+		e.land(f)
+	}
+	close(f.done)
+}
+
+// land puts what a flight brought into its slot. The lock is held.
+func (e *Engine) land(f *flight) {
+	var missing *NotFoundError
+	switch sl := f.slot; {
+	case f.issued != nil:
+		e.setCurrent(f.want.Config, sl, f.issued, f.awaited)
+	case errors.As(f.err, &missing):
+		e.forget(f.want.Config) // no memory for names that stand for nothing
+	case f.err != nil && sl.read:
+		next := time.Now().Add(firstBackoff) // also for what is no failure of the provider's
+		if sl.heldUntil.After(next) {
+			next = sl.heldUntil
+		}
+		if sl.current.good(next) {
+			e.replaceAt(f.want.Config, sl, next)
+		}
+	}
+}
+
+// mintStored mints with the stored configuration. Where the configuration shares no token with this kind of reader and
+// shared is asked for, it returns neither a token nor an error.
+func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, shared bool) (issued *Issued, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			issued, err = nil, Recovered(e.logger, panicked)
+		}
+	}()
+	config, err := e.Config(ctx, s, want.Config)
+	if err != nil {
+		return nil, err
+	}
+	if config == nil {
+		return nil, &NotFoundError{Config: want.Config}
+	}
+	if shared && !want.Shared && !config.ReuseToken {
+		return nil, nil
+	}
+	settings, err := e.Settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return e.mint(ctx, config, settings)
+}
+
+// mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
+// went away is none.
+func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, sl *slot) (*Issued, error) {
+	issued, err := e.mintStored(ctx, s, want, false)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return issued, e.record(sl, issued, err)
+}
+
+// mint takes its turn and asks the provider for a token.
+func (e *Engine) mint(ctx context.Context, config *Config, settings Settings) (*Issued, error) {
+	d, ok := e.Definition(config)
+	if !ok {
+		return nil, notOneOf("provider", config.Provider, e.catalog.Names())
+	}
+	release, err := e.limits.acquire(ctx, config, d)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	token, err := e.client.Do(ctx, d, config.request(settings))
+	if err != nil {
+		return nil, err
+	}
+	issued := newIssued(token, newID(), config.terms(d))
+	if !issued.good(time.Now()) {
+		return nil, &provider.Error{Provider: d.Name, Kind: provider.Malformed, Description: "its token has less than a second to live"}
+	}
+	return issued, nil
+}
+
+// record notes the outcome of a mint in its slot and returns the error that its readers get. The lock is held.
+func (e *Engine) record(sl *slot, issued *Issued, err error) error {
+	if issued != nil {
+		sl.failures, sl.held = 0, nil
+	}
+	var failure *provider.Error
+	if !errors.As(err, &failure) || e.life.Err() != nil {
+		return err
+	}
+	if failure.Kind == provider.Forbidden {
+		return err // nothing was sent, so there is nobody to be left alone
+	}
+	hold := holdFor(failure, sl.failures)
+	sl.failures++
+	sl.held, sl.heldUntil = failure, time.Now().Add(hold)
+	if failure.Kind == provider.RateLimited {
+		return &HeldBackError{Wait: hold, Cause: failure}
+	}
+	return err
+}
+
+// holdFor returns how long a provider is left alone after a failure: as long as it asks for, else by our own backoff,
+// which doubles and is shortened at random so that many readers do not come back as one.
+func holdFor(failure *provider.Error, failures int) time.Duration {
+	switch {
+	case failure.Kind.Permanent():
+		return permanentHold
+	case failure.RetryAfter > 0:
+		return failure.RetryAfter
+	}
+	backoff := min(firstBackoff<<min(failures, 10), maxBackoff)
+	return backoff/2 + rand.N(backoff/2)
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (p *plugin) pathsRotate() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "rotate/" + framework.GenericNameRegex("config"),
+		Fields: map[string]*framework.FieldSchema{
+			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: forwarded(p.rotate, "Mint a new current token."),
+		},
+		HelpSynopsis:    rotateSynopsis,
+		HelpDescription: rotateDescription,
+	}}
+}
+
+func (p *plugin) rotate(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	issued, err := p.engine.Rotate(ctx, req.Storage, configName(data))
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		"expires_at": issued.ExpiresAt().UTC().Format(time.RFC3339),
+	}}, nil
+}
+
+const rotateSynopsis = `Mint a new current token.`
+
+const rotateDescription = `
+Mints a new current token and drops the old one when the new one is there. If
+that fails, the old one stays. Leases that are out keep the token they have.
+`

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
+)
+
+const staticCredsPrefix = "static-creds/"
+
+func (p *plugin) pathsStaticCreds() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: staticCredsPrefix + framework.GenericNameRegex("config"),
+		Fields: map[string]*framework.FieldSchema{
+			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: forwarded(p.readStaticCreds, "Read the shared current token, without a lease."),
+		},
+		HelpSynopsis:    staticCredsSynopsis,
+		HelpDescription: staticCredsDescription,
+	}}
+}
+
+func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	config := configName(data)
+	issued, err := p.engine.Token(ctx, req.Storage, backend.Ref{Config: config, Shared: true})
+	if err != nil {
+		return nil, err
+	}
+	return p.staticToken(config, issued), nil
+}
+
+// staticToken lays out a token in the shape of Vault's own static credentials, whose ttl tells a reader when to come
+// back.
+func (p *plugin) staticToken(config string, issued *backend.Issued) *logical.Response {
+	shown := tokenData(issued)
+	shown["ttl"] = seconds(p.engine.NextRotation(config, issued))
+	shown["rotation_period"] = max(seconds(issued.RotationPeriod()), 1)
+	shown["last_vault_rotation"] = issued.SentAt.UTC().Format(time.RFC3339)
+	return &logical.Response{Data: shown}
+}
+
+const staticCredsSynopsis = `The shared current token, without a lease.`
+
+const staticCredsDescription = `
+Hands out the configuration's current access token, and mints one where there is
+none. "ttl" is the number of seconds until there will be a newer one. No lease is
+written, so there is nothing to revoke.
+`
