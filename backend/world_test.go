@@ -34,6 +34,12 @@ type world struct {
 func inWorld(t *testing.T, test func(w world)) {
 	t.Helper()
 	t.Parallel()
+	inWorldAlone(t, test)
+}
+
+// inWorldAlone is inWorld for a test that measures the process.
+func inWorldAlone(t *testing.T, test func(w world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		catalog, err := provider.Builtin()
 		if err != nil {
@@ -61,9 +67,11 @@ type endpoint struct {
 	header   http.Header
 	panics   bool
 	requests []string // the bodies, in order
-	underWay int
-	most     int // requests at once
-	standby  atomic.Bool
+	// forgetful has the endpoint keep no bodies.
+	forgetful bool
+	underWay  int
+	most      int // requests at once
+	standby   atomic.Bool
 }
 
 func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -72,6 +80,9 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	e.mu.Lock()
+	if e.forgetful {
+		body = nil
+	}
 	e.requests = append(e.requests, string(body))
 	e.underWay++
 	e.most = max(e.most, e.underWay)
