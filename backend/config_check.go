@@ -57,22 +57,18 @@ func (e *Engine) checkProvider(name string, c *Config) (provider.Definition, err
 // line break at the end of a secret read from a file makes it a wrong one.
 func checkCharacters(c *Config, _ provider.Definition, _ Settings) error {
 	for _, name := range slices.Sorted(maps.Keys(c.places())) {
-		if text, ok := c.places()[name].(*string); ok && name != "ca_cert" && hasControl(*text) {
+		if text, ok := c.places()[name].(*string); ok && name != "ca_cert" && provider.HasControl(*text) {
 			return &FieldError{Field: name, Problem: "holds a control character, such as a line break at its end"}
 		}
 	}
 	for field, values := range map[string]map[string]string{"params": c.Params, "headers": c.Headers} {
 		for key, value := range values {
-			if key == "" || hasControl(key) || hasControl(value) {
+			if key == "" || provider.HasControl(key) || provider.HasControl(value) {
 				return &FieldError{Field: field, Problem: "holds an empty key or a control character"}
 			}
 		}
 	}
 	return nil
-}
-
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }
 
 func checkClient(c *Config, d provider.Definition, _ Settings) error {

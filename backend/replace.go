@@ -2,9 +2,7 @@
 
 package backend
 
-import (
-	"time"
-)
+import "time"
 
 // setCurrent makes a token the current one of a slot, and has it replaced in time. The lock is held.
 func (e *Engine) setCurrent(config string, sl *slot, issued *Issued, read bool) {
@@ -21,6 +19,11 @@ func (e *Engine) replaceAt(config string, sl *slot, at time.Time) {
 // replace replaces a current token before it is needed, if somebody has read it: a configuration that nobody reads
 // costs its provider nothing. A reader who comes late begins the replacement himself.
 func (e *Engine) replace(config string, sl *slot) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			_ = Recovered(e.logger, panicked) // logged; nobody waits for an error
+		}
+	}()
 	if !e.mayWrite() { // a call back into Vault, so not under the lock
 		return
 	}

@@ -130,7 +130,7 @@ func readToken(d Definition, r Request, a answer, object members) (Token, error)
 		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
 	}
 	token.AccessToken = access
-	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !hasControl(tokenType) {
+	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) {
 		token.TokenType = tokenType
 	}
 	if token.Scope, ok = readScope(object[d.Answer.name("scope")]); !ok {
@@ -177,7 +177,7 @@ func readScope(raw json.RawMessage) (string, bool) {
 		return "", false
 	}
 	scope := strings.Join(list, " ")
-	return scope, !hasControl(scope)
+	return scope, !HasControl(scope)
 }
 
 // readLifetime returns how long the token lives: as the answer says, else the configuration, else the

@@ -29,15 +29,22 @@ func serve(t *testing.T, handler http.HandlerFunc) provider.Request {
 	return r
 }
 
-func TestFailuresOfTheNetwork(t *testing.T) {
-	t.Parallel()
+// requestToNobody returns a request for an address at which nobody listens.
+func requestToNobody(t *testing.T) provider.Request {
+	t.Helper()
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone.Close()
-	refused := requestTo("http://" + gone.Addr().String())
-	refused.Network.AllowPrivateAddresses = true
+	r := requestTo("http://" + gone.Addr().String())
+	r.Network.AllowPrivateAddresses = true
+	return r
+}
+
+func TestFailuresOfTheNetwork(t *testing.T) {
+	t.Parallel()
+	refused := requestToNobody(t)
 
 	hang := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -93,13 +100,7 @@ func TestFailuresOfTheNetwork(t *testing.T) {
 
 func TestTheSecretInAQueryStaysOutOfErrors(t *testing.T) {
 	t.Parallel()
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
-	r := requestTo("http://" + gone.Addr().String())
-	r.Network.AllowPrivateAddresses = true
+	r := requestToNobody(t)
 	r.ClientAuth = provider.AuthQuery
 	if kind, text := kindOf(t, directly(t), r); kind != provider.Unavailable || strings.Contains(text, "s3cret") {
 		t.Errorf("%v %q", kind, text)

@@ -504,7 +504,7 @@ func (r GrantRequest) validate(grant Grant) error {
 }
 
 func (h Header) validate(name string) error {
-	if !headerSyntax.MatchString(name) || hasControl(h.Value) || hasControl(h.Prefix) {
+	if !headerSyntax.MatchString(name) || HasControl(h.Value) || HasControl(h.Prefix) {
 		return fmt.Errorf("headers.%s: is not a header", name)
 	}
 	sources := []string{FromClientID, FromRefreshToken}
@@ -633,6 +633,7 @@ func expandURL(raw string, values map[string]string) (string, error) {
 	return raw, nil
 }
 
-func hasControl(s string) bool {
+// HasControl tells whether a text holds a control character. One would break out of a header or a URL.
+func HasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }

@@ -26,7 +26,7 @@ type NetworkPolicy struct {
 // CheckURL tells whether a token request may be sent to the URL at all, as far as its text shows: the
 // addresses behind its host are checked when they are dialled. It does not look at AllowedHosts.
 func (p NetworkPolicy) CheckURL(raw string) error {
-	if hasControl(raw) {
+	if HasControl(raw) {
 		return errors.New("holds a control character")
 	}
 	u, err := url.Parse(raw)

@@ -270,7 +270,7 @@ func addQuery(target *url.URL, query url.Values) {
 func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 	header.Set("Accept", "application/json")
 	for name, value := range r.Headers {
-		if !headerSyntax.MatchString(name) || hasControl(value) {
+		if !headerSyntax.MatchString(name) || HasControl(value) {
 			return errors.New("headers: a name or value that is not an HTTP header's")
 		}
 		header.Set(name, value)
@@ -285,7 +285,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 		case h.From == FromRefreshToken:
 			value = h.Prefix + r.RefreshToken
 		}
-		if hasControl(value) {
+		if HasControl(value) {
 			return fmt.Errorf("%s: holds a control character", h.From)
 		}
 		header.Set(name, value)
