@@ -159,6 +159,9 @@ func postFault(p *provider, _ *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(p.vendor.responders(f.Endpoint)) == 0 {
+		return nil, fmt.Errorf(`"endpoint": %s has none of the kind %q`, p.name, f.Endpoint)
+	}
 	p.faults = append(p.faults, f)
 	return nil, nil
 }

@@ -24,13 +24,14 @@ import (
 
 // fault is one thing that goes wrong, Times times (0: until cleared).
 type fault struct {
-	Kind    string      `json:"kind"`
-	Times   int         `json:"times"`
-	DelayMS int         `json:"delay_ms"`
-	Status  int         `json:"status"`
-	Headers faultHeader `json:"headers"`
-	Body    string      `json:"body"`
-	Bytes   int         `json:"bytes"`
+	Kind     string      `json:"kind"`
+	Times    int         `json:"times"`
+	Endpoint string      `json:"endpoint"` // the kind of endpoint it waits at
+	DelayMS  int         `json:"delay_ms"`
+	Status   int         `json:"status"`
+	Headers  faultHeader `json:"headers"`
+	Body     string      `json:"body"`
+	Bytes    int         `json:"bytes"`
 }
 
 // faultHeader takes {"Name": "value"} and {"Name": ["value", …]}.
@@ -68,7 +69,7 @@ const (
 	highStatus = 599
 )
 
-// faultMembers are the members of a kind beside kind and times.
+// faultMembers are the members of a kind beside those that every kind has.
 func faultMembers(kind string) (members []string, known bool) {
 	switch kind {
 	case "slow", "drip":
@@ -93,7 +94,7 @@ func parseFault(data []byte) (fault, error) {
 	if err := json.Unmarshal(data, &members); err != nil {
 		return fault{}, fmt.Errorf("a fault must be a JSON object: %w", err)
 	}
-	f := fault{Times: 1}
+	f := fault{Times: 1, Endpoint: tokenEndpoint}
 	if err := json.Unmarshal(members["kind"], &f.Kind); err != nil {
 		return fault{}, errors.New(`a fault needs "kind", a string`)
 	}
@@ -102,7 +103,7 @@ func parseFault(data []byte) (fault, error) {
 		return fault{}, fmt.Errorf("unknown fault %q", f.Kind)
 	}
 	for name := range members {
-		if name != "kind" && name != "times" && !slices.Contains(allowed, name) {
+		if !slices.Contains([]string{"kind", "times", "endpoint"}, name) && !slices.Contains(allowed, name) {
 			return fault{}, fmt.Errorf("fault %q has no member %q", f.Kind, name)
 		}
 	}
@@ -119,6 +120,9 @@ func parseFault(data []byte) (fault, error) {
 }
 
 func (f fault) check(given map[string]json.RawMessage) error {
+	if err := oneOf("endpoint", f.Endpoint, tokenEndpoint, revocationEndpoint); err != nil {
+		return err
+	}
 	members, _ := faultMembers(f.Kind)
 	has := func(member string) bool { return slices.Contains(members, member) }
 	switch {
@@ -138,10 +142,10 @@ func (f fault) check(given map[string]json.RawMessage) error {
 	return nil
 }
 
-// exchange is one token request that meets a fault.
+// exchange is one request that meets a fault.
 type exchange struct {
 	provider *provider
-	path     string
+	at       endpoint
 	request  request
 	w        http.ResponseWriter
 	r        *http.Request
@@ -187,7 +191,7 @@ func (x exchange) meet(f fault) {
 }
 
 func (x exchange) rightAnswer() answer {
-	return x.provider.judge(x.path, x.request)
+	return x.provider.judge(x.at, x.request)
 }
 
 // abort ends the request without an answer (another one, if some was sent).

@@ -16,10 +16,10 @@ import (
 	"strings"
 )
 
-// maxTokenBody bounds what a token request may send.
+// maxTokenBody bounds what a token or revocation request may send.
 const maxTokenBody = 64 << 10
 
-// request is a token request as it came: what is judged, and what the control
+// request is a token or revocation request as it came: what is judged, and what the control
 // API shows.
 type request struct {
 	Method     string      `json:"method"`
@@ -152,8 +152,8 @@ func oauthFailure(*state, request) answer {
 
 const notPost = "the method must be POST"
 
-// methodNotAllowed is the answer of a token endpoint of RFC 6749 to anything
-// but POST.
+// methodNotAllowed is the answer of an endpoint of RFC 6749 or RFC 7009 to
+// anything but POST.
 func methodNotAllowed() answer {
 	return allowPost(oauthError(http.StatusMethodNotAllowed, "invalid_request", notPost))
 }

@@ -28,6 +28,9 @@ type vendor struct {
 	lifetime time.Duration
 	// endpoints are the token endpoints, by their path below the prefix.
 	endpoints map[string]responder
+	// revocations are the revocation endpoints, likewise; none where the vendor
+	// has none.
+	revocations map[string]responder
 	// protected stand for the vendor's API, by their path below the prefix.
 	protected map[string]responder
 	// refusal puts a text into the vendor's error shape.
@@ -39,6 +42,25 @@ type vendor struct {
 	notFound responder
 	// settings sets the vendor's own switches; nil where it has none.
 	settings func(body []byte) error
+}
+
+// The kinds of endpoint that record what comes and that faults are for.
+const (
+	tokenEndpoint      = "token"
+	revocationEndpoint = "revoke"
+)
+
+// endpoint is one of them, by its path below the prefix.
+type endpoint struct {
+	kind, path string
+}
+
+// responders are the endpoints of one kind.
+func (v vendor) responders(kind string) map[string]responder {
+	if kind == revocationEndpoint {
+		return v.revocations
+	}
+	return v.endpoints
 }
 
 // responder judges a request and returns the right answer to it. It is called
@@ -63,13 +85,15 @@ type token struct {
 
 // counts is what the control API tells of one provider.
 type counts struct {
-	TokenRequests     int `json:"token_requests"`
-	TokensIssued      int `json:"tokens_issued"`
-	Refused           int `json:"refused"`
-	Faults            int `json:"faults"`
-	ProtectedRequests int `json:"protected_requests"`
-	ProtectedRefused  int `json:"protected_refused"`
-	RedirectsFollowed int `json:"redirects_followed"`
+	TokenRequests      int `json:"token_requests"`
+	TokensIssued       int `json:"tokens_issued"`
+	RevocationRequests int `json:"revocation_requests"`
+	TokensRevoked      int `json:"tokens_revoked"`
+	Refused            int `json:"refused"`
+	Faults             int `json:"faults"`
+	ProtectedRequests  int `json:"protected_requests"`
+	ProtectedRefused   int `json:"protected_refused"`
+	RedirectsFollowed  int `json:"redirects_followed"`
 }
 
 // provider is a running vendor.
@@ -119,27 +143,32 @@ func (p *provider) reset() {
 	}
 }
 
-// serveToken is a token endpoint: record, then meet the next fault or judge.
-func (p *provider) serveToken(w http.ResponseWriter, r *http.Request, path string) {
+// serve is a token or revocation endpoint: record, then meet the next fault or
+// judge.
+func (p *provider) serve(w http.ResponseWriter, r *http.Request, at endpoint) {
 	req, err := receive(r)
-	p.record(req)
+	p.record(at, req)
 	if err != nil {
 		p.refuse(req, err.Error()).write(w)
 		return
 	}
-	f, faulty := p.nextFault()
+	f, faulty := p.nextFault(at)
 	if !faulty {
-		p.judge(path, req).write(w)
+		p.judge(at, req).write(w)
 		return
 	}
-	x := exchange{provider: p, path: path, request: req, w: w, r: r}
+	x := exchange{provider: p, at: at, request: req, w: w, r: r}
 	x.meet(f)
 }
 
-func (p *provider) record(req request) {
+func (p *provider) record(at endpoint, req request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts.TokenRequests++
+	if at.kind == revocationEndpoint {
+		p.counts.RevocationRequests++
+	} else {
+		p.counts.TokenRequests++
+	}
 	p.requests = append(p.requests, req)
 	if n := len(p.requests); n > keptRequests {
 		p.requests = slices.Clone(p.requests[n-keptRequests:]) // lets the oldest go
@@ -147,31 +176,31 @@ func (p *provider) record(req request) {
 }
 
 // nextFault takes the fault a request is to meet, if any.
-func (p *provider) nextFault() (f fault, faulty bool) {
+func (p *provider) nextFault(at endpoint) (f fault, faulty bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.faults) == 0 {
+	i := slices.IndexFunc(p.faults, func(f fault) bool { return f.Endpoint == at.kind })
+	if i < 0 {
 		return fault{}, false
 	}
 	p.counts.Faults++
-	f = p.faults[0]
+	f = p.faults[i]
 	switch f.Times {
 	case 0: // until cleared
 	case 1:
-		p.faults = p.faults[1:]
+		p.faults = slices.Delete(p.faults, i, i+1)
 	default:
-		p.faults[0].Times--
+		p.faults[i].Times--
 	}
 	return f, true
 }
 
 // judge returns the vendor's right answer to a request.
-func (p *provider) judge(path string, req request) answer {
+func (p *provider) judge(at endpoint, req request) answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	issued := p.counts.TokensIssued
-	a := p.vendor.endpoints[path](p.state, req)
-	if p.counts.TokensIssued == issued {
+	a := p.vendor.responders(at.kind)[at.path](p.state, req)
+	if a.status != http.StatusOK {
 		p.counts.Refused++
 	}
 	return a
@@ -249,6 +278,18 @@ func (s *state) issue(accessToken string, t token) {
 	s.counts.TokensIssued++
 }
 
+// live returns an access token that is still good for something.
+func (s *state) live(accessToken string) (t token, ok bool) {
+	t, ok = s.tokens[accessToken]
+	return t, ok && time.Until(t.expires) > 0
+}
+
+// revoke takes an access token back.
+func (s *state) revoke(accessToken string) {
+	delete(s.tokens, accessToken)
+	s.counts.TokensRevoked++
+}
+
 // sweep drops dead tokens, and puts the next sweep where it pays again.
 func (s *state) sweep() {
 	now := time.Now()
@@ -305,9 +346,8 @@ func bearer(s *state, r request) answer {
 
 // show says whose an access token is, where it is live in that environment.
 func (s *state) show(accessToken, environment string) answer {
-	t, ok := s.tokens[accessToken]
-	left := time.Until(t.expires)
-	if !ok || left <= 0 || t.environment != environment {
+	t, ok := s.live(accessToken)
+	if !ok || t.environment != environment {
 		a := oauthError(http.StatusUnauthorized, "invalid_token", "the access token is unknown, expired or revoked")
 		a.header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return a
@@ -316,7 +356,7 @@ func (s *state) show(accessToken, environment string) answer {
 		ClientID  string `json:"client_id"`
 		Scope     string `json:"scope"`
 		ExpiresIn int64  `json:"expires_in"`
-	}{t.clientID, t.scope, int64(left / time.Second)})
+	}{t.clientID, t.scope, int64(time.Until(t.expires) / time.Second)})
 }
 
 // serveNotFound answers for a path below the prefix that is none, and reports

@@ -62,9 +62,11 @@ func vendors() []func() vendor {
 func (s *Simulator) add(p *provider) {
 	prefix := "/" + p.name
 	s.providers[p.name] = p
-	for path := range p.vendor.endpoints {
-		s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
-			p.serveToken(w, r, path)
+	for _, kind := range []string{tokenEndpoint, revocationEndpoint} {
+		for path := range p.vendor.responders(kind) {
+			s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
+				p.serve(w, r, endpoint{kind, path})
+			}
 		}
 	}
 	for path := range p.vendor.protected {

@@ -194,6 +194,10 @@ func TestControlRefuses(t *testing.T) {
 		{"POST", "kleinanzeigen/faults", `{"kind":"answer","headers":{"A":1}}`, `"A"`},
 		{"POST", "kleinanzeigen/faults", `{"kind":"huge","bytes":-1}`, `"bytes"`},
 		{"POST", "kleinanzeigen/faults", `{"kind":"hang"} {"kind":"hang"}`, "object"},
+		{"POST", "kleinanzeigen/faults", `{"kind":"hang","endpoint":"revoke"}`, "kleinanzeigen"},
+		{"POST", "oauth2/faults", `{"kind":"hang","endpoint":"revocation"}`, `"revocation"`},
+		{"POST", "oauth2/faults", `{"kind":"hang","endpoint":""}`, `"endpoint"`},
+		{"POST", "oauth2/faults", `{"kind":"hang","endpoint":1}`, "endpoint"},
 		{"PUT", "oauth2/clients/x", `{"client_secret":"s","scope":"read"}`, `"scope"`},
 		{"PUT", "oauth2/clients/x", `{"client_secret":"s","client_auth":"none"}`, `"none"`},
 		{"PUT", "oauth2/clients/x", `{}`, `"client_secret"`},
@@ -241,12 +245,14 @@ func TestCountersRequestsReset(t *testing.T) {
 	got := fromJSON[counters](t, ask(t, sim, "GET", "/_control/counters", "")).Providers
 	want := map[string]map[string]int{
 		"kleinanzeigen": {"token_requests": 4, "tokens_issued": 1, "refused": 2, "faults": 2,
-			"protected_requests": 2, "protected_refused": 1, "redirects_followed": 1},
+			"protected_requests": 2, "protected_refused": 1, "redirects_followed": 1,
+			"revocation_requests": 0, "tokens_revoked": 0},
 	}
 	for _, v := range marketplaces() {
 		if want[v.provider] == nil {
 			want[v.provider] = map[string]int{"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
-				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0}
+				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0,
+				"revocation_requests": 0, "tokens_revoked": 0}
 		}
 	}
 	if toJSON(t, got) != toJSON(t, want) {
