@@ -30,6 +30,7 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 		missing  *backend.NotFoundError
 		heldBack *backend.HeldBackError
 		queue    *backend.QueueError
+		noGrant  *backend.UnauthorizedError
 		failure  *provider.Error
 	)
 	switch {
@@ -37,6 +38,8 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 		return badRequest(field.Error())
 	case errors.As(err, &missing):
 		return notFound(req, missing)
+	case errors.As(err, &noGrant):
+		return badRequest(noGrant.Error() + "; " + authorizeCommand(req, noGrant))
 	case errors.As(err, &heldBack):
 		if heldBack.Cause.Kind == provider.RateLimited {
 			return nil, logical.CodedError(http.StatusTooManyRequests, heldBack.Error())
@@ -74,10 +77,23 @@ func badRequest(text string) (*logical.Response, error) {
 
 // notFound is 404 for the resource itself; for what is made from it, 400 with the command that creates it.
 func notFound(req *logical.Request, missing *backend.NotFoundError) (*logical.Response, error) {
-	if strings.HasPrefix(req.Path, "config/") {
+	if strings.HasPrefix(req.Path, "config/") || strings.HasPrefix(req.Path, "roles/") {
 		return nil, logical.CodedError(http.StatusNotFound, missing.Error())
 	}
-	return badRequest(fmt.Sprintf("%s; create it with: vault write %sconfig/%s client_id=… client_secret=…", missing, req.MountPoint, missing.Config))
+	command := fmt.Sprintf("vault write %sconfig/%s client_id=… client_secret=…", req.MountPoint, missing.Config)
+	if missing.Role != "" {
+		command = fmt.Sprintf("vault write %sroles/%s/%s scope=…", req.MountPoint, missing.Config, missing.Role)
+	}
+	return badRequest(missing.Error() + "; create it with: " + command)
+}
+
+// authorizeCommand says how a user's authorisation is begun.
+func authorizeCommand(req *logical.Request, e *backend.UnauthorizedError) string {
+	role := e.Role
+	if role == "" {
+		role = "<role>"
+	}
+	return fmt.Sprintf("begin with: vault write %sauthorize/%s/%s redirect_uri=…", req.MountPoint, e.Config, role)
 }
 
 func providerFailure(failure *provider.Error) (*logical.Response, error) {

@@ -58,13 +58,18 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: backend.SealWrapped()},
 		Paths: framework.PathAppend(
 			p.pathsConfig(),
+			p.pathsRoles(),
+			p.pathsAuthorize(),
 			p.pathsCreds(),
 			p.pathsStaticCreds(),
 			p.pathsRotate(),
 			p.pathsProviders(),
 			p.pathsSettings(),
 		),
-		Secrets:    []*framework.Secret{p.secretToken()},
+		Secrets: []*framework.Secret{p.secretToken()},
+		PeriodicFunc: func(ctx context.Context, req *logical.Request) error {
+			return p.engine.Keep(ctx, req.Storage)
+		},
 		Invalidate: func(_ context.Context, key string) { p.engine.Invalidate(key) },
 		Clean:      func(context.Context) { p.engine.Close() },
 	}

@@ -104,7 +104,7 @@ func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.
 			return nil, &backend.FieldError{Field: name, Problem: "is a part of the path and cannot be given beside it"}
 		}
 		schema, ok := path.Fields[name]
-		if !ok || !takesFields(req.Operation) {
+		if !ok || !takesField(req.Operation, name) {
 			return nil, unknownField(name, path, g.captures[path], req.Operation)
 		}
 		value, err := readField(name, schema.Type, raw, req.Operation == logical.PatchOperation)
@@ -116,9 +116,15 @@ func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.
 	return fields, nil
 }
 
-// takesFields tells whether an operation takes fields beside its path.
-func takesFields(operation logical.Operation) bool {
-	return operation == logical.CreateOperation || operation == logical.UpdateOperation || operation == logical.PatchOperation
+// takesField tells whether an operation takes a field beside its path.
+func takesField(operation logical.Operation, name string) bool {
+	switch operation {
+	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation:
+		return true
+	case logical.DeleteOperation:
+		return name == "discard_grants"
+	}
+	return false
 }
 
 var fieldNameSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -127,7 +133,7 @@ func unknownField(name string, path *framework.Path, captures []string, operatio
 	if !fieldNameSyntax.MatchString(name) {
 		name = "(a name that no field has)" // perhaps a secret in the wrong place
 	}
-	if !takesFields(operation) {
+	if !takesField(operation, name) {
 		return &backend.FieldError{Field: name, Problem: "is not known: this operation takes no fields"}
 	}
 	var known []string

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
 )
 
 func (p *plugin) pathsConfig() []*framework.Path {
@@ -72,6 +73,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"refresh_before":     field(duration, "A token is replaced when it has less than this left. Default: 20% of its lifetime; never more than half of it counts."),
 		"reuse_token":        field(flag, "Whether creds/ hands out the shared current token. Default: true."),
 		"ttl":                field(duration, "Cap on leases, below the token's remaining life."),
+		"discard_grants":     field(flag, "Whether roles may lose their refresh tokens by this write or deletion. Not stored. Default: false."),
 		"verify_connection":  field(flag, "Whether to mint a token before a change is stored, and store nothing if that fails. Not stored. Default: true."),
 	}
 }
@@ -99,15 +101,35 @@ func (p *plugin) readConfig(ctx context.Context, req *logical.Request, data *fra
 func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	fields := fieldsOf(ctx)
 	verify, given := fields["verify_connection"].(bool)
-	return nil, p.engine.WriteConfig(ctx, req.Storage, configName(data), backend.ConfigWrite{
-		Fields: fields,
-		Patch:  req.Operation == logical.PatchOperation,
-		Verify: verify || !given,
+	name := configName(data)
+	err := p.engine.WriteConfig(ctx, req.Storage, name, backend.ConfigWrite{
+		Fields:        fields,
+		Patch:         req.Operation == logical.PatchOperation,
+		Verify:        verify || !given,
+		DiscardGrants: discardGrants(ctx),
 	})
+	if err != nil || given && !verify {
+		return nil, err
+	}
+	config, err := p.engine.Config(ctx, req.Storage, name)
+	if err != nil || config == nil {
+		return nil, err
+	}
+	if d, ok := p.engine.Definition(config); ok && !d.Has(provider.ClientCredentials) {
+		resp := new(logical.Response)
+		resp.AddWarning("the client was not verified: " + d.Name + " has no client credentials grant")
+		return resp, nil
+	}
+	return nil, nil
 }
 
 func (p *plugin) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteConfig(ctx, req.Storage, configName(data))
+	return nil, p.engine.DeleteConfig(ctx, req.Storage, configName(data), discardGrants(ctx))
+}
+
+func discardGrants(ctx context.Context) bool {
+	discard, _ := fieldsOf(ctx)["discard_grants"].(bool)
+	return discard
 }
 
 func configName(data *framework.FieldData) string {
@@ -123,7 +145,7 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 		"scope":              list(c.Scope),
 		"audience":           c.Audience,
 		"redirect_uri":       c.RedirectURI,
-		"params":             c.Params,
+		"params":             pairs(c.Params),
 		"headers":            slices.Sorted(maps.Keys(c.Headers)),
 		"token_url":          c.TokenURL,
 		"refresh_url":        c.RefreshURL,
@@ -136,9 +158,6 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 		"refresh_before":     seconds(c.RefreshBefore),
 		"reuse_token":        c.ReuseToken,
 		"ttl":                seconds(c.TTL),
-	}
-	if c.Params == nil {
-		shown["params"] = map[string]string{}
 	}
 	shown["headers"] = list(shown["headers"].([]string))
 	if d, ok := p.engine.Definition(c); ok {
@@ -154,6 +173,14 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 func list(values []string) []string {
 	if values == nil {
 		return []string{}
+	}
+	return values
+}
+
+// pairs is list for maps.
+func pairs(values map[string]string) map[string]string {
+	if values == nil {
+		return map[string]string{}
 	}
 	return values
 }

@@ -18,10 +18,8 @@ const credsPrefix = "creds/"
 
 func (p *plugin) pathsCreds() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: credsPrefix + framework.GenericNameRegex("config"),
-		Fields: map[string]*framework.FieldSchema{
-			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
-		},
+		Pattern: credsPrefix + tokenRegex(),
+		Fields:  tokenFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: forwarded(p.readCreds, "Read an access token under a lease."),
 		},
@@ -30,8 +28,20 @@ func (p *plugin) pathsCreds() []*framework.Path {
 	}}
 }
 
+// tokenRegex captures what a token is wanted for: a configuration, or a role of it.
+func tokenRegex() string {
+	return framework.GenericNameRegex("config") + "(/" + roleRegex() + ")?"
+}
+
+func tokenFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"config": {Type: framework.TypeString, Description: "Name of the configuration."},
+		"role":   {Type: framework.TypeString, Description: "Name of a role of it."},
+	}
+}
+
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	want := backend.Ref{Config: configName(data)}
+	want := backend.Ref{Config: configName(data), Role: roleName(data)}
 	for {
 		issued, err := p.engine.Token(ctx, req.Storage, want)
 		if err != nil {
@@ -49,19 +59,27 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
 		return nil
 	}
-	if config, ok := strings.CutPrefix(req.Path, staticCredsPrefix); ok {
-		if issued := p.engine.Current(backend.Ref{Config: config, Shared: true}); issued != nil {
-			return p.staticToken(config, issued)
+	if path, ok := strings.CutPrefix(req.Path, staticCredsPrefix); ok {
+		want := refOf(path, true)
+		if issued := p.engine.Current(want); issued != nil {
+			return p.staticToken(want, issued)
 		}
 	}
-	if config, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
-		if issued := p.engine.Current(backend.Ref{Config: config}); issued != nil {
+	if path, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
+		want := refOf(path, false)
+		if issued := p.engine.Current(want); issued != nil {
 			if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 {
-				return p.leaseToken(config, issued, ttl)
+				return p.leaseToken(want.Config, issued, ttl)
 			}
 		}
 	}
 	return nil
+}
+
+// refOf reads a path below creds/ or static-creds/. One that names nothing finds nothing in memory.
+func refOf(path string, shared bool) backend.Ref {
+	config, role, _ := strings.Cut(path, "/")
+	return backend.Ref{Config: config, Role: role, Shared: shared}
 }
 
 // tokenData lays out a token for its reader.

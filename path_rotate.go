@@ -8,14 +8,14 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
 )
 
 func (p *plugin) pathsRotate() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: "rotate/" + framework.GenericNameRegex("config"),
-		Fields: map[string]*framework.FieldSchema{
-			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
-		},
+		Pattern: "rotate/" + tokenRegex(),
+		Fields:  tokenFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: forwarded(p.rotate, "Mint a new current token."),
 		},
@@ -25,7 +25,7 @@ func (p *plugin) pathsRotate() []*framework.Path {
 }
 
 func (p *plugin) rotate(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	issued, err := p.engine.Rotate(ctx, req.Storage, configName(data))
+	issued, err := p.engine.Rotate(ctx, req.Storage, backend.Ref{Config: configName(data), Role: roleName(data)})
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,8 @@ const staticCredsPrefix = "static-creds/"
 
 func (p *plugin) pathsStaticCreds() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: staticCredsPrefix + framework.GenericNameRegex("config"),
-		Fields: map[string]*framework.FieldSchema{
-			"config": {Type: framework.TypeString, Description: "Name of the configuration."},
-		},
+		Pattern: staticCredsPrefix + tokenRegex(),
+		Fields:  tokenFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: forwarded(p.readStaticCreds, "Read the shared current token, without a lease."),
 		},
@@ -29,19 +27,19 @@ func (p *plugin) pathsStaticCreds() []*framework.Path {
 }
 
 func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	config := configName(data)
-	issued, err := p.engine.Token(ctx, req.Storage, backend.Ref{Config: config, Shared: true})
+	want := backend.Ref{Config: configName(data), Role: roleName(data), Shared: true}
+	issued, err := p.engine.Token(ctx, req.Storage, want)
 	if err != nil {
 		return nil, err
 	}
-	return p.staticToken(config, issued), nil
+	return p.staticToken(want, issued), nil
 }
 
 // staticToken lays out a token in the shape of Vault's own static credentials, whose ttl tells a reader when to come
 // back.
-func (p *plugin) staticToken(config string, issued *backend.Issued) *logical.Response {
+func (p *plugin) staticToken(want backend.Ref, issued *backend.Issued) *logical.Response {
 	shown := tokenData(issued)
-	shown["ttl"] = seconds(p.engine.NextRotation(config, issued))
+	shown["ttl"] = seconds(p.engine.NextRotation(want, issued))
 	shown["rotation_period"] = max(seconds(issued.RotationPeriod()), 1)
 	shown["last_vault_rotation"] = issued.SentAt.UTC().Format(time.RFC3339)
 	return &logical.Response{Data: shown}

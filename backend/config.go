@@ -117,23 +117,24 @@ func (c *Config) EffectiveClientAuth(d provider.Definition) provider.ClientAuth 
 // request returns the token request of the configuration.
 func (c *Config) request(settings Settings) provider.Request {
 	return provider.Request{
-		Grant:            provider.ClientCredentials,
-		Environment:      c.Environment,
-		TokenURL:         c.TokenURL,
-		RefreshURL:       c.RefreshURL,
-		RevocationURL:    c.RevocationURL,
-		ClientID:         c.ClientID,
-		ClientSecret:     c.ClientSecret,
-		ClientAuth:       provider.ClientAuth(c.ClientAuth),
-		Scope:            c.Scope,
-		Audience:         c.Audience,
-		RedirectURI:      c.RedirectURI,
-		Params:           c.Params,
-		Headers:          c.Headers,
-		CACert:           c.CACert,
-		Timeout:          c.RequestTimeout,
-		DefaultExpiresIn: c.DefaultExpiresIn,
-		Network:          settings.network(),
+		Grant:                 provider.ClientCredentials,
+		Environment:           c.Environment,
+		TokenURL:              c.TokenURL,
+		RefreshURL:            c.RefreshURL,
+		RevocationURL:         c.RevocationURL,
+		AuthorizationEndpoint: c.AuthorizationURL,
+		ClientID:              c.ClientID,
+		ClientSecret:          c.ClientSecret,
+		ClientAuth:            provider.ClientAuth(c.ClientAuth),
+		Scope:                 c.Scope,
+		Audience:              c.Audience,
+		RedirectURI:           c.RedirectURI,
+		Params:                c.Params,
+		Headers:               c.Headers,
+		CACert:                c.CACert,
+		Timeout:               c.RequestTimeout,
+		DefaultExpiresIn:      c.DefaultExpiresIn,
+		Network:               settings.network(),
 	}
 }
 
@@ -163,8 +164,10 @@ type ConfigWrite struct {
 	Fields Fields
 	// Patch merges maps by key and fails where there is no configuration.
 	Patch bool
+	// DiscardGrants lets roles lose their refresh tokens, where the change makes them worthless.
+	DiscardGrants bool
 	// Verify asks the provider for a token before anything is stored, where a field changes that the token depends
-	// on; the token becomes the current one.
+	// on; the token becomes the current one. A provider without the client credentials grant is not asked.
 	Verify bool
 }
 
@@ -191,16 +194,64 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	if err != nil {
 		return err
 	}
+	discarded, err := e.checkRoles(ctx, s, name, old, config, write.DiscardGrants)
+	if err != nil {
+		return err
+	}
 	if old != nil && old.Generation == config.Generation {
 		return e.storeConfig(ctx, s, name, config, func(terms Terms) { e.reinstall(name, terms) })
 	}
 	var verified *Issued
-	if write.Verify {
+	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
 		if verified, err = e.mint(ctx, config, settings); err != nil {
 			return err
 		}
 	}
-	return e.storeConfig(ctx, s, name, config, func(Terms) { e.install(name, verified) })
+	if err := e.storeConfig(ctx, s, name, config, func(Terms) { e.install(name, verified) }); err != nil {
+		return err
+	}
+	for _, role := range discarded {
+		if err := e.deleteGrant(ctx, s, slotKey{name, role}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRoles holds a change of a configuration against its roles, and returns those whose refresh tokens it makes
+// worthless.
+func (e *Engine) checkRoles(ctx context.Context, s logical.Storage, name string, old, config *Config, discard bool) ([]string, error) {
+	if old == nil {
+		return nil, e.deleteRoles(ctx, s, name) // what a deletion that was interrupted has left
+	}
+	if old.ReuseToken && !config.ReuseToken {
+		if err := e.checkNoRotation(ctx, s, name, config); err != nil {
+			return nil, err
+		}
+	}
+	if len(e.repointed(old, config)) == 0 && old.ClientID == config.ClientID {
+		return nil, nil
+	}
+	return e.checkDiscard(ctx, s, name, old, discard, "this change of the client, or of where it is known,")
+}
+
+// checkNoRotation holds that no role has each read spend a refresh token.
+func (e *Engine) checkNoRotation(ctx context.Context, s logical.Storage, name string, config *Config) error {
+	d, _ := e.Definition(config)
+	roles, err := e.ListRoles(ctx, s, name)
+	if err != nil || d.RefreshTokens.Rotation == "never" {
+		return err
+	}
+	for _, role := range roles {
+		r, err := e.roleOf(ctx, s, config, slotKey{name, role})
+		if err != nil {
+			return err
+		}
+		if r != nil && r.user() {
+			return &FieldError{Field: "reuse_token", Problem: "cannot be false, because each token of the role " + role + " spends a refresh token", Accepted: "true"}
+		}
+	}
+	return nil
 }
 
 // storeConfig stores a configuration and puts it in force.
@@ -247,14 +298,7 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 // checkRepointing holds that a write which changes where or how the stored secrets are sent brings them again,
 // so that who may only update cannot have them sent elsewhere.
 func (e *Engine) checkRepointing(old, config *Config, fields Fields) error {
-	repointed := changed(old.places(), config.places(), repointingFields())
-	if d, ok := e.Definition(config); ok {
-		for variable := range d.Variables {
-			if old.Params[variable] != config.Params[variable] {
-				repointed = append(repointed, "params: "+variable)
-			}
-		}
-	}
+	repointed := e.repointed(old, config)
 	if len(repointed) == 0 {
 		return nil
 	}
@@ -284,19 +328,39 @@ func (e *Engine) checkRepointing(old, config *Config, fields Fields) error {
 	return nil
 }
 
-// DeleteConfig removes a configuration and its current token. Leases that are out stay revocable.
-func (e *Engine) DeleteConfig(ctx context.Context, s logical.Storage, name string) error {
+// repointed lists what differs of where and how the stored secrets are sent.
+func (e *Engine) repointed(old, config *Config) []string {
+	repointed := changed(old.places(), config.places(), repointingFields())
+	if d, ok := e.Definition(config); ok {
+		for variable := range d.Variables {
+			if old.Params[variable] != config.Params[variable] {
+				repointed = append(repointed, "params: "+variable)
+			}
+		}
+	}
+	return repointed
+}
+
+// DeleteConfig removes a configuration with its roles, their refresh tokens, and all current tokens. Leases that are
+// out stay revocable. Where roles hold refresh tokens, discard must say that they are to be lost.
+func (e *Engine) DeleteConfig(ctx context.Context, s logical.Storage, name string, discard bool) error {
 	release, err := e.writers.acquire(ctx, configPrefix+name)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if _, err := e.Config(ctx, s, name); err != nil {
+	config, err := e.Config(ctx, s, name)
+	if err != nil {
 		return err
+	}
+	if config != nil {
+		if _, err := e.checkDiscard(ctx, s, name, config, discard, "to delete this configuration"); err != nil {
+			return err
+		}
 	}
 	if err := s.Delete(ctx, configPrefix+name); err != nil {
 		return err
 	}
-	e.drop(name)
-	return nil
+	e.drop(name) // from here on its roles are nobody's
+	return e.deleteRoles(ctx, s, name)
 }

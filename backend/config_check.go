@@ -188,10 +188,14 @@ func checkDurations(c *Config, _ provider.Definition, _ Settings) error {
 
 // checkRequest tries what is left: whether a token request can be built.
 func checkRequest(c *Config, d provider.Definition, settings Settings) error {
-	err := c.request(settings).Check(d)
-	if err == nil {
-		return nil
+	if _, err := provider.CertPool(c.CACert); err != nil {
+		return &FieldError{Field: "ca_cert", Problem: err.Error()}
 	}
-	field, problem, _ := strings.Cut(err.Error(), ": ")
-	return &FieldError{Field: field, Problem: problem}
+	if !d.Has(provider.ClientCredentials) {
+		return nil // any other request needs what a user gives
+	}
+	if err := c.request(settings).Check(d); err != nil {
+		return asFieldError(err)
+	}
+	return nil
 }

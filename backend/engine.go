@@ -37,22 +37,28 @@ type Engine struct {
 	storage  logical.Storage
 	mayWrite func() bool
 
-	// life ends when the engine is closed; work that must outlive a request runs under it.
+	// life is the context of work that must outlive a request. It ends a second after the engine is closed, so that a
+	// refresh token that has been spent can still be followed by its successor.
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	// writers keeps two writes of one configuration apart.
+	// writers keeps two writes of one storage entry apart.
 	writers keyedLock
 	// limits is where a mint waits for its turn.
 	limits limits
 	// revocations counts what became of tokens that were to be revoked at their provider.
 	revocations revocations
 
-	mu sync.Mutex
-	// slots holds the tokens in memory by configuration. A slot is replaced, never changed, when what its token
+	mu     sync.Mutex
+	closed bool
+	// kept is when grants that would die unused were last looked for.
+	kept time.Time
+	// unsaved holds refresh tokens that could not be stored, until they can.
+	unsaved map[slotKey]*grant
+	// slots holds the tokens in memory by configuration and role. A slot is replaced, never changed, when what its token
 	// depends on changes; whoever works for an old one sees by its address that it is not wanted any more.
-	slots map[string]*slot
+	slots map[slotKey]*slot
 }
 
 // Options configures an [Engine].
@@ -77,14 +83,15 @@ func New(o Options) *Engine {
 		mayWrite: o.MayWrite,
 		life:     life,
 		end:      end,
-		slots:    make(map[string]*slot),
+		slots:    make(map[slotKey]*slot),
+		unsaved:  make(map[slotKey]*grant),
 	}
 }
 
 // Close ends all work and all connections. It waits a second at most for work to end.
 func (e *Engine) Close() {
-	e.mu.Lock() // no work begins between the end and the wait
-	e.end()
+	e.mu.Lock()
+	e.closed = true // no work begins from here on
 	for _, sl := range e.slots {
 		sl.stop()
 	}
@@ -100,6 +107,7 @@ func (e *Engine) Close() {
 	case <-done:
 	case <-timer.C:
 	}
+	e.end()
 	e.client.Close()
 }
 
@@ -107,6 +115,13 @@ func (e *Engine) Close() {
 func (e *Engine) Invalidate(key string) {
 	if name, ok := strings.CutPrefix(key, configPrefix); ok {
 		e.drop(name)
+		return
+	}
+	for _, prefix := range []string{rolePrefix, grantPrefix} {
+		if path, ok := strings.CutPrefix(key, prefix); ok {
+			config, role, _ := strings.Cut(path, "/")
+			e.dropRole(config, role)
+		}
 	}
 }
 

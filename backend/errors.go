@@ -32,12 +32,15 @@ func (e *FieldError) Error() string {
 	return text
 }
 
-// NotFoundError is a configuration that does not exist.
+// NotFoundError is a configuration, or a role of one, that does not exist.
 type NotFoundError struct {
-	Config string
+	Config, Role string
 }
 
 func (e *NotFoundError) Error() string {
+	if e.Role != "" {
+		return fmt.Sprintf("there is no role %q of %q", e.Role, e.Config)
+	}
 	return fmt.Sprintf("there is no configuration %q", e.Config)
 }
 
@@ -67,6 +70,12 @@ func Nearest(word string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// asFieldError makes a field's error of a request that cannot be made; its text begins with the field.
+func asFieldError(err error) error {
+	field, problem, _ := strings.Cut(err.Error(), ": ")
+	return &FieldError{Field: field, Problem: problem}
 }
 
 // notOneOf is the error of a value that is not among those accepted.

@@ -28,11 +28,22 @@ const (
 type Ref struct {
 	// Config is the configuration's name.
 	Config string
+	// Role is the role's name; empty: the configuration's own token.
+	Role string
 	// Shared asks for the shared token, also where the configuration has each read of a leased one mint its own.
 	Shared bool
 }
 
-// slot is what the engine holds in memory of one configuration. The engine's lock guards it.
+// slotKey names a slot: a configuration, and a role of it or "".
+type slotKey struct {
+	config, role string
+}
+
+func (r Ref) key() slotKey {
+	return slotKey{r.Config, r.Role}
+}
+
+// slot is what the engine holds in memory of one configuration or role. The engine's lock guards it.
 type slot struct {
 	// current is the shared token; nil before the first.
 	current *Issued
@@ -81,7 +92,7 @@ type flight struct {
 func (e *Engine) Current(want Ref) *Issued {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	sl, ok := e.slots[want.Config]
+	sl, ok := e.slots[want.key()]
 	if !ok || sl.current == nil || !sl.current.fresh(time.Now()) || !(want.Shared || sl.current.ReuseToken) {
 		return nil
 	}
@@ -111,8 +122,8 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 }
 
 // Rotate mints a new current token. The old one is dropped when the new one is there, and kept where it fails.
-func (e *Engine) Rotate(ctx context.Context, s logical.Storage, config string) (*Issued, error) {
-	want := Ref{Config: config, Shared: true}
+func (e *Engine) Rotate(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
+	want.Shared = true
 	for {
 		f, err := e.rotation(s, want)
 		if err != nil {
@@ -140,7 +151,7 @@ func (f *flight) wait(ctx context.Context) error {
 func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.life.Err() != nil {
+	if e.closed {
 		return nil, nil, errClosed
 	}
 	sl := e.slot(want)
@@ -167,7 +178,7 @@ func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 func (e *Engine) rotation(s logical.Storage, want Ref) (*flight, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.life.Err() != nil {
+	if e.closed {
 		return nil, errClosed
 	}
 	sl := e.slot(want)
@@ -182,12 +193,23 @@ func (e *Engine) rotation(s logical.Storage, want Ref) (*flight, error) {
 
 // slot returns what is held in memory for the wanted token. The lock is held.
 func (e *Engine) slot(want Ref) *slot {
-	sl, ok := e.slots[want.Config]
+	sl, ok := e.slots[want.key()]
 	if !ok {
 		sl = new(slot)
-		e.slots[want.Config] = sl
+		e.slots[want.key()] = sl
 	}
 	return sl
+}
+
+// beginWork counts work that must not be cut off when the mount is closed.
+func (e *Engine) beginWork() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errClosed
+	}
+	e.work.Add(1)
+	return nil
 }
 
 // takeOff begins a flight. The lock is held.
@@ -208,7 +230,7 @@ func (e *Engine) fly(s logical.Storage, f *flight) {
 	defer e.mu.Unlock()
 	f.slot.flight = nil
 	f.issued, f.err = issued, e.record(f.slot, issued, err)
-	if f.stale = e.slots[f.want.Config] != f.slot; !f.stale {
+	if f.stale = e.slots[f.want.key()] != f.slot; !f.stale {
 		e.land(f)
 	}
 	close(f.done)
@@ -219,16 +241,16 @@ func (e *Engine) land(f *flight) {
 	var missing *NotFoundError
 	switch sl := f.slot; {
 	case f.issued != nil:
-		e.setCurrent(f.want.Config, sl, f.issued, f.awaited)
+		e.setCurrent(f.want.key(), sl, f.issued, f.awaited)
 	case errors.As(f.err, &missing):
-		e.forget(f.want.Config) // no memory for names that stand for nothing
+		e.forget(f.want.key()) // no memory for names that stand for nothing
 	case f.err != nil && sl.read:
 		next := time.Now().Add(firstBackoff) // also for what is no failure of the provider's
 		if sl.heldUntil.After(next) {
 			next = sl.heldUntil
 		}
 		if sl.current.good(next) {
-			e.replaceAt(f.want.Config, sl, next)
+			e.replaceAt(f.want.key(), sl, next)
 		}
 	}
 }
@@ -255,6 +277,12 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 	if err != nil {
 		return nil, err
 	}
+	if want.Role != "" {
+		return e.mintRole(ctx, s, want, config, settings)
+	}
+	if d, ok := e.Definition(config); ok && !d.Has(provider.ClientCredentials) {
+		return nil, &UnauthorizedError{Config: want.Config, Reason: d.Name + " has no client credentials grant: a role has to be authorised"}
+	}
 	return e.mint(ctx, config, settings)
 }
 
@@ -270,22 +298,34 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 	return issued, e.record(sl, issued, err)
 }
 
-// mint takes its turn and asks the provider for a token.
+// mint asks the provider for a token with the client credentials grant.
 func (e *Engine) mint(ctx context.Context, config *Config, settings Settings) (*Issued, error) {
+	d, token, err := e.ask(ctx, config, config.request(settings))
+	if err != nil {
+		return nil, err
+	}
+	return issue(d, token, config.terms(d))
+}
+
+// ask takes its turn and sends one request to the configuration's provider. It can return a token together with an
+// error, as [provider.Client.Do] does.
+func (e *Engine) ask(ctx context.Context, config *Config, request provider.Request) (provider.Definition, provider.Token, error) {
 	d, ok := e.Definition(config)
 	if !ok {
-		return nil, notOneOf("provider", config.Provider, e.catalog.Names())
+		return d, provider.Token{}, notOneOf("provider", config.Provider, e.catalog.Names())
 	}
 	release, err := e.limits.acquire(ctx, config, d)
 	if err != nil {
-		return nil, err
+		return d, provider.Token{}, err
 	}
 	defer release()
-	token, err := e.client.Do(ctx, d, config.request(settings))
-	if err != nil {
-		return nil, err
-	}
-	issued := newIssued(token, newID(), config.terms(d))
+	token, err := e.client.Do(ctx, d, request)
+	return d, token, err
+}
+
+// issue lays a token under terms, if it lives long enough to be of use.
+func issue(d provider.Definition, token provider.Token, terms Terms) (*Issued, error) {
+	issued := newIssued(token, newID(), terms)
 	if !issued.good(time.Now()) {
 		return nil, &provider.Error{Provider: d.Name, Kind: provider.Malformed, Description: "its token has less than a second to live"}
 	}
@@ -298,7 +338,7 @@ func (e *Engine) record(sl *slot, issued *Issued, err error) error {
 		sl.failures, sl.held = 0, nil
 	}
 	var failure *provider.Error
-	if !errors.As(err, &failure) || e.life.Err() != nil {
+	if !errors.As(err, &failure) || e.closed {
 		return err
 	}
 	if failure.Kind == provider.Forbidden {

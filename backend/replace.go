@@ -5,20 +5,20 @@ package backend
 import "time"
 
 // setCurrent makes a token the current one of a slot, and has it replaced in time. The lock is held.
-func (e *Engine) setCurrent(config string, sl *slot, issued *Issued, read bool) {
+func (e *Engine) setCurrent(key slotKey, sl *slot, issued *Issued, read bool) {
 	sl.current, sl.read = issued, read
-	e.replaceAt(config, sl, issued.ReplaceAt)
+	e.replaceAt(key, sl, issued.ReplaceAt)
 }
 
 // replaceAt has the slot's current token replaced at that time. The lock is held.
-func (e *Engine) replaceAt(config string, sl *slot, at time.Time) {
+func (e *Engine) replaceAt(key slotKey, sl *slot, at time.Time) {
 	sl.stop()
-	sl.timer = time.AfterFunc(time.Until(at), func() { e.replace(config, sl) })
+	sl.timer = time.AfterFunc(time.Until(at), func() { e.replace(key, sl) })
 }
 
 // replace replaces a current token before it is needed, if somebody has read it: a configuration that nobody reads
 // costs its provider nothing. A reader who comes late begins the replacement himself.
-func (e *Engine) replace(config string, sl *slot) {
+func (e *Engine) replace(key slotKey, sl *slot) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			_ = Recovered(e.logger, panicked) // logged; nobody waits for an error
@@ -29,27 +29,27 @@ func (e *Engine) replace(config string, sl *slot) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.life.Err() != nil || e.slots[config] != sl || sl.flight != nil || !sl.read {
+	if e.closed || e.slots[key] != sl || sl.flight != nil || !sl.read {
 		return
 	}
 	now := time.Now()
 	if held := sl.heldBack(now); held != nil {
 		if sl.current.good(sl.heldUntil) {
-			e.replaceAt(config, sl, sl.heldUntil)
+			e.replaceAt(key, sl, sl.heldUntil)
 		}
 		return
 	}
-	e.takeOff(e.storage, Ref{Config: config, Shared: true}, sl)
+	e.takeOff(e.storage, Ref{Config: key.config, Role: key.role, Shared: true}, sl)
 }
 
 // NextRotation returns how long the token stays the current one, as far as can be said: until it is replaced, while its
 // provider fails until the next try, and a second while the next one is being minted.
-func (e *Engine) NextRotation(config string, issued *Issued) time.Duration {
+func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
 	wait := issued.ReplaceAt.Sub(now)
-	if sl, ok := e.slots[config]; ok && sl.held != nil {
+	if sl, ok := e.slots[want.key()]; ok && sl.held != nil {
 		wait = max(wait, sl.heldUntil.Sub(now))
 	}
 	wait = min(wait, issued.Remaining(now))
@@ -60,41 +60,78 @@ func (e *Engine) NextRotation(config string, issued *Issued) time.Duration {
 func (e *Engine) install(name string, verified *Issued) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.forget(name)
-	if verified != nil && e.life.Err() == nil {
-		sl := new(slot)
-		e.slots[name] = sl
-		e.setCurrent(name, sl, verified, false)
+	e.forgetAll(name)
+	if verified != nil {
+		e.start(slotKey{config: name}, verified)
 	}
 }
 
-// reinstall puts a configuration in force whose token stays good: the terms it is handed out on may have changed.
+// start makes a token the current one of a new slot. The lock is held.
+func (e *Engine) start(key slotKey, issued *Issued) {
+	e.forget(key)
+	if !e.closed {
+		sl := new(slot)
+		e.slots[key] = sl
+		e.setCurrent(key, sl, issued, false)
+	}
+}
+
+// reinstall puts a configuration in force whose tokens stay good: the terms they are handed out on may have changed.
 func (e *Engine) reinstall(name string, terms Terms) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	old, ok := e.slots[name]
-	if !ok || e.life.Err() != nil {
+	for key := range e.slots {
+		if key.config == name {
+			e.renew(key, func(old Terms) Terms {
+				renewed := terms
+				renewed.RoleTTL = old.RoleTTL
+				return renewed
+			})
+		}
+	}
+}
+
+// renew replaces a slot by one whose token is handed out on other terms. The lock is held.
+func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
+	old, ok := e.slots[key]
+	if !ok || e.closed {
 		return
 	}
 	sl := &slot{failures: old.failures, held: old.held, heldUntil: old.heldUntil}
-	e.forget(name)
-	e.slots[name] = sl
-	if old.current != nil && old.current.Generation == terms.Generation {
-		e.setCurrent(name, sl, newIssued(old.current.Token, old.current.ID, terms), old.read)
+	e.forget(key)
+	e.slots[key] = sl
+	if current := old.current; current != nil {
+		e.setCurrent(key, sl, newIssued(current.Token, current.ID, terms(current.Terms)), old.read)
 	}
 }
 
-// drop forgets a configuration's token.
+// drop forgets what is in memory of a configuration.
 func (e *Engine) drop(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.forget(name)
+	e.forgetAll(name)
+}
+
+// dropRole forgets what is in memory of a role.
+func (e *Engine) dropRole(config, role string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forget(slotKey{config, role})
+}
+
+// forgetAll removes the slots of a configuration and its roles. The lock is held.
+func (e *Engine) forgetAll(name string) {
+	for key := range e.slots {
+		if key.config == name {
+			e.forget(key)
+		}
+	}
 }
 
 // forget removes a slot: whoever still works for it finds that it is not wanted any more. The lock is held.
-func (e *Engine) forget(name string) {
-	if sl, ok := e.slots[name]; ok {
+func (e *Engine) forget(key slotKey) {
+	if sl, ok := e.slots[key]; ok {
 		sl.stop()
-		delete(e.slots, name)
+		delete(e.slots, key)
 	}
 }

@@ -35,7 +35,7 @@ func (e *Engine) RevocationsFailed() int64 {
 func (e *Engine) Revoke(config, configID, accessToken string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.life.Err() != nil || e.revocations.underWay.Load() >= maxRevocations {
+	if e.closed || e.revocations.underWay.Load() >= maxRevocations {
 		e.revocations.failed.Add(1)
 		return
 	}

@@ -17,12 +17,15 @@ const storageFormat = 1
 // Where things are stored. The names are part of the storage format.
 const (
 	configPrefix = "config/"
+	rolePrefix   = "role/"
+	grantPrefix  = "grant/"
+	statePrefix  = "state/"
 	settingsKey  = "settings"
 )
 
 // SealWrapped lists the storage paths whose entries hold secrets.
 func SealWrapped() []string {
-	return []string{configPrefix}
+	return []string{configPrefix, rolePrefix, grantPrefix, statePrefix}
 }
 
 // load reads an entry into value. It tells whether there is one.

@@ -33,8 +33,8 @@ type Terms struct {
 	ConfigID, Generation string
 	// Provider, APIURL and Use are the definition's; the last two may be empty.
 	Provider, APIURL, Use string
-	// MaxTTL is the configuration's cap on leases; 0: none.
-	MaxTTL time.Duration
+	// MaxTTL and RoleTTL are the configuration's and the role's caps on leases; 0: none.
+	MaxTTL, RoleTTL time.Duration
 	// RefreshBefore is the configuration's; 0: a fifth of the lifetime.
 	RefreshBefore time.Duration
 	// ReuseToken says whether readers of leased tokens share one.
@@ -78,18 +78,17 @@ func (i *Issued) refreshBefore() time.Duration {
 }
 
 // LeaseTTL returns how long a lease on the token may live: the smallest of its remaining life in whole seconds, the
-// configuration's ttl and the mount's maximum. It is 0 where less than a second remains: Vault takes that for its own
+// role's and configuration's ttl and the mount's maximum. It is 0 where less than a second remains: Vault takes that for its own
 // default, so such a token must not be leased.
 func (i *Issued) LeaseTTL(now time.Time, mountMax time.Duration) time.Duration {
 	if !i.good(now) {
 		return 0
 	}
 	ttl := max((i.Remaining(now) - leaseDelay).Truncate(time.Second), minRemaining)
-	if i.MaxTTL > 0 {
-		ttl = min(ttl, i.MaxTTL)
-	}
-	if mountMax > 0 {
-		ttl = min(ttl, mountMax)
+	for _, cap := range []time.Duration{i.MaxTTL, i.RoleTTL, mountMax} {
+		if cap > 0 {
+			ttl = min(ttl, cap)
+		}
 	}
 	return ttl
 }

@@ -111,7 +111,9 @@ func TestRotate(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
 		w.wantToken("token-1")
-		rotate := func() (*backend.Issued, error) { return w.engine.Rotate(w.Context(), w.storage, "kleinanzeigen") }
+		rotate := func() (*backend.Issued, error) {
+			return w.engine.Rotate(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"})
+		}
 		if issued, err := rotate(); err != nil || issued.AccessToken != "token-2" {
 			w.Fatalf("%v %v", issued, err)
 		}
@@ -125,7 +127,7 @@ func TestRotate(t *testing.T) {
 			w.Fatalf("right after a failure: %v", err)
 		}
 		w.wantRequests(3)
-		if _, err := w.engine.Rotate(w.Context(), w.storage, "none"); !errors.As(err, new(*backend.NotFoundError)) {
+		if _, err := w.engine.Rotate(w.Context(), w.storage, backend.Ref{Config: "none"}); !errors.As(err, new(*backend.NotFoundError)) {
 			w.Errorf("no configuration: %v", err)
 		}
 	})
@@ -134,7 +136,9 @@ func TestRotate(t *testing.T) {
 func TestTheNextRotationIsNeverNow(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
-		next := func() time.Duration { return w.engine.NextRotation("kleinanzeigen", w.wantShared()) }
+		next := func() time.Duration {
+			return w.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, w.wantShared())
+		}
 		first := w.wantShared()
 		if got, due := next(), time.Until(first.ReplaceAt); got < due || got > due+time.Second {
 			w.Errorf("%v, while the token is replaced in %v", got, due)
@@ -352,7 +356,7 @@ func TestADeletedConfigurationLeavesNothing(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.configured()
 		first := w.wantToken("token-1")
-		if err := w.engine.DeleteConfig(w.Context(), w.storage, "kleinanzeigen"); err != nil {
+		if err := w.engine.DeleteConfig(w.Context(), w.storage, "kleinanzeigen", false); err != nil {
 			w.Fatal(err)
 		}
 		var missing *backend.NotFoundError

@@ -219,6 +219,7 @@ const (
 	FromRedirectURI  = "redirect_uri"
 	FromParams       = "params"
 	FromCode         = "code"
+	FromCodeVerifier = "code_verifier"
 	FromRefreshToken = "refresh_token"
 	FromAccessToken  = "access_token"
 	FromClientID     = "client_id"
@@ -240,6 +241,8 @@ type Authorization struct {
 	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" where it may go
 	// on behind it.
 	RedirectURI string `yaml:"redirect_uri"`
+	// PKCE says that the provider takes a code challenge (RFC 7636).
+	PKCE bool `yaml:"pkce"`
 }
 
 // RefreshTokens says how the provider's refresh tokens live.
@@ -490,7 +493,7 @@ func (r GrantRequest) validate(grant Grant) error {
 		return errors.New("body: a GET has none")
 	}
 	for name, p := range r.Parameters {
-		sources := []string{FromScope, FromAudience, FromRedirectURI, FromParams, FromCode, FromRefreshToken}
+		sources := []string{FromScope, FromAudience, FromRedirectURI, FromParams, FromCode, FromCodeVerifier, FromRefreshToken}
 		if !exactlyOne(p.Value, p.From) || p.From != "" && !slices.Contains(sources, p.From) {
 			return fmt.Errorf("parameters.%s: either a value, or from one of %v", name, sources)
 		}
@@ -567,6 +570,12 @@ func (d Definition) request(grant Grant) (GrantRequest, bool) {
 	}
 	r, ok := d.Grants[grant]
 	return r, ok
+}
+
+// Has tells whether the provider has the grant.
+func (d Definition) Has(grant Grant) bool {
+	_, ok := d.Grants[grant]
+	return ok
 }
 
 // Takes tells whether some grant's request has a parameter that is filled from the configuration's field.

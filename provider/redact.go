@@ -81,6 +81,11 @@ func (r redactor) clean(text string) string {
 	return text
 }
 
+// Clean returns text of the provider's fit for a message.
+func (d Definition) Clean(text string) string {
+	return newRedactor().clean(text)
+}
+
 func (r redactor) redact(text string) string {
 	for _, form := range r.forms {
 		var kept strings.Builder

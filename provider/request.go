@@ -26,10 +26,11 @@ type Request struct {
 	Grant Grant
 	// Environment is one of the definition's; empty: [DefaultEnvironment].
 	Environment string
-	// TokenURL, RefreshURL and RevocationURL override the environment's.
-	TokenURL      string
-	RefreshURL    string
-	RevocationURL string
+	// TokenURL, RefreshURL, RevocationURL and AuthorizationEndpoint override the environment's.
+	TokenURL              string
+	RefreshURL            string
+	RevocationURL         string
+	AuthorizationEndpoint string
 
 	ClientID     string
 	ClientSecret string
@@ -39,8 +40,9 @@ type Request struct {
 	Scope       []string
 	Audience    string
 	RedirectURI string
-	// Code is the authorization code of that grant.
-	Code string
+	// Code is the authorization code of that grant, and CodeVerifier its proof (RFC 7636); the latter may be empty.
+	Code         string
+	CodeVerifier string
 	// RefreshToken is the refresh token of that grant.
 	RefreshToken string
 	// AccessToken is the token to be revoked.
@@ -62,9 +64,6 @@ type Request struct {
 
 // Check tells whether a request can be made of it, without making it. The error says what is wrong.
 func (r Request) Check(d Definition) error {
-	if _, err := CertPool(r.CACert); err != nil {
-		return fmt.Errorf("ca_cert: %w", err)
-	}
 	_, err := r.build(context.Background(), d)
 	return err
 }
@@ -74,6 +73,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	field := shape.Endpoint
 	override := map[string]string{
 		"token_url": r.TokenURL, "refresh_url": r.RefreshURL, "revocation_url": r.RevocationURL,
+		"authorization_url": r.AuthorizationEndpoint,
 	}[field]
 	if override != "" {
 		if err := r.Network.CheckHost(override); err != nil {
@@ -105,6 +105,37 @@ func (r Request) checked(field, endpoint string) (string, error) {
 		return "", fmt.Errorf("%s: %w", field, err)
 	}
 	return endpoint, nil
+}
+
+// AuthorizationURL returns where to send a user for the authorization code grant (RFC 6749, section 4.1.1; RFC 7636,
+// section 4.3, where there is a challenge). Nothing in it is secret.
+func (r Request) AuthorizationURL(d Definition, state, challenge string) (string, error) {
+	endpoint, err := r.endpoint(d, GrantRequest{Endpoint: "authorization_url"})
+	if err != nil {
+		return "", err
+	}
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		return "", errors.New("authorization_url: is not a URL")
+	}
+	query := url.Values{
+		"response_type":        {"code"},
+		d.Credentials.ClientID: {r.ClientID},
+		"redirect_uri":         {r.RedirectURI},
+		"state":                {state},
+	}
+	if len(r.Scope) > 0 {
+		query.Set("scope", strings.Join(r.Scope, " "))
+	}
+	if r.Audience != "" {
+		query.Set("audience", r.Audience)
+	}
+	if challenge != "" {
+		query.Set("code_challenge", challenge)
+		query.Set("code_challenge_method", "S256")
+	}
+	addQuery(target, query)
+	return target.String(), nil
 }
 
 // scopeRequested returns the scope that the request asks for, as it goes over the wire.
@@ -141,6 +172,8 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string
 			value = r.Params[name]
 		case FromCode:
 			value = r.Code
+		case FromCodeVerifier:
+			value = r.CodeVerifier
 		case FromRefreshToken:
 			value = r.RefreshToken
 		case FromAccessToken:
@@ -305,7 +338,7 @@ func newUUID() string {
 // secrets lists everything in the request that must not come back in a message.
 func (r Request) secrets(built *http.Request) []string {
 	all := slices.Collect(maps.Values(r.Headers))
-	all = append(all, r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code)
+	all = append(all, r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)

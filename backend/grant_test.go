@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// sites is a provider with refresh tokens that rotate. It commits, then answers; in between an answer can be lost.
+type sites struct {
+	mu       sync.Mutex
+	latency  time.Duration
+	strict   bool            // the old refresh token dies at once; else the last 20 stay good
+	live     map[string]bool // refresh tokens
+	issued   []string
+	requests []url.Values
+	lose     bool   // the next answers
+	refuse   bool   // every refresh
+	keep     bool   // a refresh brings no new refresh token
+	answer   string // instead of a token's, beside the new refresh token
+}
+
+var errLost = errors.New("connection reset by peer")
+
+func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(text))
+	if err != nil {
+		return nil, err
+	}
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok { // Accounda's refresh
+		form = url.Values{"grant_type": {"refresh_token"}, "refresh_token": {bearer}}
+	}
+	p.mu.Lock()
+	p.requests = append(p.requests, form)
+	status, body := p.commit(form)
+	lose, latency := p.lose, p.latency
+	p.mu.Unlock()
+	select {
+	case <-time.After(latency):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	if lose {
+		return nil, errLost
+	}
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+func (p *sites) commit(form url.Values) (int, string) {
+	if form.Get("grant_type") == "refresh_token" {
+		old := form.Get("refresh_token")
+		if p.refuse || !p.live[old] {
+			return http.StatusBadRequest, `{"error":"invalid_grant"}`
+		}
+		if p.keep {
+			return http.StatusOK, fmt.Sprintf(`{"access_token":"token-%d","expires_in":86400,"scope":"read"}`, len(p.requests))
+		}
+	}
+	refresh := fmt.Sprint("refresh-", len(p.issued)+1)
+	p.issued = append(p.issued, refresh)
+	keep := 20
+	if p.strict {
+		keep = 1
+	}
+	if p.live == nil {
+		p.live = make(map[string]bool)
+	}
+	clear(p.live)
+	for _, token := range p.issued[max(0, len(p.issued)-keep):] {
+		p.live[token] = true
+	}
+	if p.answer != "" {
+		return http.StatusOK, fmt.Sprintf(p.answer, refresh)
+	}
+	return http.StatusOK, fmt.Sprintf(`{"access_token":"token-%d","expires_in":86400,"scope":"read","refresh_token":%q}`, len(p.requests), refresh)
+}
+
+func (p *sites) set(change func(p *sites)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(p)
+}
+
+func (p *sites) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.requests)
+}
+
+// shop is a world with a Marktplaats configuration and a role that a user has authorised.
+type shop struct {
+	*testing.T
+	engine  *backend.Engine
+	storage *failing
+	sites   *sites
+}
+
+// failing is storage whose writes can fail.
+type failing struct {
+	logical.Storage
+	mu  sync.Mutex
+	err error
+	// after is called behind a write that succeeded.
+	after func(key string)
+}
+
+func (f *failing) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	f.mu.Lock()
+	err, after := f.err, f.after
+	f.mu.Unlock()
+	if err == nil {
+		err = f.Storage.Put(ctx, entry)
+	}
+	if err == nil && after != nil {
+		after(entry.Key)
+	}
+	return err
+}
+
+func (f *failing) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func inShop(t *testing.T, strict bool, test func(s shop)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := shop{T: t, storage: &failing{Storage: new(logical.InmemStorage)}, sites: &sites{latency: 100 * time.Millisecond, strict: strict}}
+		s.restart()
+		defer func() { s.engine.Close() }()
+		err := s.engine.WriteConfig(t.Context(), s.storage, "marktplaats", backend.ConfigWrite{Fields: backend.Fields{
+			"client_id": "id", "client_secret": "s3cret", "redirect_uri": "https://app.example/cb",
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.role("shop", backend.Fields{"grant_type": "authorization_code"}, "")
+		s.authorize()
+		test(s)
+	})
+}
+
+// restart puts a new engine on the same storage.
+func (s *shop) restart() {
+	s.Helper()
+	catalog, err := provider.Builtin()
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.engine = backend.New(backend.Options{
+		Catalog: catalog, Client: provider.NewClient(provider.Options{Transport: s.sites}), Logger: hclog.NewNullLogger(),
+		Storage: s.storage, MayWrite: func() bool { return true },
+	})
+}
+
+func (s shop) role(name string, fields backend.Fields, refreshToken string) {
+	s.Helper()
+	err := s.engine.WriteRole(s.Context(), s.storage, "marktplaats", name, backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s shop) authorize() {
+	s.Helper()
+	begun, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "", nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if _, err := s.engine.Exchange(s.Context(), s.storage, "marktplaats", "shop", backend.Redirect{Code: "c", State: begun.State}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s shop) token() (*backend.Issued, error) {
+	return s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+}
+
+// rotate spends the refresh token now.
+func (s shop) rotate() error {
+	_, err := s.engine.Rotate(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+	return err
+}
+
+// wantAlive spends the refresh token, and expects that it was the newest one.
+func (s shop) wantAlive() {
+	s.Helper()
+	var err error
+	for range 20 { // held back after a failure, but not for long
+		if err = s.rotate(); !errors.As(err, new(*backend.HeldBackError)) {
+			break
+		}
+		time.Sleep(5 * time.Second)
+	}
+	if err != nil {
+		s.Fatalf("the grant is lost: %v", err)
+	}
+}
+
+func (s shop) authorization() backend.Authorization {
+	s.Helper()
+	a, err := s.engine.Authorization(s.Context(), s.storage, "marktplaats", "shop")
+	if err != nil {
+		s.Fatal(err)
+	}
+	return a
+}
+
+func inBothReadings(t *testing.T, test func(s shop)) {
+	for name, strict := range map[string]bool{"the old one dies": true, "the last 20 stay": false} {
+		t.Run(name, func(t *testing.T) { inShop(t, strict, test) })
+	}
+}
+
+func TestARoleIsReadAcrossRotations(t *testing.T) {
+	inBothReadings(t, func(s shop) {
+		seen := make(map[string]bool)
+		for i := range 50 {
+			issued, err := s.token()
+			if err != nil {
+				s.Fatalf("rotation %d: %v", i, err)
+			}
+			seen[issued.AccessToken] = true
+			time.Sleep(20 * time.Hour)
+		}
+		if len(seen) < 50 {
+			s.Errorf("50 rotations brought %d tokens", len(seen))
+		}
+	})
+}
+
+// Nobody waits for the answer any more, but it is stored.
+func TestARefreshOutlivesItsReader(t *testing.T) {
+	inBothReadings(t, func(s shop) {
+		s.restart()
+		ctx, cancel := context.WithCancel(s.Context())
+		left := make(chan error)
+		go func() {
+			_, err := s.engine.Token(ctx, s.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+			left <- err
+		}()
+		synctest.Wait()
+		cancel()
+		<-left
+		time.Sleep(time.Second)
+		s.restart()
+		s.wantAlive()
+	})
+}
+
+func TestNothingIsSentWhereNothingCanBeStored(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		before := s.sites.count()
+		s.storage.fail(logical.ErrReadOnly)
+		if err := s.rotate(); !errors.Is(err, logical.ErrReadOnly) {
+			s.Errorf("%v, want the storage's own error", err)
+		}
+		if n := s.sites.count(); n != before {
+			s.Errorf("%d requests were sent", n-before)
+		}
+		s.storage.fail(nil)
+		s.wantAlive()
+	})
+}
+
+// The storage fails between the provider's commit and the engine's write, for longer than a refresh lasts.
+func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"short": 2 * time.Second, "long": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inShop(t, true, func(s shop) {
+				done := make(chan error)
+				go func() { done <- s.rotate() }()
+				time.Sleep(50 * time.Millisecond) // under way
+				s.storage.fail(errors.New("no quorum"))
+				time.AfterFunc(outage, func() { s.storage.fail(nil) })
+				if err := <-done; (err == nil) != (outage < 10*time.Second) {
+					s.Errorf("%v", err)
+				}
+				time.Sleep(outage)
+				s.wantAlive()
+			})
+		})
+	}
+}
+
+func TestALostAnswer(t *testing.T) {
+	inBothReadings(t, func(s shop) {
+		s.sites.set(func(p *sites) { p.lose = true })
+		if err := s.rotate(); err == nil {
+			s.Fatal("a lost answer brought a token")
+		}
+		s.sites.set(func(p *sites) { p.lose = false })
+		if !s.sites.strict {
+			s.wantAlive()
+			return
+		}
+		time.Sleep(time.Minute)
+		err := s.rotate()
+		var noGrant *backend.UnauthorizedError
+		if !errors.As(err, &noGrant) || !strings.Contains(noGrant.Reason, "interrupted") {
+			s.Fatalf("%v, want to be told that a refresh was interrupted", err)
+		}
+		a := s.authorization()
+		if a.Authorized || !a.NeedsAuthorization || a.Since.IsZero() || a.Reason == "" {
+			s.Errorf("the role shows %+v", a)
+		}
+		before := s.sites.count()
+		if err := s.rotate(); !errors.As(err, &noGrant) || s.sites.count() != before {
+			s.Errorf("a dead grant: %v, %d requests", err, s.sites.count()-before)
+		}
+		s.authorize()
+		s.wantAlive()
+	})
+}
+
+func TestAMalformedAnswerStillRotates(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.sites.set(func(p *sites) { p.answer = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
+		if err := s.rotate(); err == nil {
+			s.Fatal("a malformed answer brought a token")
+		}
+		s.sites.set(func(p *sites) { p.answer = "" })
+		s.wantAlive()
+	})
+}
+
+func TestAnAnswerWithoutARefreshTokenKeepsTheOldOne(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.sites.set(func(p *sites) { p.keep = true })
+		for range 3 {
+			s.wantAlive()
+		}
+		s.sites.set(func(p *sites) { p.keep = false })
+		s.wantAlive()
+	})
+}
+
+func TestAWrongClientNeverTouchesAGrant(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.sites.set(func(p *sites) { p.answer = `{"error":"invalid_client","was":%q}` })
+		live := maps(s.sites)
+		if err := s.rotate(); err == nil {
+			s.Fatal("a refused client brought a token")
+		}
+		s.sites.set(func(p *sites) { p.answer, p.live = "", live })
+		time.Sleep(time.Minute)
+		s.wantAlive()
+		if a := s.authorization(); !a.Authorized {
+			s.Errorf("the role shows %+v", a)
+		}
+	})
+}
+
+// maps copies the refresh tokens that are good.
+func maps(p *sites) map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	live := make(map[string]bool)
+	for token := range p.live {
+		live[token] = true
+	}
+	return live
+}
+
+func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
+	inShop(t, false, func(s shop) {
+		s.sites.set(func(p *sites) { p.latency = 5 * time.Second })
+		go func() { _ = s.rotate() }()
+		time.Sleep(time.Second)
+		s.sites.set(func(p *sites) { p.live["imported"] = true })
+		s.role("shop", nil, "imported")
+		time.Sleep(time.Minute)
+		s.sites.set(func(p *sites) { p.live["imported"] = true })
+		if err := s.rotate(); err != nil {
+			s.Fatal(err)
+		}
+		requests := s.sites.requests
+		if got := requests[len(requests)-1].Get("refresh_token"); got != "imported" && !spent(requests, "imported") {
+			s.Errorf("the imported refresh token was never used, the last was %s", got)
+		}
+	})
+}
+
+func spent(requests []url.Values, token string) bool {
+	for _, r := range requests {
+		if r.Get("refresh_token") == token {
+			return true
+		}
+	}
+	return false
+}
+
+// A late refusal must not mark what a newer authorisation has brought.
+func TestALateFailureNeverRemovesANewerGrant(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.sites.set(func(p *sites) { p.latency, p.refuse = 5*time.Second, true })
+		go func() { _ = s.rotate() }()
+		time.Sleep(time.Second)
+		s.sites.set(func(p *sites) { p.latency, p.refuse = 0, false })
+		s.authorize()
+		time.Sleep(time.Minute)
+		if a := s.authorization(); !a.Authorized {
+			s.Fatalf("the role shows %+v", a)
+		}
+		s.wantAlive()
+	})
+}
+
+func TestADiscardedGrant(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		write := func(discard bool) error {
+			return s.engine.WriteConfig(s.Context(), s.storage, "marktplaats", backend.ConfigWrite{
+				Fields: backend.Fields{"client_id": "other", "client_secret": "s3cret"}, DiscardGrants: discard,
+			})
+		}
+		var field *backend.FieldError
+		if err := write(false); !errors.As(err, &field) || field.Field != "discard_grants" || !strings.Contains(field.Problem, "shop") {
+			s.Errorf("a new client: %v", err)
+		}
+		if err := s.engine.DeleteConfig(s.Context(), s.storage, "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
+			s.Errorf("a deletion: %v", err)
+		}
+		s.wantAlive()
+		if err := write(true); err != nil {
+			s.Fatal(err)
+		}
+		if err := s.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
+			s.Errorf("after the client was changed: %v", err)
+		}
+		if err := s.engine.DeleteConfig(s.Context(), s.storage, "marktplaats", true); err != nil {
+			s.Fatal(err)
+		}
+		keys, err := logical.CollectKeys(s.Context(), s.storage.Storage)
+		if err != nil || len(keys) != 0 {
+			s.Errorf("a deleted configuration leaves %v %v", keys, err)
+		}
+	})
+}
+
+func TestStates(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.role("other", backend.Fields{"grant_type": "authorization_code"}, "")
+		begin := func() string {
+			begun, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "https://app.example/cb/deeper", []string{"write"})
+			if err != nil {
+				s.Fatal(err)
+			}
+			target, err := url.Parse(begun.URL)
+			if err != nil {
+				s.Fatal(err)
+			}
+			want := url.Values{
+				"response_type": {"code"}, "client_id": {"id"}, "redirect_uri": {"https://app.example/cb/deeper"}, "scope": {"write"}, "state": {begun.State},
+			}
+			if target.Host != "auth.marktplaats.nl" || target.Query().Encode() != want.Encode() {
+				s.Errorf("the user is sent to %s", begun.URL)
+			}
+			return begun.State
+		}
+		refused := func(role string, r backend.Redirect, says string) {
+			s.Helper()
+			_, err := s.engine.Exchange(s.Context(), s.storage, "marktplaats", role, r)
+			var field *backend.FieldError
+			if !errors.As(err, &field) || !strings.Contains(err.Error(), says) {
+				s.Errorf("%+v: %v, want it to say %q", r, err, says)
+			}
+		}
+		refused("shop", backend.Redirect{Code: "c"}, "state")
+		refused("shop", backend.Redirect{Code: "c", State: "made up"}, "not known")
+		refused("other", backend.Redirect{Code: "c", State: begin()}, "another role")
+		refused("shop", backend.Redirect{State: begin()}, "code")
+		refused("shop", backend.Redirect{State: begin(), Error: "access_denied", ErrorDescription: "no\r\nthanks"}, "access_denied no thanks")
+		late := begin()
+		time.Sleep(10*time.Minute + time.Second)
+		refused("shop", backend.Redirect{Code: "c", State: late}, "is over")
+		once := begin()
+		if _, err := s.engine.Exchange(s.Context(), s.storage, "marktplaats", "shop", backend.Redirect{Code: "c", State: once}); err != nil {
+			s.Fatal(err)
+		}
+		refused("shop", backend.Redirect{Code: "c", State: once}, "not known")
+		s.sites.set(func(p *sites) { p.answer = `{"access_token":"t","expires_in":60,"was":%q}` })
+		refused("shop", backend.Redirect{Code: "c", State: begin()}, "without a refresh token")
+		s.sites.set(func(p *sites) { p.answer = "" })
+		if _, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "https://evil.example/", nil); err == nil || !strings.Contains(err.Error(), "registered") {
+			s.Errorf("a redirect URI that is not registered: %v", err)
+		}
+	})
+}
+
+func TestAnUnauthorisedRoleSaysSo(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.role("fresh", backend.Fields{"grant_type": "authorization_code"}, "")
+		_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "fresh"})
+		var noGrant *backend.UnauthorizedError
+		if !errors.As(err, &noGrant) || noGrant.Role != "fresh" {
+			s.Errorf("%v", err)
+		}
+		_, err = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "none"})
+		var missing *backend.NotFoundError
+		if !errors.As(err, &missing) || missing.Role != "none" {
+			s.Errorf("%v", err)
+		}
+	})
+}
+
+func TestEachRefreshThatRotatesIsShared(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		var field *backend.FieldError
+		err := s.engine.WriteConfig(s.Context(), s.storage, "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})
+		if !errors.As(err, &field) || field.Field != "reuse_token" {
+			s.Errorf("%v", err)
+		}
+	})
+}

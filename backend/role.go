@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// Role says what to mint with a configuration's credentials.
+type Role struct {
+	Format int `json:"format"`
+	// ConfigID is the identity of the configuration that the role belongs to.
+	ConfigID string `json:"config_id"`
+
+	GrantType   string            `json:"grant_type"`
+	Scope       []string          `json:"scope,omitempty"`
+	Audience    string            `json:"audience,omitempty"`
+	Params      map[string]string `json:"params,omitempty"`
+	RedirectURI string            `json:"redirect_uri,omitempty"`
+	TTL         time.Duration     `json:"ttl,omitempty"`
+}
+
+func (r *Role) places() places {
+	return places{
+		"grant_type":   &r.GrantType,
+		"scope":        &r.Scope,
+		"audience":     &r.Audience,
+		"params":       &r.Params,
+		"redirect_uri": &r.RedirectURI,
+		"ttl":          &r.TTL,
+	}
+}
+
+// roleTokenFields are the fields that a role's token depends on.
+func roleTokenFields() []string {
+	return []string{"grant_type", "scope", "audience", "params", "redirect_uri"}
+}
+
+// user tells whether a person has to authorise the role.
+func (r *Role) user() bool {
+	return r.GrantType != string(provider.ClientCredentials)
+}
+
+// with returns the configuration as it is with the role's narrower scope, audience and parameters.
+func (c *Config) with(r *Role) *Config {
+	merged := *c
+	if len(r.Scope) > 0 {
+		merged.Scope = r.Scope
+	}
+	if r.Audience != "" {
+		merged.Audience = r.Audience
+	}
+	if r.RedirectURI != "" {
+		merged.RedirectURI = r.RedirectURI
+	}
+	merged.Params = make(map[string]string)
+	maps.Copy(merged.Params, c.Params)
+	maps.Copy(merged.Params, r.Params)
+	return &merged
+}
+
+// Role reads a role of the configuration that now bears the name; nil where there is none.
+func (e *Engine) Role(ctx context.Context, s logical.Storage, config, name string) (*Role, error) {
+	c, err := e.Config(ctx, s, config)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	return e.roleOf(ctx, s, c, slotKey{config, name})
+}
+
+func (e *Engine) roleOf(ctx context.Context, s logical.Storage, c *Config, key slotKey) (*Role, error) {
+	role := new(Role)
+	found, err := load(ctx, s, rolePrefix+key.path(), role)
+	if err != nil || !found || role.ConfigID != c.ID {
+		return nil, err
+	}
+	return role, nil
+}
+
+func (k slotKey) path() string {
+	return k.config + "/" + k.role
+}
+
+// ListRoles returns the names of a configuration's roles; with no configuration, those of the configurations that have
+// some.
+func (e *Engine) ListRoles(ctx context.Context, s logical.Storage, config string) ([]string, error) {
+	if config == "" {
+		return s.List(ctx, rolePrefix)
+	}
+	return s.List(ctx, rolePrefix+config+"/")
+}
+
+// RoleWrite is a write or patch of a role.
+type RoleWrite struct {
+	Fields Fields
+	Patch  bool
+	// RefreshToken imports a refresh token that was got elsewhere.
+	RefreshToken string
+}
+
+// WriteRole creates or changes a role.
+func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name string, write RoleWrite) error {
+	key := slotKey{config, name}
+	release, err := e.writers.acquire(ctx, configPrefix+config)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := e.Config(ctx, s, config)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return &FieldError{Field: "config", Problem: "there is no configuration of that name, and a role belongs to one"}
+	}
+	old, err := e.roleOf(ctx, s, c, key)
+	if err != nil {
+		return err
+	}
+	if old == nil && write.Patch {
+		return &NotFoundError{Config: config, Role: name}
+	}
+	role, err := e.mergeRole(c, old, write)
+	if err != nil {
+		return err
+	}
+	if err := store(ctx, s, rolePrefix+key.path(), role); err != nil {
+		return err
+	}
+	if write.RefreshToken != "" {
+		if err := e.replaceGrant(ctx, s, key, &grant{ConfigID: c.ID, RefreshToken: write.RefreshToken, AuthorizedAt: time.Now().UTC()}); err != nil {
+			return err
+		}
+	}
+	if old == nil || write.RefreshToken != "" || len(changed(old.places(), role.places(), roleTokenFields())) > 0 {
+		e.dropRole(config, name)
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renew(key, func(terms Terms) Terms {
+		terms.RoleTTL = role.TTL
+		return terms
+	})
+	return nil
+}
+
+// mergeRole returns the role that the write makes of the old one.
+func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error) {
+	d, ok := e.Definition(c)
+	if !ok {
+		return nil, notOneOf("provider", c.Provider, e.catalog.Names())
+	}
+	defaults := &Role{Format: storageFormat, ConfigID: c.ID, GrantType: primaryGrant(d)}
+	role := *defaults
+	if old != nil {
+		role = *old
+	}
+	write.Fields.apply(role.places(), defaults.places(), write.Patch)
+	return &role, checkRole(c, &role, d, write.RefreshToken)
+}
+
+// primaryGrant is what a role's grant_type is where it does not say.
+func primaryGrant(d provider.Definition) string {
+	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+		if d.Has(grant) {
+			return string(grant)
+		}
+	}
+	return ""
+}
+
+func checkRole(c *Config, r *Role, d provider.Definition, refreshToken string) error {
+	var grants []string
+	for grant := range d.Grants {
+		grants = append(grants, string(grant))
+	}
+	slices.Sort(grants)
+	if !slices.Contains(grants, r.GrantType) {
+		return notOneOf("grant_type", r.GrantType, grants)
+	}
+	if refreshToken != "" && !r.user() {
+		return &FieldError{Field: "refresh_token", Problem: "is of no use to the grant type client_credentials", Accepted: "none"}
+	}
+	if refreshToken != "" && !d.Has(provider.RefreshToken) {
+		return &FieldError{Field: "refresh_token", Problem: d.Name + " has no refresh_token grant", Accepted: "none"}
+	}
+	if provider.HasControl(refreshToken) {
+		return &FieldError{Field: "refresh_token", Problem: "holds a control character, such as a line break at its end"}
+	}
+	if r.user() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
+		return &FieldError{Field: "grant_type", Problem: "the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
+	}
+	if r.TTL%time.Second != 0 {
+		return &FieldError{Field: "ttl", Problem: "holds a fraction of a second", Accepted: "whole seconds"}
+	}
+	for variable := range d.Variables {
+		if _, ok := r.Params[variable]; ok {
+			return &FieldError{Field: "params", Problem: "holds " + variable + ", which is a part of the configuration's URL"}
+		}
+	}
+	merged := c.with(r)
+	for _, check := range []func(*Config, provider.Definition, Settings) error{checkCharacters, checkTaken, checkParams} {
+		if err := check(merged, d, Settings{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteRole removes a role with its refresh token and current token.
+func (e *Engine) DeleteRole(ctx context.Context, s logical.Storage, config, name string) error {
+	release, err := e.writers.acquire(ctx, configPrefix+config)
+	if err != nil {
+		return err
+	}
+	defer release()
+	key := slotKey{config, name}
+	if _, err := load(ctx, s, rolePrefix+key.path(), new(Role)); err != nil {
+		return err
+	}
+	if err := e.deleteGrant(ctx, s, key); err != nil {
+		return err
+	}
+	if err := s.Delete(ctx, rolePrefix+key.path()); err != nil {
+		return err
+	}
+	e.dropRole(config, name)
+	return nil
+}
+
+// authorizedRoles names the roles of a configuration that hold refresh tokens.
+func (e *Engine) authorizedRoles(ctx context.Context, s logical.Storage, config string, c *Config) ([]string, error) {
+	names, err := s.List(ctx, grantPrefix+config+"/")
+	if err != nil {
+		return nil, err
+	}
+	var authorized []string
+	for _, name := range names {
+		g, err := e.grantOf(ctx, s, c, slotKey{config, name})
+		if err != nil {
+			return nil, err
+		}
+		if g != nil {
+			authorized = append(authorized, name)
+		}
+	}
+	return authorized, nil
+}
+
+// checkDiscard holds that roles lose their refresh tokens only where that is said.
+func (e *Engine) checkDiscard(ctx context.Context, s logical.Storage, config string, c *Config, discard bool, because string) ([]string, error) {
+	authorized, err := e.authorizedRoles(ctx, s, config, c)
+	if err != nil || len(authorized) == 0 || discard {
+		return authorized, err
+	}
+	return nil, &FieldError{
+		Field:    "discard_grants",
+		Problem:  because + " would lose the refresh tokens of the roles " + strings.Join(authorized, ", "),
+		Accepted: "true, to lose them",
+	}
+}
+
+// deleteRoles removes everything that stands below a configuration's name.
+func (e *Engine) deleteRoles(ctx context.Context, s logical.Storage, config string) error {
+	for _, prefix := range []string{grantPrefix, rolePrefix} {
+		names, err := s.List(ctx, prefix+config+"/")
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := s.Delete(ctx, prefix+config+"/"+name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
