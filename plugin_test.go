@@ -351,7 +351,9 @@ func TestNoValueComesBack(t *testing.T) {
 	const canary = "CANARY-7f3a"
 	b, log := inProcess(t)
 	storage := new(logical.InmemStorage)
-	for _, path := range []string{"config/kleinanzeigen", "settings"} {
+	for _, path := range []string{
+		"config/kleinanzeigen", "settings", "roles/kleinanzeigen/role", "authorize/kleinanzeigen/role", "exchange/kleinanzeigen/role",
+	} {
 		fields := []string{"unknown", "config", canary + " as a name"}
 		for field := range b.Route(path).Fields {
 			fields = append(fields, field)
