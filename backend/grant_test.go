@@ -4,6 +4,8 @@ package backend_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -505,6 +507,41 @@ func TestStates(t *testing.T) {
 		s.sites.set(func(p *sites) { p.answer = "" })
 		if _, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "https://evil.example/", nil); err == nil || !strings.Contains(err.Error(), "registered") {
 			s.Errorf("a redirect URI that is not registered: %v", err)
+		}
+	})
+}
+
+// RFC 7636: the verifier that goes with the code is the one whose hash went with the user.
+func TestTheCodeIsProved(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		err := s.engine.WriteConfig(s.Context(), s.storage, "oauth2", backend.ConfigWrite{Fields: backend.Fields{
+			"client_id": "id", "client_secret": "s3cret", "client_auth": "client_secret_post",
+			"token_url": "https://auth.example.com/token", "authorization_url": "https://auth.example.com/authorize?tenant=7",
+		}})
+		if err != nil {
+			s.Fatal(err)
+		}
+		role := backend.RoleWrite{Fields: backend.Fields{"grant_type": "authorization_code", "redirect_uri": "https://app.example/cb"}}
+		if err := s.engine.WriteRole(s.Context(), s.storage, "oauth2", "user", role); err != nil {
+			s.Fatal(err)
+		}
+		begun, err := s.engine.Authorize(s.Context(), s.storage, "oauth2", "user", "", nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		target, err := url.Parse(begun.URL)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if _, err := s.engine.Exchange(s.Context(), s.storage, "oauth2", "user", backend.Redirect{Code: "c", State: begun.State}); err != nil {
+			s.Fatal(err)
+		}
+		sent := s.sites.requests[len(s.sites.requests)-1]
+		sum := sha256.Sum256([]byte(sent.Get("code_verifier")))
+		query := target.Query()
+		if query.Get("tenant") != "7" || query.Get("code_challenge_method") != "S256" ||
+			query.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) || len(sent.Get("code_verifier")) < 43 {
+			s.Errorf("the user was sent to %s, and the code with %v", begun.URL, sent)
 		}
 	})
 }

@@ -47,6 +47,7 @@ type goldenCase struct {
 	RefreshURL string            `yaml:"refresh_url"`
 	Redirect   string            `yaml:"redirect_uri"`
 	Code       string            `yaml:"code"`
+	Verifier   string            `yaml:"code_verifier"`
 	Refresh    string            `yaml:"refresh_token"`
 	Scope      []string          `yaml:"scope"`
 	Audience   string            `yaml:"audience"`
@@ -136,6 +137,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		RefreshURL:       c.RefreshURL,
 		RedirectURI:      c.Redirect,
 		Code:             c.Code,
+		CodeVerifier:     c.Verifier,
 		RefreshToken:     c.Refresh,
 		ClientID:         c.ClientID,
 		ClientSecret:     c.Secret,
