@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -337,6 +338,17 @@ func TestALostAnswer(t *testing.T) {
 	})
 }
 
+// A provider that was set back to a backup knows the refresh token before the newest one.
+func TestTheRefreshTokenBeforeIsTriedToo(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		before := live(s.sites)
+		s.wantAlive()
+		s.sites.set(func(p *sites) { p.live = before })
+		s.wantAlive()
+		s.wantAlive()
+	})
+}
+
 func TestAMalformedAnswerStillRotates(t *testing.T) {
 	inShop(t, true, func(s shop) {
 		s.sites.set(func(p *sites) { p.answer = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
@@ -362,11 +374,11 @@ func TestAnAnswerWithoutARefreshTokenKeepsTheOldOne(t *testing.T) {
 func TestAWrongClientNeverTouchesAGrant(t *testing.T) {
 	inShop(t, true, func(s shop) {
 		s.sites.set(func(p *sites) { p.answer = `{"error":"invalid_client","was":%q}` })
-		live := maps(s.sites)
+		good := live(s.sites)
 		if err := s.rotate(); err == nil {
 			s.Fatal("a refused client brought a token")
 		}
-		s.sites.set(func(p *sites) { p.answer, p.live = "", live })
+		s.sites.set(func(p *sites) { p.answer, p.live = "", good })
 		time.Sleep(time.Minute)
 		s.wantAlive()
 		if a := s.authorization(); !a.Authorized {
@@ -375,15 +387,11 @@ func TestAWrongClientNeverTouchesAGrant(t *testing.T) {
 	})
 }
 
-// maps copies the refresh tokens that are good.
-func maps(p *sites) map[string]bool {
+// live copies the refresh tokens that are good.
+func live(p *sites) map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	live := make(map[string]bool)
-	for token := range p.live {
-		live[token] = true
-	}
-	return live
+	return maps.Clone(p.live)
 }
 
 func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
