@@ -35,9 +35,11 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 test-e2e: build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
 
-bench: build ## measure on a real Vault server
+bench: build ## measure on a real Vault server (about 6 minutes; BENCH_SECONDS=1: one)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
+	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
+	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 10m
 
 docs: ## make docs/providers.md from the catalogue
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md

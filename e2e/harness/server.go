@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,13 @@ import (
 // PluginName is the name the plugin is registered under.
 const PluginName = "vault-plugin-secrets-marketplace"
 
+// Options are what a server has otherwise than the tests' own.
+type Options struct {
+	InMemory bool   // storage in memory, not Raft on disk
+	LogLevel string // trace unless given
+	NoAudit  bool   // no audit device
+}
+
 // Server is one Vault server: Raft storage, trace log, file audit device, and
 // the plugin registered under the version that its binary reports.
 type Server struct {
@@ -29,6 +37,7 @@ type Server struct {
 	PluginVersion string
 	Admin         *api.Client // as root
 
+	options Options
 	dir     string
 	cluster string // the address of its cluster port
 	key     string
@@ -50,12 +59,15 @@ func StartServer(t testing.TB) *Server {
 }
 
 // Start starts a server. Whoever starts it closes it.
-func Start() (*Server, error) {
+func Start() (*Server, error) { return StartWith(Options{}) }
+
+// StartWith starts a server with options. Whoever starts it closes it.
+func StartWith(o Options) (*Server, error) {
 	dir, err := os.MkdirTemp("", "marketplace-e2e-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, http: newHTTPClient()}
+	s := &Server{options: o, dir: dir, http: newHTTPClient()}
 	for _, step := range []func() error{s.configure, s.launch, s.initialise, s.auditToFile, s.registerPlugin} {
 		if err := step(); err != nil {
 			err = fmt.Errorf("start a Vault server: %w; the end of its log:\n%s", err, tail(s.logPath(), 4000))
@@ -83,6 +95,9 @@ func (s *Server) Close() {
 	_ = os.RemoveAll(s.dir)
 }
 
+// PluginDirectory is where the server looks for the binaries of plugins.
+func (s *Server) PluginDirectory() string { return filepath.Dir(s.pluginPath()) }
+
 func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
 func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
 func (s *Server) auditPath() string  { return filepath.Join(s.dir, "audit.log") }
@@ -106,20 +121,27 @@ func (s *Server) configure() error {
 		}
 	}
 	config, err := json.Marshal(map[string]any{
-		"storage": map[string]any{"raft": map[string]any{
-			"path": filepath.Join(s.dir, "raft"), "node_id": "one", "performance_multiplier": "1",
-		}},
+		"storage": s.storage(),
 		"listener": map[string]any{"tcp": map[string]any{
 			"address": address, "cluster_address": s.cluster, "tls_disable": true,
 		}},
 		"api_addr": s.URL, "cluster_addr": "https://" + s.cluster,
 		"plugin_directory": filepath.Join(s.dir, "plugins"),
-		"disable_mlock":    true, "log_level": "trace", "log_format": "json",
+		"disable_mlock":    true, "log_level": cmp.Or(s.options.LogLevel, "trace"), "log_format": "json",
 	})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(s.configPath(), config, 0o600)
+}
+
+func (s *Server) storage() map[string]any {
+	if s.options.InMemory {
+		return map[string]any{"inmem": map[string]any{}}
+	}
+	return map[string]any{"raft": map[string]any{
+		"path": filepath.Join(s.dir, "raft"), "node_id": "one", "performance_multiplier": "1",
+	}}
 }
 
 func (s *Server) launch() error {
@@ -165,6 +187,9 @@ func (s *Server) unseal() error {
 }
 
 func (s *Server) auditToFile() error {
+	if s.options.NoAudit {
+		return nil
+	}
 	return s.Admin.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
 		Type: "file", Options: map[string]string{"file_path": s.auditPath()},
 	})

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package bench
+
+import (
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// step is how long one load of a round lasts. Many short rounds tell more than few long ones where a machine's speed
+// changes from second to second.
+const step = 500 * time.Millisecond
+
+// The reads that are compared.
+const (
+	staticRead    = "static"    // static-creds/ of a configuration whose token is there
+	directRead    = "direct"    // the plugin that does nothing, without a lease
+	controlRead   = "control"   // that again: how far from 1 its ratio is, is what the machine's noise makes
+	frameworkRead = "framework" // the same through the framework's operations
+	kvRead        = "kv"        // KV version 1
+	credsRead     = "creds"     // creds/ of that configuration
+	leasedRead    = "leased"    // the plugin that does nothing, with a lease
+)
+
+// hotReads loads the server with one kind of read after the other, in rounds: what the machine does meanwhile then
+// hits all kinds alike. Every second round goes backwards, so that none always comes first, and those that are held to
+// a target stand next to each other.
+func (b *bench) hotReads(t *testing.T, w world) {
+	reads, paths := w.prepareReads(t)
+	token, client := w.Admin.Token(), newClient()
+	rates := make(map[string][]float64)
+	for round := range 1 + int(b.seconds/step.Seconds()) {
+		for _, read := range reads {
+			rate := load(t, client, w.URL+"/v1/"+paths[read], token, step)
+			if round > 0 { // the first is for caches and connections
+				rates[read] = append(rates[read], rate)
+			}
+		}
+		slices.Reverse(reads)
+	}
+	for read, measured := range rates {
+		if read != controlRead {
+			b.table.set("rate/"+read, w.on, median(measured))
+		}
+	}
+	for _, ratio := range [][2]string{
+		{staticRead, directRead}, {staticRead, frameworkRead}, {credsRead, leasedRead},
+		{staticRead, kvRead}, {credsRead, kvRead}, {controlRead, directRead},
+	} {
+		ours, theirs := rates[ratio[0]], rates[ratio[1]]
+		if len(ours) > 0 && len(theirs) > 0 {
+			rounds := quotients(ours, theirs)
+			b.table.set(ratio[0]+"/"+ratio[1], w.on, median(rounds))
+			b.table.note(ratio[0]+"/"+ratio[1], w.on, "%.2f to %.2f", quantile(rounds, 0.25), quantile(rounds, 0.75))
+		}
+	}
+}
+
+// prepareReads makes every kind of read answer with the same payload, and returns those that do answer, with the
+// paths. A kind that does not is reported, and its ratios are not measured.
+func (w world) prepareReads(t *testing.T) ([]string, map[string]string) {
+	config := unverified(w.sim, demoClient, demoSecret)
+	config["verify_connection"] = true
+	w.Write(t, "config/hot", config).OK(t)
+	payload := w.Read(t, "static-creds/hot")
+	if payload.Status != http.StatusOK {
+		payload = w.Read(t, "creds/hot").OK(t)
+	}
+	for _, path := range []string{w.nothing + "/payload", w.kv + "/hot"} {
+		w.Do(t, harness.Request{Method: http.MethodPost, Path: path, Body: payload.Answer.Data}).OK(t)
+	}
+	paths := map[string]string{
+		staticRead: w.Path + "/static-creds/hot", credsRead: w.Path + "/creds/hot", kvRead: w.kv + "/hot",
+		directRead: w.nothing + "/direct", controlRead: w.nothing + "/direct",
+		frameworkRead: w.nothing + "/framework", leasedRead: w.nothing + "/leased",
+	}
+	var reads []string
+	for _, read := range []string{controlRead, directRead, staticRead, frameworkRead, kvRead, credsRead, leasedRead} {
+		if r := w.Do(t, harness.Request{Method: http.MethodGet, Path: paths[read]}); r.Status != http.StatusOK {
+			t.Errorf("%s\n\twant a success; what is compared with it is not measured", r)
+			continue
+		}
+		reads = append(reads, read)
+	}
+	return reads, paths
+}
+
+// newClient keeps a connection for each worker and knows no proxy.
+func newClient() *http.Client {
+	return &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 2 * hostLimit,
+			DisableCompression:  true,
+		},
+	}
+}
+
+// load has the workers read as fast as they are answered and returns the requests a second. Any answer but 200 fails
+// the test: an error may be answered faster than a token.
+func load(t *testing.T, client *http.Client, url, token string, duration time.Duration) float64 {
+	t.Helper()
+	target := vegeta.NewStaticTargeter(vegeta.Target{
+		Method: http.MethodGet, URL: url, Header: http.Header{"X-Vault-Token": {token}, "X-Vault-Request": {"true"}},
+	})
+	attacker := vegeta.NewAttacker(vegeta.Client(client), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
+	answered, wrong := 0, (*vegeta.Result)(nil)
+	began := time.Now()
+	for result := range attacker.Attack(target, vegeta.Rate{}, duration, "") { // a rate of zero: no pause at all
+		if result.Code != http.StatusOK {
+			wrong = result
+		}
+		answered++
+	}
+	if wrong != nil {
+		t.Fatalf("%s\n\tanswered %d %s %s", url, wrong.Code, wrong.Body, wrong.Error)
+	}
+	return float64(answered) / time.Since(began).Seconds()
+}
+
+func quotients(a, b []float64) []float64 {
+	all := make([]float64, len(a))
+	for i := range a {
+		all[i] = a[i] / b[i]
+	}
+	return all
+}
+
+func median(values []float64) float64 { return quantile(values, 0.5) }
+
+// quantile is the value that a share q of the values does not exceed, by linear interpolation.
+func quantile(values []float64, q float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	whole, part := math.Modf(q * float64(len(sorted)-1))
+	below := sorted[int(whole)]
+	above := sorted[min(int(whole)+1, len(sorted)-1)]
+	return below + part*(above-below)
+}
