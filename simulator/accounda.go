@@ -5,26 +5,46 @@ package simulator
 import (
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
 // accounda is the Accounda API: a client's id and secret in a form, and nothing
-// else; errors are a 400 with a sentence.
-type accounda struct{}
+// else; errors are a 400 with a sentence. A refresh token goes in the header.
+type accounda struct {
+	settings accoundaSettings
+}
+
+type accoundaSettings struct {
+	// RefreshToken has the token answer hold one, which the page does not show
+	// and some clients see.
+	RefreshToken bool `json:"refresh_token"`
+	// RefreshExpiresIn is how long the next ones live, in seconds.
+	RefreshExpiresIn int `json:"refresh_expires_in"`
+}
+
+// accoundaRefreshLifetime is the longest there is.
+const accoundaRefreshLifetime = 7 * 24 * time.Hour
+
+func defaultAccoundaSettings() accoundaSettings {
+	return accoundaSettings{RefreshExpiresIn: int(accoundaRefreshLifetime / time.Second)}
+}
 
 // accoundaInvalid is ours: the document has no error for what is neither missing
 // nor a wrong client.
 const accoundaInvalid = "Invalid request"
 
 func newAccounda() vendor {
-	a := accounda{}
+	a := &accounda{settings: defaultAccoundaSettings()}
 	return vendor{
 		name:     "accounda",
 		clients:  map[string]client{"demo-client": {Secret: "demo-secret"}},
 		lifetime: time.Hour,
 		endpoints: map[string]responder{
-			"/v1/token/": a.token,
+			"/v1/token/":         a.token,
+			"/v1/token/refresh/": a.refresh,
 		},
 		protected: map[string]responder{"/protected": bearer},
 		refusal: func(_ *state, _ request, description string) answer {
@@ -34,10 +54,24 @@ func newAccounda() vendor {
 		failure: func(*state, request) answer {
 			return a.refuse(http.StatusInternalServerError, "Internal server error")
 		},
+		settings: a.set,
 	}
 }
 
-func (a accounda) token(s *state, r request) answer {
+// set replaces the switches: what is left out is as at start.
+func (a *accounda) set(body []byte) error {
+	next := defaultAccoundaSettings()
+	if err := decode(body, &next); err != nil {
+		return err
+	}
+	if longest := int(accoundaRefreshLifetime / time.Second); next.RefreshExpiresIn < 1 || next.RefreshExpiresIn > longest {
+		return fmt.Errorf(`"refresh_expires_in" must be from 1 to %d, is %d`, longest, next.RefreshExpiresIn)
+	}
+	a.settings = next
+	return nil
+}
+
+func (a *accounda) token(s *state, r request) answer {
 	if r.Method != http.MethodPost {
 		return allowPost(a.refuse(http.StatusMethodNotAllowed, notPost))
 	}
@@ -64,15 +98,54 @@ func (a accounda) token(s *state, r request) answer {
 	if !known || c.Secret != secret {
 		return a.refuse(http.StatusBadRequest, "Invalid client credentials")
 	}
-	accessToken := rand.Text()
-	s.issue(accessToken, token{clientID: id, expires: time.Now().Add(s.lifetime())})
-	return jsonAnswer(http.StatusOK, struct {
-		AccessToken string          `json:"access_token"`
-		TokenType   string          `json:"token_type"`
-		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
-	}{accessToken, "Bearer", s.expiresIn})
+	if !a.settings.RefreshToken {
+		return a.grant(s, token{clientID: id})
+	}
+	return a.grant(s, token{clientID: id, of: &authorization{clientID: id}})
 }
 
-func (a accounda) refuse(status int, text string) answer {
+// refresh takes the refresh token as a bearer and the client's id in a header of
+// its own, once. That a body and a query are refused is our strictness.
+func (a *accounda) refresh(s *state, r request) answer {
+	if r.Method != http.MethodPost {
+		return allowPost(a.refuse(http.StatusMethodNotAllowed, notPost))
+	}
+	if r.Body != "" || r.Query != "" {
+		return a.refuse(http.StatusBadRequest, accoundaInvalid)
+	}
+	value, ok := credentials(r.Headers, "Bearer")
+	if !ok || value == "" {
+		return a.refuse(http.StatusBadRequest, "Invalid Authorization header format.")
+	}
+	ids := r.Headers.Values("Client-ID")
+	t, known := s.refreshTokens[value]
+	expired := known && len(ids) == 1 && t.of.clientID == ids[0] && t.expired()
+	of, ok := s.refresh(value, strings.Join(ids, ", "))
+	switch {
+	case expired:
+		return a.refuse(http.StatusBadRequest, "Refresh token has expired.")
+	case !ok:
+		return a.refuse(http.StatusBadRequest, "Invalid Client-ID or refresh token.")
+	}
+	return a.grant(s, token{clientID: of.clientID, of: of})
+}
+
+func (a *accounda) grant(s *state, t token) answer {
+	accessToken, refreshToken := rand.Text(), ""
+	t.expires = time.Now().Add(s.lifetime())
+	s.issue(accessToken, t)
+	if t.of != nil {
+		refreshToken = rand.Text()
+		s.addRefreshToken(refreshToken, t.of, time.Duration(a.settings.RefreshExpiresIn)*time.Second)
+	}
+	return jsonAnswer(http.StatusOK, struct {
+		AccessToken  string          `json:"access_token"`
+		RefreshToken string          `json:"refresh_token,omitempty"`
+		TokenType    string          `json:"token_type"`
+		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
+	}{accessToken, refreshToken, "Bearer", s.expiresIn})
+}
+
+func (a *accounda) refuse(status int, text string) answer {
 	return jsonAnswer(status, map[string]string{"error": text})
 }

@@ -53,7 +53,7 @@ func TestAccounda(t *testing.T) {
 	if got := w.Header().Get("Allow"); got != "POST" {
 		t.Errorf("Allow %q, want POST", got)
 	}
-	for _, path := range []string{"/accounda/v1/token", "/accounda/v1/token//", "/accounda/v1/token/refresh/"} {
+	for _, path := range []string{"/accounda/v1/token", "/accounda/v1/token//", "/accounda/v1/token/refresh"} {
 		if w := ask(t, sim, "POST", path, posted, "Content-Type", formType); w.Code != http.StatusNotFound {
 			t.Errorf("%s: %d, want 404", path, w.Code)
 		}

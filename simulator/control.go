@@ -30,6 +30,8 @@ func (s *Simulator) controlRoutes() http.Handler {
 	mux.Handle("POST /_control/{provider}/faults", s.forProvider(postFault))
 	mux.Handle("DELETE /_control/{provider}/faults", s.forProvider(deleteFaults))
 	mux.Handle("GET /_control/{provider}/requests", s.forProvider(getRequests))
+	mux.Handle("GET /_control/{provider}/refresh_tokens", s.forProvider(getRefreshTokens))
+	mux.Handle("POST /_control/{provider}/release", s.forProvider(postRelease))
 	mux.Handle("GET /_control/counters", control(s.getCounters))
 	mux.Handle("POST /_control/reset", control(s.postReset))
 	return mux
@@ -175,11 +177,25 @@ func getRequests(p *provider, _ *http.Request, _ []byte) (any, error) {
 	return append([]request{}, p.requests...), nil // [] where there is none, not null
 }
 
+func getRefreshTokens(p *provider, _ *http.Request, _ []byte) (any, error) {
+	return p.liveRefreshTokens(), nil
+}
+
+// postRelease lets go of every request that is held; the next ones are held
+// again.
+func postRelease(p *provider, _ *http.Request, _ []byte) (any, error) {
+	p.gate.end(false)
+	p.gate = newGate()
+	return nil, nil
+}
+
 func (s *Simulator) getCounters(*http.Request, []byte) (any, error) {
 	all := make(map[string]counts, len(s.providers))
 	for name, p := range s.providers {
 		p.mu.Lock()
-		all[name] = p.counts
+		c := p.counts
+		c.Held = p.gate.waiting
+		all[name] = c
 		p.mu.Unlock()
 	}
 	s.mu.Lock()

@@ -32,6 +32,7 @@ type fault struct {
 	Headers  faultHeader `json:"headers"`
 	Body     string      `json:"body"`
 	Bytes    int         `json:"bytes"`
+	Before   bool        `json:"before"` // hold before the vendor judges
 }
 
 // faultHeader takes {"Name": "value"} and {"Name": ["value", …]}.
@@ -82,6 +83,8 @@ func faultMembers(kind string) (members []string, known bool) {
 		return []string{"bytes"}, true
 	case "redirect":
 		return []string{"status"}, true
+	case "hold":
+		return []string{"before"}, true
 	case "hang", "malformed", "truncated", "reset", "reset_after", "echo", "unsolicited", "vendor_failure":
 		return nil, true
 	}
@@ -181,6 +184,15 @@ func (x exchange) meet(f fault) {
 	case "reset_after":
 		x.rightAnswer()
 		x.reset()
+	case "hold":
+		if f.Before {
+			x.hold()
+			x.rightAnswer().write(x.w)
+			return
+		}
+		a := x.rightAnswer()
+		x.hold()
+		a.write(x.w)
 	case "echo":
 		x.provider.echo(x.request).write(x.w)
 	case "unsolicited":
@@ -205,6 +217,46 @@ func (x exchange) wait(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-x.r.Context().Done():
+		abort()
+	}
+}
+
+// gate is what held requests wait at. Its members are the provider's lock's;
+// dropped is set before open closes, and read after.
+type gate struct {
+	open    chan struct{}
+	dropped bool // who waited gets no answer
+	waiting int
+}
+
+func newGate() *gate {
+	return &gate{open: make(chan struct{})}
+}
+
+// end ends the waiting of all.
+func (g *gate) end(dropped bool) {
+	g.dropped = dropped
+	close(g.open)
+}
+
+// hold waits to be released, and ends the request when the client or the server
+// goes first.
+func (x exchange) hold() {
+	x.provider.mu.Lock()
+	g := x.provider.gate
+	g.waiting++
+	x.provider.mu.Unlock()
+	defer func() {
+		x.provider.mu.Lock()
+		defer x.provider.mu.Unlock()
+		g.waiting--
+	}()
+	select {
+	case <-g.open:
+		if g.dropped {
+			abort()
+		}
 	case <-x.r.Context().Done():
 		abort()
 	}
@@ -279,10 +331,16 @@ func (x exchange) reset() {
 func echo(r request, secret string) string {
 	raw := []byte(secret)
 	lower := hex.EncodeToString(raw)
-	return fmt.Sprintf("client_secret %s, urlencoded %s, base64 %s, base64url %s, hex %s, HEX %s, authorization %s",
+	text := fmt.Sprintf("client_secret %s, urlencoded %s, base64 %s, base64url %s, hex %s, HEX %s, authorization %s",
 		secret, url.QueryEscape(secret),
 		base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw),
 		lower, strings.ToUpper(lower), r.Headers.Get("Authorization"))
+	for _, name := range []string{"code", "code_verifier", "refresh_token"} {
+		if value := r.parameter(name); value != "" {
+			text += ", " + name + " " + value
+		}
+	}
+	return text
 }
 
 // unsolicited sends the right answer and, on the connection that answer says is

@@ -161,7 +161,8 @@ func TestEveryMarketplace(t *testing.T) {
 			got := fromJSON[counters](t, ask(t, sim, "GET", "/_control/counters", "")).Providers[m.provider]
 			want := map[string]int{"token_requests": 5, "tokens_issued": 2, "refused": 1, "faults": 2,
 				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0,
-				"revocation_requests": 0, "tokens_revoked": 0}
+				"revocation_requests": 0, "tokens_revoked": 0,
+				"codes_exchanged": 0, "refreshes": 0, "refresh_tokens_refused": 0, "held": 0}
 			if toJSON(t, got) != toJSON(t, want) {
 				t.Errorf("counters %v, want %v", got, want)
 			}

@@ -14,11 +14,13 @@ import (
 
 // marktplaats is the OAuth server of Marktplaats and of its two Belgian
 // sisters: RFC 6749 with the client in the form, tokens for a day.
-type marktplaats struct{}
+type marktplaats struct {
+	settings refreshSettings
+}
 
-// marktplaatsRedirectURI is registered with a client that names none: the
-// document has every client register at least one.
-const marktplaatsRedirectURI = "https://client.example/"
+// exampleRedirectURI is registered with a client that names none: the document
+// has every client register at least one, as section 3.1.2.2 of RFC 6749 does.
+const exampleRedirectURI = "https://client.example/"
 
 func newMarktplaats() vendor { return newMarktplaatsSite("marktplaats") }
 func new2dehands() vendor    { return newMarktplaatsSite("2dehands") }
@@ -27,28 +29,35 @@ func new2ememain() vendor    { return newMarktplaatsSite("2ememain") }
 // newMarktplaatsSite is one of the three: they differ in name, and in whom
 // they know.
 func newMarktplaatsSite(name string) vendor {
-	m := marktplaats{}
+	m := &marktplaats{settings: refreshSettings{RefreshTokens: refreshLast20}}
 	return vendor{
 		name: name,
 		clients: map[string]client{"demo-client": {
 			Secret:       "demo-secret",
 			Scopes:       []string{"read", "write"}, // the document lists none
-			RedirectURIs: []string{marktplaatsRedirectURI},
+			RedirectURIs: []string{exampleRedirectURI},
 		}},
-		redirectURI: marktplaatsRedirectURI,
+		redirectURI: exampleRedirectURI,
 		lifetime:    24 * time.Hour,
 		endpoints: map[string]responder{
 			"/accounts/oauth/token": m.token,
+		},
+		authorizations: map[string]responder{
+			"/accounts/oauth/authorize": authorizationEndpoint{}.answer,
 		},
 		protected: map[string]responder{"/protected": m.protected},
 		refusal: func(_ *state, _ request, description string) answer {
 			return m.refuse("invalid_request", description)
 		},
 		failure: oauthFailure,
+		settings: func(body []byte) error {
+			return m.settings.set(body, refreshLast20)
+		},
+		kept: m.settings.kept,
 	}
 }
 
-func (m marktplaats) token(s *state, r request) answer {
+func (m *marktplaats) token(s *state, r request) answer {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -64,16 +73,16 @@ func (m marktplaats) token(s *state, r request) answer {
 	switch form["grant_type"] {
 	case "client_credentials":
 		return m.clientCredentials(s, id, form)
-	case "authorization_code", "refresh_token":
-		// The document has them; nothing here issues a code or a refresh
-		// token, so none that is sent can be good.
-		return m.refuse("invalid_grant", "the authorization code or refresh token is invalid")
+	case "authorization_code":
+		return m.exchange(s, id, form)
+	case "refresh_token":
+		return m.refresh(s, id, form)
 	}
 	return m.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
 }
 
 // form returns the parameters, those that every grant requires among them.
-func (m marktplaats) form(r request) (map[string]string, error) {
+func (m *marktplaats) form(r request) (map[string]string, error) {
 	if len(r.Headers.Values("Authorization")) > 0 {
 		return nil, fmt.Errorf("credentials must be sent in the body, not in an Authorization header")
 	}
@@ -89,7 +98,7 @@ func (m marktplaats) form(r request) (map[string]string, error) {
 	return form, nil
 }
 
-func (m marktplaats) clientCredentials(s *state, id string, form map[string]string) answer {
+func (m *marktplaats) clientCredentials(s *state, id string, form map[string]string) answer {
 	c := s.clients[id]
 	if uri := form["redirect_uri"]; uri != "" && !startsWithOne(uri, c.RedirectURIs) {
 		return m.refuse("invalid_request", "redirect_uri does not start with the one registered")
@@ -101,14 +110,52 @@ func (m marktplaats) clientCredentials(s *state, id string, form map[string]stri
 			return m.refuse("invalid_scope", "the requested scope is malformed, or exceeds what the client may have")
 		}
 	}
-	accessToken := rand.Text()
-	s.issue(accessToken, token{clientID: id, scope: scope, expires: time.Now().Add(s.lifetime())})
+	return m.grant(s, token{clientID: id, scope: scope})
+}
+
+// exchange is step 3 of "Obtaining an Access Token for a user".
+func (m *marktplaats) exchange(s *state, id string, form map[string]string) answer {
+	if form["code"] == "" {
+		return m.refuse("invalid_request", `the parameter "code" is missing`)
+	}
+	if form["redirect_uri"] == "" && s.codes[form["code"]] != nil {
+		return m.refuse("invalid_request", `the parameter "redirect_uri" is missing`)
+	}
+	c, problem := s.code(id, form)
+	if problem != "" {
+		return m.refuse("invalid_grant", problem)
+	}
+	return m.grant(s, token{clientID: id, scope: c.scope, of: s.exchange(c)})
+}
+
+// refresh is "Refreshing an Access Token": "The token response is identical".
+func (m *marktplaats) refresh(s *state, id string, form map[string]string) answer {
+	if form["refresh_token"] == "" {
+		return m.refuse("invalid_request", `the parameter "refresh_token" is missing`)
+	}
+	of, ok := s.refresh(form["refresh_token"], id)
+	if !ok {
+		return m.refuse("invalid_grant", badRefreshToken)
+	}
+	return m.grant(s, token{clientID: id, scope: of.scope, of: of})
+}
+
+// grant is a successful answer, with a new refresh token for a user's token.
+func (m *marktplaats) grant(s *state, t token) answer {
+	accessToken, refreshToken := rand.Text(), ""
+	t.expires = time.Now().Add(s.lifetime())
+	s.issue(accessToken, t)
+	if t.of != nil {
+		refreshToken = rand.Text()
+		s.addRefreshToken(refreshToken, t.of, neverExpires)
+	}
 	return jsonAnswer(http.StatusOK, struct {
-		AccessToken string          `json:"access_token"`
-		TokenType   string          `json:"token_type"`
-		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
-		Scope       string          `json:"scope"`
-	}{accessToken, "bearer", s.expiresIn, scope})
+		AccessToken  string          `json:"access_token"`
+		TokenType    string          `json:"token_type"`
+		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
+		RefreshToken string          `json:"refresh_token,omitempty"`
+		Scope        string          `json:"scope"`
+	}{accessToken, "bearer", s.expiresIn, refreshToken, t.scope})
 }
 
 // startsWithOne takes the document at its word: "should start with the
@@ -124,7 +171,7 @@ func startsWithOne(uri string, registered []string) bool {
 
 // protected takes the access token in the header or in the query, in one of
 // the two (RFC 6750, section 2).
-func (m marktplaats) protected(s *state, r request) answer {
+func (m *marktplaats) protected(s *state, r request) answer {
 	query, _ := url.ParseQuery(r.Query) // what could be read is enough
 	sent := query["access_token"]
 	if len(r.Headers.Values("Authorization")) > 0 {
@@ -137,6 +184,6 @@ func (m marktplaats) protected(s *state, r request) answer {
 	return s.show(sent[0], "")
 }
 
-func (m marktplaats) refuse(code, description string) answer {
+func (m *marktplaats) refuse(code, description string) answer {
 	return oauthError(http.StatusBadRequest, code, description)
 }

@@ -74,6 +74,17 @@ func (r request) form() (map[string]string, error) {
 	return form, nil
 }
 
+// parameter finds what a body says under a name, whether it is a form or JSON.
+func (r request) parameter(name string) string {
+	var members map[string]any
+	if json.Unmarshal([]byte(r.Body), &members) == nil {
+		value, _ := members[name].(string)
+		return value
+	}
+	values, _ := url.ParseQuery(r.Body) // what could be read is enough
+	return values.Get(name)
+}
+
 // basic returns HTTP Basic credentials, each form-decoded as section 2.3.1 of
 // RFC 6749 has them encoded.
 func (r request) basic() (id, secret string, ok bool) {

@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"net/http"
@@ -14,7 +15,9 @@ import (
 // oauth2 is no vendor but RFC 6749, and RFC 7009 for the revocation, to the
 // letter: what a vendor that claims to follow them may insist on. A section is
 // RFC 6749's where no other document is named.
-type oauth2 struct{}
+type oauth2 struct {
+	settings refreshSettings
+}
 
 const (
 	authBasic = "client_secret_basic"
@@ -22,13 +25,16 @@ const (
 )
 
 func newOAuth2() vendor {
-	o := oauth2{}
+	o := &oauth2{settings: refreshSettings{RefreshTokens: refreshStrict}}
 	return vendor{
 		name: "oauth2",
 		clients: map[string]client{
-			"demo-client": {Secret: "demo-secret", Auth: authBasic, Scopes: []string{"read", "write"}},
-			"post-client": {Secret: "demo-secret", Auth: authPost, Scopes: []string{"read", "write"}},
+			"demo-client": {Secret: "demo-secret", Auth: authBasic, Scopes: []string{"read", "write"},
+				RedirectURIs: []string{exampleRedirectURI}},
+			"post-client": {Secret: "demo-secret", Auth: authPost, Scopes: []string{"read", "write"},
+				RedirectURIs: []string{exampleRedirectURI}},
 		},
+		redirectURI: exampleRedirectURI,
 		clientAuths: []string{authBasic, authPost},
 		lifetime:    time.Hour,
 		endpoints: map[string]responder{
@@ -37,15 +43,22 @@ func newOAuth2() vendor {
 		revocations: map[string]responder{
 			"/revoke": o.revoke,
 		},
+		authorizations: map[string]responder{
+			"/authorize": authorizationEndpoint{exact: true, allScopes: true, pkce: true}.answer,
+		},
 		protected: map[string]responder{"/protected": bearer},
 		refusal: func(_ *state, _ request, description string) answer {
 			return o.refuse("invalid_request", description)
 		},
 		failure: oauthFailure,
+		settings: func(body []byte) error {
+			return o.settings.set(body, refreshStrict)
+		},
+		kept: o.settings.kept,
 	}
 }
 
-func (o oauth2) token(s *state, r request) answer {
+func (o *oauth2) token(s *state, r request) answer {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -60,32 +73,90 @@ func (o oauth2) token(s *state, r request) answer {
 	if refused != nil {
 		return *refused
 	}
-	if form["grant_type"] != "client_credentials" {
-		return o.refuse("unsupported_grant_type", "grant_type must be client_credentials")
+	switch form["grant_type"] {
+	case "client_credentials":
+		return o.clientCredentials(s, id, form)
+	case "authorization_code":
+		return o.exchange(s, id, form)
+	case "refresh_token":
+		return o.refresh(s, id, form)
 	}
+	return o.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
+}
+
+// clientCredentials is section 4.4.
+func (o *oauth2) clientCredentials(s *state, id string, form map[string]string) answer {
 	scope, ok := grantedScope(form["scope"], s.clients[id].Scopes)
 	if !ok {
 		return o.refuse("invalid_scope", "the requested scope is malformed, or exceeds what the client may have")
 	}
-	return o.grant(s, id, scope)
+	return o.grant(s, token{clientID: id, scope: scope})
 }
 
-// grant is section 5.1: a successful answer.
-func (o oauth2) grant(s *state, id, scope string) answer {
-	accessToken := rand.Text()
-	s.issue(accessToken, token{clientID: id, scope: scope, expires: time.Now().Add(s.lifetime())})
+// exchange is section 4.1.3, and section 4.5 of RFC 7636.
+func (o *oauth2) exchange(s *state, id string, form map[string]string) answer {
+	if form["code"] == "" {
+		return o.refuse("invalid_request", `the parameter "code" is missing`)
+	}
+	verifier := form["code_verifier"]
+	if verifier != "" && !pkceText.MatchString(verifier) {
+		return o.refuse("invalid_request", `the parameter "code_verifier" is malformed`)
+	}
+	c, problem := s.code(id, form)
+	if problem != "" {
+		return o.refuse("invalid_grant", problem)
+	}
+	if !c.verify(verifier) {
+		return o.refuse("invalid_grant", "code_verifier does not fit the code_challenge, or one of them is missing")
+	}
+	return o.grant(s, token{clientID: id, scope: c.scope, of: s.exchange(c)})
+}
+
+const badRefreshToken = "the refresh token is unknown, expired, revoked or another client's"
+
+// refresh is section 6: a scope must be within what was granted first, and a
+// refresh token that replaces another has the scope of that.
+func (o *oauth2) refresh(s *state, id string, form map[string]string) answer {
+	if form["refresh_token"] == "" {
+		return o.refuse("invalid_request", `the parameter "refresh_token" is missing`)
+	}
+	t, known := s.refreshTokens[form["refresh_token"]]
+	if known && t.of.clientID == id {
+		if _, ok := grantedScope(form["scope"], strings.Fields(t.of.scope)); !ok {
+			return o.refuse("invalid_scope", "the requested scope is malformed, or exceeds what was granted")
+		}
+	}
+	of, ok := s.refresh(form["refresh_token"], id)
+	if !ok {
+		return o.refuse("invalid_grant", badRefreshToken)
+	}
+	return o.grant(s, token{clientID: id, scope: cmp.Or(form["scope"], of.scope), of: of})
+}
+
+// grant is section 5.1: a successful answer. A client's own token comes without
+// a refresh token (section 4.4.3).
+func (o *oauth2) grant(s *state, t token) answer {
+	accessToken, refreshToken := rand.Text(), ""
+	t.expires = time.Now().Add(s.lifetime())
+	s.issue(accessToken, t)
+	if t.of != nil {
+		refreshToken = rand.Text()
+		s.addRefreshToken(refreshToken, t.of, neverExpires)
+	}
 	return noStore(jsonAnswer(http.StatusOK, struct {
-		AccessToken string          `json:"access_token"`
-		TokenType   string          `json:"token_type"`
-		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
-		Scope       string          `json:"scope,omitempty"`
-	}{accessToken, "Bearer", s.expiresIn, scope}))
+		AccessToken  string          `json:"access_token"`
+		TokenType    string          `json:"token_type"`
+		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
+		RefreshToken string          `json:"refresh_token,omitempty"`
+		Scope        string          `json:"scope,omitempty"`
+	}{accessToken, "Bearer", s.expiresIn, refreshToken, t.scope}))
 }
 
-// revoke is RFC 7009. There are access tokens alone, so token_type_hint has
-// nothing to tell: a server may ignore it (section 2.1), and must ignore a value
-// it does not know (section 2.2).
-func (o oauth2) revoke(s *state, r request) answer {
+// revoke is RFC 7009. A token is found without token_type_hint: a server may
+// ignore it (section 2.1), and must ignore a value it does not know (section
+// 2.2). With a refresh token go the access tokens of the same grant (section
+// 2.1); an access token goes alone.
+func (o *oauth2) revoke(s *state, r request) answer {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -98,31 +169,35 @@ func (o oauth2) revoke(s *state, r request) answer {
 	if refused != nil {
 		return *refused
 	}
-	accessToken := form["token"]
-	if accessToken == "" {
+	value := form["token"]
+	if value == "" {
 		return o.refuse("invalid_request", `the parameter "token" is missing`)
 	}
-	t, ok := s.live(accessToken)
+	access, isAccess := s.live(value)
+	refresh, isRefresh := s.refreshTokens[value]
+	isRefresh = isRefresh && s.good(value, refresh)
 	switch {
-	case !ok:
+	case !isAccess && !isRefresh:
 		// An invalid token is no error (section 2.2): what the client wants is
 		// so already. That goes for an expired one too, whosever it was.
-	case t.clientID != id:
+	case isAccess && access.clientID != id, isRefresh && refresh.of.clientID != id:
 		// Section 2.1 has the server verify that the token was issued to this
 		// client, else "the request is refused and the client is informed of
 		// the error". It names no code; section 2.2.1 takes those of section
 		// 5.2 of RFC 6749, of which invalid_grant is for what "was issued to
 		// another client".
 		return o.refuse("invalid_grant", "the token was issued to another client")
+	case isRefresh:
+		s.counts.TokensRevoked += s.end(refresh.of)
 	default:
-		s.revoke(accessToken)
+		s.revoke(value)
 	}
 	return answer{status: http.StatusOK}
 }
 
 // authenticate is sections 2.3.1 and 3.2.1: the one method the client is
 // registered for, and no second one beside it.
-func (o oauth2) authenticate(s *state, r request, form map[string]string) (id string, refused *answer) {
+func (o *oauth2) authenticate(s *state, r request, form map[string]string) (id string, refused *answer) {
 	if len(r.Headers.Values("Authorization")) > 0 {
 		return o.authenticateBasic(s, r, form)
 	}
@@ -138,7 +213,7 @@ func (o oauth2) authenticate(s *state, r request, form map[string]string) (id st
 	return id, nil
 }
 
-func (o oauth2) authenticateBasic(s *state, r request, form map[string]string) (id string, refused *answer) {
+func (o *oauth2) authenticateBasic(s *state, r request, form map[string]string) (id string, refused *answer) {
 	if form["client_secret"] != "" {
 		a := o.refuse("invalid_request", "the client authenticates in more than one way")
 		return "", &a
@@ -176,7 +251,7 @@ func grantedScope(requested string, allowed []string) (string, bool) {
 	return requested, true
 }
 
-func (o oauth2) refuse(code, description string) answer {
+func (o *oauth2) refuse(code, description string) answer {
 	return noStore(oauthError(http.StatusBadRequest, code, description))
 }
 

@@ -31,6 +31,9 @@ type vendor struct {
 	// revocations are the revocation endpoints, likewise; none where the vendor
 	// has none.
 	revocations map[string]responder
+	// authorizations are the authorization endpoints, where users decide,
+	// likewise.
+	authorizations map[string]responder
 	// protected stand for the vendor's API, by their path below the prefix.
 	protected map[string]responder
 	// refusal puts a text into the vendor's error shape.
@@ -42,6 +45,9 @@ type vendor struct {
 	notFound responder
 	// settings sets the vendor's own switches; nil where it has none.
 	settings func(body []byte) error
+	// kept is how many refresh tokens of one authorization are good; nil where
+	// it is one.
+	kept func() int
 }
 
 // The kinds of endpoint that record what comes and that faults are for.
@@ -81,6 +87,7 @@ type token struct {
 	scope       string
 	environment string // where it is good, where the vendor has more than one
 	expires     time.Time
+	of          *authorization // nil where it descends from none
 }
 
 // counts is what the control API tells of one provider.
@@ -94,6 +101,11 @@ type counts struct {
 	ProtectedRequests  int `json:"protected_requests"`
 	ProtectedRefused   int `json:"protected_refused"`
 	RedirectsFollowed  int `json:"redirects_followed"`
+
+	CodesExchanged       int `json:"codes_exchanged"`
+	Refreshes            int `json:"refreshes"`
+	RefreshTokensRefused int `json:"refresh_tokens_refused"`
+	Held                 int `json:"held"` // now; the rest only grow
 }
 
 // provider is a running vendor.
@@ -116,6 +128,13 @@ type state struct {
 	faults    []fault
 	requests  []request
 	counts    counts
+	gate      *gate
+
+	codes          map[string]*code
+	refreshTokens  map[string]refreshToken
+	lastRefresh    uint64 // the number of the last one issued
+	sweepCodesAt   int
+	sweepRefreshAt int
 }
 
 const (
@@ -134,12 +153,21 @@ func (p *provider) reset() {
 	v := p.build()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.state != nil {
+		p.gate.end(true)
+	}
 	p.state = &state{
 		vendor:    v,
 		clients:   v.clients,
 		tokens:    map[string]token{},
 		sweepAt:   firstSweep,
 		expiresIn: json.RawMessage(strconv.Itoa(int(v.lifetime / time.Second))),
+		gate:      newGate(),
+
+		codes:          map[string]*code{},
+		refreshTokens:  map[string]refreshToken{},
+		sweepCodesAt:   firstSweep,
+		sweepRefreshAt: firstSweep,
 	}
 }
 
@@ -301,7 +329,7 @@ func (s *state) sweep() {
 	s.sweepAt = max(firstSweep, 2*len(s.tokens))
 }
 
-// removeClient forgets a client and kills its tokens.
+// removeClient forgets a client and kills its codes and tokens.
 func (s *state) removeClient(id string) bool {
 	if _, ok := s.clients[id]; !ok {
 		return false
@@ -310,6 +338,16 @@ func (s *state) removeClient(id string) bool {
 	for name, t := range s.tokens {
 		if t.clientID == id {
 			delete(s.tokens, name)
+		}
+	}
+	for value, c := range s.codes {
+		if c.clientID == id {
+			delete(s.codes, value)
+		}
+	}
+	for value, t := range s.refreshTokens {
+		if t.of.clientID == id {
+			delete(s.refreshTokens, value)
 		}
 	}
 	return true
@@ -356,7 +394,8 @@ func (s *state) show(accessToken, environment string) answer {
 		ClientID  string `json:"client_id"`
 		Scope     string `json:"scope"`
 		ExpiresIn int64  `json:"expires_in"`
-	}{t.clientID, t.scope, int64(time.Until(t.expires) / time.Second)})
+		User      bool   `json:"user,omitempty"`
+	}{t.clientID, t.scope, int64(time.Until(t.expires) / time.Second), t.of != nil && t.of.user})
 }
 
 // serveNotFound answers for a path below the prefix that is none, and reports

@@ -69,6 +69,11 @@ func (s *Simulator) add(p *provider) {
 			}
 		}
 	}
+	for path := range p.vendor.authorizations {
+		s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
+			p.serveAuthorization(w, r, path)
+		}
+	}
 	for path := range p.vendor.protected {
 		s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
 			p.serveProtected(w, r, path)

@@ -217,6 +217,13 @@ func TestControlRefuses(t *testing.T) {
 		{"PUT", "fuuffy/settings", `{}}`, "more than one"},
 		{"PUT", "fuuffy/settings", `null`, "object"},
 		{"PUT", "winkelstraat/settings", `{"scope":"list"}`, `"scope"`},
+		{"PUT", "accounda/settings", `{"refresh_token":"yes"}`, "refresh_token"},
+		{"PUT", "accounda/settings", `{"refresh_expires_in":0}`, `"refresh_expires_in"`},
+		{"PUT", "accounda/settings", `{"refresh_expires_in":604801}`, `"refresh_expires_in"`},
+		{"PUT", "oauth2/settings", `{"refresh_tokens":"last"}`, `"refresh_tokens"`},
+		{"PUT", "marktplaats/settings", `{"refresh_token":true}`, `"refresh_token"`},
+		{"POST", "oauth2/faults", `{"kind":"hold","before":1}`, "before"},
+		{"POST", "oauth2/faults", `{"kind":"hang","before":true}`, `"before"`},
 	} {
 		w := ask(t, sim, c.method, "/_control/"+c.target, c.body)
 		text := fromJSON[map[string]string](t, w)["error"]
@@ -246,13 +253,15 @@ func TestCountersRequestsReset(t *testing.T) {
 	want := map[string]map[string]int{
 		"kleinanzeigen": {"token_requests": 4, "tokens_issued": 1, "refused": 2, "faults": 2,
 			"protected_requests": 2, "protected_refused": 1, "redirects_followed": 1,
-			"revocation_requests": 0, "tokens_revoked": 0},
+			"revocation_requests": 0, "tokens_revoked": 0,
+			"codes_exchanged": 0, "refreshes": 0, "refresh_tokens_refused": 0, "held": 0},
 	}
 	for _, v := range marketplaces() {
 		if want[v.provider] == nil {
 			want[v.provider] = map[string]int{"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
 				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0,
-				"revocation_requests": 0, "tokens_revoked": 0}
+				"revocation_requests": 0, "tokens_revoked": 0,
+				"codes_exchanged": 0, "refreshes": 0, "refresh_tokens_refused": 0, "held": 0}
 		}
 	}
 	if toJSON(t, got) != toJSON(t, want) {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -25,8 +26,14 @@ type winkelstraatSettings struct {
 	Scope string `json:"scope"`
 }
 
+// winkelstraatRefreshPath is the path of the document's only refresh; another
+// page has the mint's.
+const winkelstraatRefreshPath = "/api/oauth/v1/token"
+
 // Derived from Akeneo.
 const (
+	winkelstraatRefreshLifetime = 14 * 24 * time.Hour
+
 	winkelstraatBadClient  = `Parameter "client_id" is missing or does not match any client, or secret is invalid`
 	winkelstraatBadGrant   = `Parameter "grant_type", "username" or "password" is missing, empty or invalid`
 	winkelstraatBadRefresh = "Refresh token is invalid or has expired"
@@ -40,6 +47,7 @@ func newWinkelstraat() vendor {
 		lifetime: time.Hour,
 		endpoints: map[string]responder{
 			"/api/oauth/v1/retailer/token": v.token,
+			winkelstraatRefreshPath:        v.token,
 		},
 		protected: map[string]responder{"/protected": bearer},
 		refusal: func(_ *state, _ request, description string) answer {
@@ -82,11 +90,12 @@ func (v *winkelstraat) token(s *state, r request) answer {
 	if !ok {
 		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadClient)
 	}
-	switch grant, asked := body["grant_type"]; {
-	case !asked:
-		return v.grant(s, id)
-	case string(grant) == `"refresh_token"`: // no refresh is played yet
-		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadRefresh)
+	grant, asked := body["grant_type"]
+	switch {
+	case string(grant) == `"refresh_token"`:
+		return v.refresh(s, id, body["refresh_token"])
+	case !asked && !strings.HasSuffix(r.Path, winkelstraatRefreshPath): // the document only refreshes there
+		return v.grant(s, id, &authorization{clientID: id})
 	}
 	return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadGrant)
 }
@@ -106,9 +115,21 @@ func (v *winkelstraat) authenticate(s *state, r request) (id string, ok bool) {
 	return "", false
 }
 
-func (v *winkelstraat) grant(s *state, id string) answer {
-	accessToken := winkelstraatToken()
-	s.issue(accessToken, token{clientID: id, expires: time.Now().Add(s.lifetime())})
+// refresh takes a refresh token once.
+func (v *winkelstraat) refresh(s *state, id string, raw json.RawMessage) answer {
+	var value string
+	_ = json.Unmarshal(raw, &value) // what is no string is no refresh token
+	of, ok := s.refresh(value, id)
+	if !ok {
+		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadRefresh)
+	}
+	return v.grant(s, id, of)
+}
+
+func (v *winkelstraat) grant(s *state, id string, of *authorization) answer {
+	accessToken, refreshToken := winkelstraatToken(), winkelstraatToken()
+	s.issue(accessToken, token{clientID: id, expires: time.Now().Add(s.lifetime()), of: of})
+	s.addRefreshToken(refreshToken, of, winkelstraatRefreshLifetime)
 	var scope any
 	if v.settings.Scope == "string" {
 		scope = "null"
@@ -119,7 +140,7 @@ func (v *winkelstraat) grant(s *state, id string) answer {
 		TokenType    string          `json:"token_type"`
 		Scope        any             `json:"scope"`
 		RefreshToken string          `json:"refresh_token"`
-	}{accessToken, s.expiresIn, "bearer", scope, winkelstraatToken()})
+	}{accessToken, s.expiresIn, "bearer", scope, refreshToken})
 }
 
 // winkelstraatToken looks as those in the document do: base64 of hex.
