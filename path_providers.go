@@ -73,7 +73,10 @@ func providerData(d provider.Definition) map[string]any {
 		"variables":      d.Variables,
 		"use":            d.Use,
 		"token_lifetime": d.TokenLifetime,
-		"authorization":  said(map[string]any{"redirect_uri": d.Authorization.RedirectURI}),
+		"limit_headers": said(map[string]any{
+			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,
+		}),
+		"authorization": said(map[string]any{"redirect_uri": d.Authorization.RedirectURI}),
 		"refresh_tokens": said(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,

@@ -81,7 +81,7 @@ func checkClient(c *Config, d provider.Definition, _ Settings) error {
 	case auth == "":
 		return &FieldError{Field: "client_auth", Problem: "is required by " + d.Name, Accepted: strings.Join(accepted, ", ")}
 	case !slices.Contains(d.ClientAuth, auth):
-		return notOneOf("client_auth", string(auth), accepted)
+		return &FieldError{Field: "client_auth", Problem: "is not one that " + d.Name + " takes", Accepted: strings.Join(accepted, ", ")}
 	case c.ClientID == "":
 		return &FieldError{Field: "client_id", Problem: "is required"}
 	case c.ClientSecret == "" && auth != provider.AuthNone:
@@ -104,9 +104,9 @@ func checkTaken(c *Config, d provider.Definition, _ Settings) error {
 			if field == provider.FromAudience && c.Audience == constant {
 				continue
 			}
-			return &FieldError{Field: field, Problem: fmt.Sprintf("%s is always sent %s", d.Name, constant), Accepted: "none"}
+			return &FieldError{Field: field, Problem: fmt.Sprintf("%s is always sent %s", d.Name, constant)}
 		}
-		return &FieldError{Field: field, Problem: d.Name + " takes none", Accepted: "none"}
+		return &FieldError{Field: field, Problem: d.Name + " takes none"}
 	}
 	for _, scope := range c.Scope {
 		// RFC 6749, appendix A.4

@@ -54,7 +54,9 @@ type HeldBackError struct {
 }
 
 func (e *HeldBackError) Error() string {
-	return fmt.Sprintf("the next token request is made in %s: %s", max(e.Wait, time.Second).Round(time.Second), e.Cause)
+	cause := *e.Cause
+	cause.RetryAfter = 0 // Wait says it, and by now it is less
+	return fmt.Sprintf("the next token request is made in %s: %s", max(e.Wait, time.Second).Round(time.Second), &cause)
 }
 
 func (e *HeldBackError) Unwrap() error {

@@ -46,9 +46,10 @@ type limits struct {
 	held map[limitKey]*limit
 }
 
-// limitKey names whom a limit is for: a host, or one client there.
+// limitKey names whom a limit is for: a host, or one client of a provider there, to whom that provider's documented
+// limits apply.
 type limitKey struct {
-	host, client string
+	host, provider, client string
 }
 
 // limit bounds the requests under way and those begun in a time.
@@ -63,10 +64,11 @@ func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) 
 	ctx, cancel := context.WithTimeout(ctx, maxQueue)
 	defer cancel()
 	host := hostOf(c, d)
-	client := l.use(limitKey{host, c.ClientID}, maxConcurrentPerClient, d.Limits)
+	key := limitKey{host, d.Name, c.ClientID}
+	client := l.use(key, maxConcurrentPerClient, d.Limits)
 	whole := l.use(limitKey{host: host}, maxConcurrentPerHost, nil)
 	give := func() {
-		l.leave(limitKey{host, c.ClientID})
+		l.leave(key)
 		l.leave(limitKey{host: host})
 	}
 	if err := client.wait(ctx); err != nil {

@@ -100,3 +100,30 @@ func TestDocumentedLimitsAreKept(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// Two providers behind one host, with one client's name: each has its own documented limits.
+func TestDocumentedLimitsAreTheProvidersOwn(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.endpoint.answersAfter(time.Millisecond)
+		for _, name := range []string{"fuuffy", "kleinanzeigen"} {
+			err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+				"client_id": "id", "client_secret": "s3cret", "reuse_token": false, "token_url": "https://gateway.example.com/token",
+			}})
+			if err != nil {
+				w.Fatal(err)
+			}
+			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}); err != nil && name == "kleinanzeigen" {
+				w.Fatal(err)
+			}
+		}
+		began := time.Now()
+		for range 300 {
+			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			w.Errorf("300 token requests took %v, under the limits of another provider", took)
+		}
+	})
+}
