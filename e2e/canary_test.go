@@ -32,6 +32,7 @@ var configFields = map[string]kind{
 	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "client_auth": takesName,
 	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "refresh_before": takesDuration,
 	"reuse_token": takesBool, "ttl": takesDuration, "verify_connection": takesBool,
+	"discard_grants": takesBool,
 }
 
 var settingsFields = map[string]kind{theSetting: takesBool, "allowed_hosts": takesList}

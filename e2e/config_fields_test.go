@@ -28,6 +28,7 @@ func acceptedForms(ca string) []acceptedForm {
 		{"scope", "read, write", list},
 		{"scope", list, list},
 		{"audience", "an-api", "an-api"},
+		{"redirect_uri", "https://app.example.com/callback", "https://app.example.com/callback"},
 		{"params", pairs, pairs},
 		{"params", []string{"k=v", "l=w=x"}, pairs},
 		{"token_url", "https://auth.example.com/token", "https://auth.example.com/token"},
@@ -171,7 +172,6 @@ func TestRefusedFields(t *testing.T) {
 		{fields{"token_url": "https://auth.example.com/token#part"}, []string{"token_url"}},
 		{fields{"token_url": "ftp://auth.example.com/token"}, []string{"token_url", "https"}},
 		{fields{"token_url": "http://auth.example.com/token"}, []string{"token_url", "https"}},
-		{fields{"redirect_uri": "https://app.example.com/callback"}, []string{"redirect_uri"}}, // its one grant redirects nobody
 		{fields{"refresh_url": "http://auth.example.com/token"}, []string{"refresh_url", "https"}},
 		{fields{"revocation_url": "http://auth.example.com/token"}, []string{"revocation_url", "https"}},
 		{fields{"ca_cert": "no certificate"}, []string{"ca_cert", "PEM"}},

@@ -56,7 +56,7 @@ func TestFailuresOfTheProvider(t *testing.T) {
 			name := strings.ReplaceAll(f.name, " ", "-")
 			w.Write(t, "config/"+name, w.kleinanzeigen(unverified, fields{"request_timeout": "1s"})).OK(t)
 			w.Read(t, "creds/"+name).Refused(t, f.status, kleinanzeigen, f.mentions)
-			w.heldBack(t, name, http.StatusServiceUnavailable)
+			w.heldBack(t, kleinanzeigen, name, http.StatusServiceUnavailable)
 		})
 	}
 	if got := w.Sim.Counters(t, kleinanzeigen).RedirectsFollowed; got != 0 {
@@ -66,16 +66,16 @@ func TestFailuresOfTheProvider(t *testing.T) {
 
 // heldBack checks that a read after a failure is answered from memory, and
 // says how long to wait.
-func (w world) heldBack(t testing.TB, config string, statuses ...int) {
+func (w world) heldBack(t testing.TB, provider, config string, statuses ...int) {
 	t.Helper()
-	before := w.tokenRequests(t, kleinanzeigen)
+	before := w.tokenRequests(t, provider)
 	again := w.Read(t, "creds/"+config)
 	for _, status := range statuses {
 		if again.Status == status {
 			if !saysHowLong(again) {
 				t.Errorf("%s\n\twant it to say how long to wait", again)
 			}
-			if got := w.tokenRequests(t, kleinanzeigen); got != before {
+			if got := w.tokenRequests(t, provider); got != before {
 				t.Errorf("%s\n\tmade %d token requests, want none", again, got-before)
 			}
 			return
@@ -84,7 +84,7 @@ func (w world) heldBack(t testing.TB, config string, statuses ...int) {
 	t.Errorf("%s\n\twant it held back with %v", again, statuses)
 }
 
-var duration = regexp.MustCompile(`\b[0-9.]+ ?(ms|s|m|seconds?|minutes?)\b`)
+var duration = regexp.MustCompile(`\b([0-9.]+ ?(ms|s|m|h|seconds?|minutes?))+\b`)
 
 func saysHowLong(r harness.Response) bool { return duration.MatchString(r.ErrorText()) }
 
@@ -115,7 +115,7 @@ func TestTheProvidersRateLimit(t *testing.T) {
 	if text := limited.ErrorText(); !strings.Contains(text, "40s") && !strings.Contains(text, "40 s") {
 		t.Errorf("%s\n\twant it to say that the wait is 40 seconds", limited)
 	}
-	w.heldBack(t, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	w.heldBack(t, kleinanzeigen, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
 
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
 	limited = w.Write(t, "config/b", w.kleinanzeigen()).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
@@ -150,21 +150,18 @@ func TestBytesThatNobodyAskedFor(t *testing.T) {
 func TestAnEchoOfTheSecretIsNotPassedOn(t *testing.T) {
 	t.Parallel()
 	const secret = `s3cret +/&=%"with ünusual signs`
-	for provider, config := range map[string]func(world) fields{
-		kleinanzeigen: func(w world) fields { return w.kleinanzeigen() },
-		oauth2:        func(w world) fields { return w.oauth2() },
-	} {
+	for provider := range tokenPaths {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.NoteSecret(secret)
 			w.Sim.AddClient(t, provider, "someone", harness.Client{Secret: secret, Auth: "client_secret_basic"})
-			body := with(config(w), fields{"client_id": "someone", "client_secret": secret})
+			body := w.at(provider, fields{"client_id": "someone", "client_secret": secret})
 			w.Sim.Fault(t, provider, fields{"kind": "echo", "times": 0})
 			w.Write(t, "config/a", with(body, unverified)).OK(t)
 			for _, got := range []harness.Response{w.Read(t, "creds/a"), w.Read(t, "creds/a"), w.Write(t, "config/b", body)} {
-				if got.Status < 400 {
-					t.Errorf("%s\n\twant an error", got)
+				if got.Status < 400 || !strings.Contains(got.ErrorText(), "[redacted]") {
+					t.Errorf("%s\n\twant an error that repeats what the provider said, without the secret", got)
 				}
 				if form := harness.Holds(got.Body, secret); form != "" {
 					t.Errorf("%s\n\tholds the secret as %q", got, form)

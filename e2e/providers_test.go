@@ -4,46 +4,184 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
 func TestProvidersAreListed(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	got := m.List(t, "providers").OK(t)
-	keys, _ := got.Answer.Data["keys"].([]any)
-	for _, name := range []any{kleinanzeigen, oauth2} {
-		if !slices.Contains(keys, name) {
-			t.Errorf("%s\n\twant %s listed", got, name)
-		}
-	}
+	mustHave(t, got, fields{"keys": slices.Sorted(maps.Keys(tokenPaths))})
 }
 
 func TestAProviderIsRead(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
-	for _, name := range []string{kleinanzeigen, oauth2} {
-		got := m.Read(t, "providers/"+name).OK(t)
-		for _, field := range []string{"documentation", "environments", "grants", "parameters", "evidence"} {
+	for name := range tokenPaths {
+		got := m.Read(t, "providers/"+name)
+		mustHave(t, got, fields{"name": name})
+		for _, field := range []string{"title", "documentation", "environments", "grants", "client_auth", "parameters", "limits", "quirks", "evidence"} {
 			if _, has := got.Answer.Data[field]; !has {
 				t.Errorf("%s\n\twant %s", got, field)
 			}
 		}
-	}
-	got := m.Read(t, "providers/kleinanzeigen").OK(t)
-	for _, fact := range []string{
-		"https://developer.kleinanzeigen.de/v2/oidc/token", "client_credentials", "consumer-goods-api", "production",
-	} {
-		if !strings.Contains(string(got.Body), fact) {
-			t.Errorf("%s\n\twant the fact %s", got, fact)
+		if text := fmt.Sprint(got.Answer.Data["documentation"]); !strings.HasPrefix(text, "https://") {
+			t.Errorf("%s: documentation is %q, want where the vendor's is", name, text)
 		}
 	}
-	if text := fmt.Sprint(got.Answer.Data["documentation"]); !strings.HasPrefix(text, "https://") {
-		t.Errorf("documentation is %q, want where the vendor's is", text)
+}
+
+// What is read is what the vendor's document says.
+func TestWhatIsKnownOfKleinanzeigen(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	mustHave(t, m.Read(t, "providers/kleinanzeigen"), fields{
+		"title":         "Kleinanzeigen",
+		"documentation": "https://developer.kleinanzeigen.de/docs/general/authentication/",
+		"environments": fields{"production": fields{
+			"token_url": "https://developer.kleinanzeigen.de/v2/oidc/token",
+			"api_url":   "https://developer.kleinanzeigen.de/api/goods",
+		}},
+		"grants":      []string{"client_credentials"},
+		"client_auth": []string{post},
+		"parameters": fields{"client_credentials": fields{
+			"audience": fields{"value": "consumer-goods-api", "required": false},
+		}},
+		"token_lifetime": hour,
+		"limits":         nil,
+	})
+}
+
+func TestWhatIsKnownOfMarktplaats(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	got := m.Read(t, "providers/marktplaats")
+	mustHave(t, got, fields{
+		"title":         "Marktplaats",
+		"documentation": "https://api.marktplaats.nl/docs/v1/authentication.html",
+		"environments": fields{
+			"production": fields{
+				"token_url":         "https://auth.marktplaats.nl/accounts/oauth/token",
+				"authorization_url": "https://auth.marktplaats.nl/accounts/oauth/authorize",
+				"api_url":           "https://api.marktplaats.nl",
+			},
+			"sandbox": fields{
+				"token_url":         "https://auth.demo.qa-mp.so/accounts/oauth/token",
+				"authorization_url": "https://auth.demo.qa-mp.so/accounts/oauth/authorize",
+			},
+		},
+		"grants":      []string{"authorization_code", "client_credentials", "refresh_token"},
+		"client_auth": []string{post},
+		"parameters": fields{
+			"client_credentials": fields{
+				"scope":        fields{"from": "scope", "required": false},
+				"redirect_uri": fields{"from": "redirect_uri", "required": false},
+			},
+			"authorization_code": fields{
+				"code":         fields{"from": "code", "required": true},
+				"redirect_uri": fields{"from": "redirect_uri", "required": true},
+			},
+			"refresh_token": fields{"refresh_token": fields{"from": "refresh_token", "required": true}},
+		},
+		"authorization":  fields{"redirect_uri": "prefix"},
+		"refresh_tokens": fields{"rotation": "always", "previous": "unclear"},
+		"token_lifetime": day,
+		"limits":         nil,
+	})
+	for _, field := range []string{"obtain", "quirks"} {
+		if unset(got.Answer.Data[field]) {
+			t.Errorf("%s\n\twant %s", got, field)
+		}
 	}
+	knownBy(t, got, "environments", "documentation")
+	knownBy(t, got, "errors", "derived")
+}
+
+func TestWhatIsKnownOfTheOthers(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	mustHave(t, m.Read(t, "providers/accounda"), fields{
+		"environments": fields{"production": fields{
+			"token_url":   "https://api.accounda.com/v1/token/",
+			"refresh_url": "https://api.accounda.com/v1/token/refresh/",
+			"api_url":     "https://api.accounda.com/v1",
+		}},
+		"grants":      []string{"client_credentials", "refresh_token"},
+		"client_auth": []string{post},
+		"parameters":  fields{"client_credentials": fields{}, "refresh_token": fields{}},
+		"refresh_tokens": fields{
+			"rotation": "always", "previous": "dies", "expires_in": 7 * day, "with_client_credentials": "unused",
+		},
+		"token_lifetime": hour,
+	})
+	mustHave(t, m.Read(t, "providers/fuuffy"), fields{
+		"environments": fields{
+			"production": fields{
+				"token_url": "https://api-gateway.fuuffy.com/v1/auth/token", "api_url": "https://api-gateway.fuuffy.com/v1",
+			},
+			"testing": fields{
+				"token_url": "https://testing-api-gateway.fuuffy.com/v1/auth/token", "api_url": "https://testing-api-gateway.fuuffy.com/v1",
+			},
+		},
+		"grants":         []string{"client_credentials"},
+		"client_auth":    []string{post},
+		"limits":         []fields{{"requests": 100, "per": 60}, {"requests": 1000, "per": hour}},
+		"token_lifetime": hour,
+	})
+	mustHave(t, m.Read(t, "providers/winkelstraat"), fields{
+		"environments": fields{"production": fields{
+			"token_url":   "https://content.winkelstraat.nl/api/oauth/v1/retailer/token",
+			"refresh_url": "https://content.winkelstraat.nl/api/oauth/v1/token",
+			"api_url":     "https://content.winkelstraat.nl/api/rest/v1",
+		}},
+		"grants":         []string{"client_credentials", "refresh_token"},
+		"client_auth":    []string{basic},
+		"token_lifetime": hour,
+	})
+}
+
+// What was never seen itself is marked: override it if it is wrong.
+func TestWhatIsDerivedSaysSo(t *testing.T) {
+	t.Parallel()
+	m := shared.Mount(t)
+	for _, c := range []struct{ provider, fact, how string }{
+		{tweedehands, "environments.production.authorization_url", "documentation"},
+		{tweedehands, "environments.production.token_url", "client_code"},
+		{tweedehands, "environments.sandbox.token_url", "derived"},
+		{deuxiememain, "environments.production.token_url", "derived"},
+		{deuxiememain, "environments.sandbox.token_url", "derived"},
+		{accounda, "environments.production.api_url", "derived"},
+		{winkelstraat, "errors.codes.422", "third_party"},
+		{fuuffy, "limits", "documentation"},
+		{oauth2, "grants", "standard"},
+	} {
+		knownBy(t, m.Read(t, "providers/"+c.provider), c.fact, c.how)
+	}
+}
+
+// knownBy checks how a fact is known; what is not derived is somewhere to be read.
+func knownBy(t testing.TB, r harness.Response, fact, how string) {
+	t.Helper()
+	evidence, _ := r.OK(t).Answer.Data["evidence"].([]any)
+	for _, each := range evidence {
+		known, _ := each.(map[string]any)
+		facts, _ := known["facts"].([]any)
+		if !slices.Contains(facts, any(fact)) {
+			continue
+		}
+		source, _ := known["source"].(string)
+		if known["known_by"] != how || how != "derived" && !strings.HasPrefix(source, "https://") || how == "derived" && unset(known["note"]) {
+			t.Errorf("%s\n\t%s is known as %v, want by %s, with its source or what it is derived from", r, fact, known, how)
+		}
+		return
+	}
+	t.Errorf("%s\n\thas no evidence of %s", r, fact)
 }
 
 func TestAnUnknownProviderIsNotFound(t *testing.T) {

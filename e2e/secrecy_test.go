@@ -18,12 +18,16 @@ func TestSecretsInTheRightPlace(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
-	for provider, config := range map[string]fields{kleinanzeigen: w.kleinanzeigen(), oauth2: w.oauth2()} {
-		s := newSecretive(t, w, provider, config)
+	for provider := range tokenPaths {
+		s := newSecretive(t, w, provider)
 		s.succeeds(t)
 		s.refusedClient(t)
-		for i, fault := range allFaults() {
-			s.meets(t, fmt.Sprintf("f%d", i), fault)
+		faults := vendorFaults()
+		if provider == kleinanzeigen || provider == oauth2 {
+			faults = append(faults, commonFaults()...)
+		}
+		for i, fault := range faults {
+			s.meets(t, fmt.Sprintf("%s-f%d", provider, i), fault)
 		}
 	}
 	server.Stop()
@@ -32,12 +36,18 @@ func TestSecretsInTheRightPlace(t *testing.T) {
 	}
 }
 
-func allFaults() []fields {
-	faults := []fields{
-		{"kind": "echo"}, {"kind": "unsolicited"},
+// vendorFaults are those that each vendor answers in its own way, or with the secret.
+func vendorFaults() []fields {
+	return []fields{
+		{"kind": "echo"}, {"kind": "unsolicited"}, {"kind": "vendor_failure"}, {"kind": "truncated"},
 		{"kind": "status", "status": 429, "headers": fields{"Retry-After": "1"}},
 		{"kind": "status", "status": 401}, {"kind": "status", "status": 403},
 	}
+}
+
+// commonFaults are those that are the same at every provider.
+func commonFaults() []fields {
+	var faults []fields
 	for _, f := range failures {
 		faults = append(faults, f.fault)
 	}
@@ -48,19 +58,21 @@ func allFaults() []fields {
 type secretive struct {
 	world
 	provider string
+	client   string
 	config   fields
 	secrets  []string
 }
 
-func newSecretive(t testing.TB, w world, provider string, config fields) secretive {
+func newSecretive(t testing.TB, w world, provider string) secretive {
 	t.Helper()
 	secret, header := "s3cret/+&=% "+harness.Random(), "header "+harness.Random()
-	s := secretive{world: w, provider: provider, secrets: []string{secret, header, "someone:" + secret}}
-	s.config = with(config, fields{
-		"client_id": "someone", "client_secret": secret, "headers": fields{"X-Api-Key": header}, "request_timeout": "1s",
+	client := "client-of-" + provider
+	s := secretive{world: w, provider: provider, client: client, secrets: []string{secret, header, client + ":" + secret}}
+	s.config = w.at(provider, fields{
+		"client_id": client, "client_secret": secret, "headers": fields{"X-Api-Key": header}, "request_timeout": "1s",
 	})
 	w.NoteSecret(s.secrets...)
-	w.Sim.AddClient(t, provider, "someone", harness.Client{Secret: secret, Auth: basic, Scopes: []string{"read"}})
+	w.Sim.AddClient(t, provider, client, harness.Client{Secret: secret, Auth: basic, Scopes: []string{"read"}})
 	return s
 }
 
@@ -82,7 +94,7 @@ func (s secretive) succeeds(t testing.TB) {
 	creds := s.Read(t, "creds/"+s.provider).OK(t)
 	s.hides(t, creds)
 	token := s.CredsOf(t, creds).AccessToken
-	s.provides(t, s.provider, token, "someone")
+	s.provides(t, s.provider, token, s.client)
 	for _, got := range []harness.Response{s.Read(t, path), s.LookUp(t, creds.Answer.LeaseID)} {
 		if harness.Holds(got.Body, token) != "" {
 			t.Errorf("%s\n\tholds the access token", got)
@@ -96,11 +108,11 @@ func (s secretive) refusedClient(t testing.TB) {
 	t.Helper()
 	body := maps.Clone(s.config)
 	body["client_id"] = "nobody"
-	s.hides(t, s.Write(t, "config/refused", body).Refused(t, http.StatusBadRequest))
-	s.hides(t, s.Write(t, "config/refused", with(body, unverified)).OK(t))
-	s.hides(t, s.Read(t, "creds/refused").Refused(t, http.StatusBadRequest))
-	s.hides(t, s.Read(t, "creds/refused"))
-	s.Delete(t, "config/refused").OK(t)
+	s.hides(t, s.Write(t, "config/refused-"+s.provider, body).Refused(t, http.StatusBadRequest))
+	s.hides(t, s.Write(t, "config/refused-"+s.provider, with(body, unverified)).OK(t))
+	s.hides(t, s.Read(t, "creds/refused-"+s.provider).Refused(t, http.StatusBadRequest))
+	s.hides(t, s.Read(t, "creds/refused-"+s.provider))
+	s.Delete(t, "config/refused-"+s.provider).OK(t)
 }
 
 // meets has a verified write and a read meet the fault.

@@ -17,13 +17,38 @@ type fields = harness.Fields
 const (
 	kleinanzeigen = "kleinanzeigen"
 	oauth2        = "oauth2"
+	marktplaats   = "marktplaats"
+	tweedehands   = "2dehands"
+	deuxiememain  = "2ememain"
+	accounda      = "accounda"
+	fuuffy        = "fuuffy"
+	winkelstraat  = "winkelstraat"
 
 	kleinanzeigenTokenPath = "/kleinanzeigen/v2/oidc/token"
 	oauth2TokenPath        = "/oauth2/token"
+	fuuffyTestingPath      = "/fuuffy/testing/v1/auth/token"
 
 	demoClient = "demo-client"
 	demoSecret = "demo-secret"
 )
+
+// tokenPaths are the token endpoints at the simulator.
+var tokenPaths = map[string]string{
+	kleinanzeigen: kleinanzeigenTokenPath,
+	oauth2:        oauth2TokenPath,
+	marktplaats:   "/marktplaats/accounts/oauth/token",
+	tweedehands:   "/2dehands/accounts/oauth/token",
+	deuxiememain:  "/2ememain/accounts/oauth/token",
+	accounda:      "/accounda/v1/token/",
+	fuuffy:        "/fuuffy/v1/auth/token",
+	winkelstraat:  "/winkelstraat/api/oauth/v1/retailer/token",
+}
+
+// refreshPaths are the refresh endpoints of those that have one of their own.
+var refreshPaths = map[string]string{
+	accounda:     "/accounda/v1/token/refresh/",
+	winkelstraat: "/winkelstraat/api/oauth/v1/token",
+}
 
 // unverified has a configuration stored without a token request.
 var unverified = fields{"verify_connection": false}
@@ -48,21 +73,26 @@ func newWorldOn(t testing.TB, s *harness.Server) world {
 	return w
 }
 
-// kleinanzeigen is a configuration of that provider at the simulator, with changes.
-func (w world) kleinanzeigen(changes ...fields) fields {
-	return with(fields{
-		"provider": kleinanzeigen, "client_id": demoClient, "client_secret": demoSecret,
-		"token_url": w.Sim.HTTP + kleinanzeigenTokenPath,
-	}, changes...)
+// at is a configuration of a provider at the simulator, with changes.
+func (w world) at(provider string, changes ...fields) fields {
+	config := fields{
+		"provider": provider, "client_id": demoClient, "client_secret": demoSecret,
+		"token_url": w.Sim.HTTP + tokenPaths[provider],
+	}
+	if path, has := refreshPaths[provider]; has {
+		config["refresh_url"] = w.Sim.HTTP + path
+	}
+	if provider == oauth2 {
+		config["client_auth"] = basic
+	}
+	return with(config, changes...)
 }
 
+// kleinanzeigen is a configuration of that provider at the simulator, with changes.
+func (w world) kleinanzeigen(changes ...fields) fields { return w.at(kleinanzeigen, changes...) }
+
 // oauth2 is a configuration of any RFC 6749 endpoint at the simulator, with changes.
-func (w world) oauth2(changes ...fields) fields {
-	return with(fields{
-		"provider": oauth2, "client_id": demoClient, "client_secret": demoSecret,
-		"token_url": w.Sim.HTTP + oauth2TokenPath, "client_auth": "client_secret_basic",
-	}, changes...)
-}
+func (w world) oauth2(changes ...fields) fields { return w.at(oauth2, changes...) }
 
 // addClient adds a client with a secret of its own at kleinanzeigen, and says
 // what of a configuration names it.

@@ -219,3 +219,23 @@ mount_plugin() {
     client_id=demo-client client_secret=demo-secret \\
     token_url=$simulator/kleinanzeigen/v2/oidc/token"
 }
+
+# others: the marketplaces beside Kleinanzeigen, one a line: name, token endpoint, and the refresh endpoint of those that
+# have one of their own.
+others() {
+  cat <<'EOF'
+marktplaats accounts/oauth/token
+2dehands accounts/oauth/token
+2ememain accounts/oauth/token
+accounda v1/token/ v1/token/refresh/
+fuuffy v1/auth/token
+winkelstraat api/oauth/v1/retailer/token api/oauth/v1/token
+EOF
+}
+
+# configuring NAME TOKEN [REFRESH]: the command, as it is typed, that configures one of the others at the simulator.
+configuring() {
+  printf 'vault write marketplace/config/%s client_id=demo-client client_secret=demo-secret' "$1"
+  printf ' \\\n    token_url=%s' "$simulator/$1/$2"
+  if [[ -n ${3:-} ]]; then printf ' \\\n    refresh_url=%s' "$simulator/$1/$3"; fi
+}

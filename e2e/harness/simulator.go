@@ -31,9 +31,10 @@ type Simulator struct {
 
 // Client is a client at a provider.
 type Client struct {
-	Secret string   `json:"client_secret"`
-	Auth   string   `json:"client_auth,omitempty"`
-	Scopes []string `json:"scopes,omitempty"`
+	Secret       string   `json:"client_secret"`
+	Auth         string   `json:"client_auth,omitempty"`
+	Scopes       []string `json:"scopes,omitempty"`
+	RedirectURIs []string `json:"redirect_uris,omitempty"`
 }
 
 // Counters are what a provider counts.
@@ -125,6 +126,12 @@ func (s *Simulator) ExpiresIn(t testing.TB, provider string, lifetime any) {
 	s.control(t, http.MethodPut, provider+"/expires_in", lifetime, nil)
 }
 
+// Switch sets a provider's own switches; those left out are as at start.
+func (s *Simulator) Switch(t testing.TB, provider string, switches Fields) {
+	t.Helper()
+	s.control(t, http.MethodPut, provider+"/settings", switches, nil)
+}
+
 // Fault queues a fault.
 func (s *Simulator) Fault(t testing.TB, provider string, fault Fields) {
 	t.Helper()
@@ -155,7 +162,8 @@ func (s *Simulator) Requests(t testing.TB, provider string) []TokenRequest {
 	return requests
 }
 
-// Protected calls the provider's own API with a token.
+// Protected calls the provider's own API with a token. An environment with an
+// API of its own stands behind the provider's name, as in "fuuffy/testing".
 func (s *Simulator) Protected(t testing.TB, provider, token string) Protected {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.HTTP+"/"+provider+"/protected", nil)

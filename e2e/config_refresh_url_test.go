@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+)
+
+// Where a provider refreshes at a URL of its own, an override of one that leaves
+// the other would send the secret to two places: both come together, or neither.
+func TestBothURLsOrNeither(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for provider := range refreshPaths {
+		for _, alone := range []string{"token_url", "refresh_url"} {
+			w.Write(t, "config/"+provider, w.at(provider, fields{alone: without})).
+				Refused(t, http.StatusBadRequest, provider+" refreshes at a URL of its own; accepted: token_url and refresh_url together, or neither")
+			w.Read(t, "config/"+provider).Refused(t, http.StatusNotFound)
+		}
+		if got := w.tokenRequests(t, provider); got != 0 {
+			t.Errorf("%s: %d token requests, want none", provider, got)
+		}
+		w.Write(t, "config/neither", w.at(provider, unverified, fields{"token_url": without, "refresh_url": without})).OK(t)
+		mustHave(t, w.Read(t, "config/neither"), fields{"token_url": nil, "refresh_url": nil})
+		w.Delete(t, "config/neither").OK(t)
+
+		w.Write(t, "config/"+provider, w.at(provider)).OK(t)
+		w.provides(t, provider, w.Creds(t, provider).AccessToken, demoClient)
+	}
+}
+
+func TestOneOfBothURLsIsNotTakenAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	secret := with(unverified, fields{"client_secret": demoSecret})
+	for provider := range refreshPaths {
+		path := "config/" + provider
+		w.Write(t, path, w.at(provider)).OK(t)
+		before := w.Read(t, path).OK(t)
+		for _, field := range []string{"token_url", "refresh_url"} {
+			for method, empty := range map[string]any{http.MethodPost: "", http.MethodPatch: nil} {
+				refused := w.Send(t, method, path, with(secret, fields{field: empty})).
+					Refused(t, http.StatusBadRequest, "token_url and refresh_url together, or neither")
+				unchanged(t, w, path, before, refused)
+			}
+			// One of them may move; that is repointing, as ever.
+			moved := fields{field: "https://elsewhere.example.com/" + field}
+			refused := w.Write(t, path, with(unverified, moved)).Refused(t, http.StatusBadRequest, "client_secret", field)
+			unchanged(t, w, path, before, refused)
+			w.Write(t, path, with(secret, moved)).OK(t)
+			w.Write(t, path, with(secret, fields{field: before.Answer.Data[field]})).OK(t)
+		}
+		w.Patch(t, path, with(secret, fields{"token_url": nil, "refresh_url": nil})).OK(t)
+		mustHave(t, w.Read(t, path), fields{"token_url": nil, "refresh_url": nil})
+	}
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"slices"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+const (
+	hour = 3600
+	day  = 24 * hour
+)
+
+// handedOut is what an application reads of a marketplace's token beside the token itself.
+type handedOut struct {
+	lifetime int // in seconds
+	data     fields
+}
+
+// marketplaces are the providers that the other tests are not about.
+var marketplaces = map[string]handedOut{
+	marktplaats:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.marktplaats.nl"}},
+	tweedehands:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.2dehands.be"}},
+	deuxiememain: {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.2ememain.be"}},
+	accounda:     {hour, fields{"token_type": "Bearer", "scope": "", "api_url": "https://api.accounda.com/v1"}},
+	fuuffy:       {hour, fields{"token_type": "Bearer", "scope": "", "api_url": "https://api-gateway.fuuffy.com/v1"}},
+	winkelstraat: {hour, fields{"token_type": "bearer", "scope": "", "api_url": "https://content.winkelstraat.nl/api/rest/v1"}},
+}
+
+// The two commands of the shortest use, at every marketplace.
+func TestEveryMarketplaceHandsOutATokenThatWorks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, want := range marketplaces {
+		t.Run(name, func(t *testing.T) {
+			w.Write(t, "config/"+name, w.at(name, fields{"provider": without})).OK(t)
+			got := w.Read(t, "creds/"+name)
+			mustHave(t, got, with(want.data, fields{"provider": name}))
+			first := w.CredsOf(t, got)
+			if first.LeaseDuration > want.lifetime || first.LeaseDuration <= want.lifetime-30 {
+				t.Errorf("the lease lasts %d s, want the %d that the token lives", first.LeaseDuration, want.lifetime)
+			}
+			w.provides(t, name, first.AccessToken, demoClient)
+			if second := w.Creds(t, name); second.AccessToken != first.AccessToken || second.LeaseID == first.LeaseID {
+				t.Error("want the second reader to have the same token under another lease")
+			}
+			if got := w.tokenRequests(t, name); got != 1 {
+				t.Errorf("%d token requests for a write and two reads, want 1", got)
+			}
+			w.Revoke(t, first.LeaseID).OK(t)
+			w.provides(t, name, first.AccessToken, demoClient)
+		})
+	}
+}
+
+// onTheWire is a token request to the letter.
+type onTheWire struct {
+	change        fields
+	contentType   string
+	authorization []string
+	body          string
+}
+
+var (
+	aForm           = "application/x-www-form-urlencoded"
+	demoCredentials = "client_id=demo-client&client_secret=demo-secret"
+	everySite       = []onTheWire{
+		{nil, aForm, nil, demoCredentials + "&grant_type=client_credentials"},
+		{fields{"scope": "write read"}, aForm, nil, demoCredentials + "&grant_type=client_credentials&scope=write+read"},
+		{fields{"redirect_uri": "https://client.example/a b?c=d"}, aForm, nil,
+			demoCredentials + "&grant_type=client_credentials&redirect_uri=" + url.QueryEscape("https://client.example/a b?c=d")},
+	}
+	vendorsRequests = map[string][]onTheWire{
+		marktplaats:  everySite,
+		tweedehands:  everySite,
+		deuxiememain: everySite,
+		accounda:     {{nil, aForm, nil, demoCredentials}},
+		fuuffy:       {{nil, aForm, nil, demoCredentials}, {fields{"params": fields{"session": "a b"}}, aForm, nil, demoCredentials + "&session=a+b"}},
+		winkelstraat: {{nil, "application/json", []string{"Basic " + base64.StdEncoding.EncodeToString([]byte("demo-client:demo-secret"))}, "{}"}},
+	}
+)
+
+// Where a vendor's document says how a request is made, it is made so: its path
+// with the slash at the end, its content type with nothing behind it, and no
+// parameter, query or header more.
+func TestTheTokenRequestIsTheVendors(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, wanted := range vendorsRequests {
+		for _, want := range wanted {
+			w.Write(t, "config/"+name, w.at(name, want.change)).OK(t)
+			sent := w.Sim.Requests(t, name)
+			got := sent[len(sent)-1]
+			if got.Method != http.MethodPost || got.Path != tokenPaths[name] || got.Query != "" || got.Body != want.body {
+				t.Errorf("%s %v: %+v\n\twant POST %s with the body %s", name, want.change, got, tokenPaths[name], want.body)
+			}
+			wantHeaders(t, got, map[string][]string{
+				"Content-Type": {want.contentType}, "Authorization": want.authorization, "Accept": {"application/json"},
+			})
+			w.Delete(t, "config/"+name).OK(t)
+		}
+	}
+}
+
+// wantHeaders checks headers of a request, and that it has no others but those of any request.
+func wantHeaders(t testing.TB, r harness.TokenRequest, want map[string][]string) {
+	t.Helper()
+	for name, values := range want {
+		if !slices.Equal(r.Headers[name], values) {
+			t.Errorf("%s has the header %s: %q, want %q", r.Path, name, r.Headers[name], values)
+		}
+	}
+	for name := range r.Headers {
+		_, known := want[name]
+		if !known && !slices.Contains([]string{"Accept-Encoding", "Content-Length", "Host", "User-Agent"}, name) {
+			t.Errorf("%s has the header %s: %q, want none", r.Path, name, r.Headers[name])
+		}
+	}
+}
+
+// However the client authenticates, no sign of its id or secret is lost or means something else.
+func TestMarketplaceSecretsWithUnusualSigns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const secret = `a:b%c+d e/f&g=h"i\jé%41`
+	w.NoteSecret(secret)
+	for name := range marketplaces {
+		w.Sim.AddClient(t, name, "an+id", harness.Client{Secret: secret})
+		w.Write(t, "config/"+name, w.at(name, fields{"client_id": "an+id", "client_secret": secret})).OK(t)
+		w.provides(t, name, w.Creds(t, name).AccessToken, "an+id")
+	}
+}
+
+// One mount serves them all, and no marketplace knows a client or a token of
+// another, nor does one of the three sites that share an API.
+func TestMarketplacesAreApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name := range marketplaces {
+		secret := "secret-" + harness.Random()
+		w.NoteSecret(secret)
+		client := fields{"client_id": "client-of-" + name, "client_secret": secret}
+		w.Sim.AddClient(t, name, "client-of-"+name, harness.Client{Secret: secret})
+		w.Write(t, "config/"+name, w.at(name, client)).OK(t)
+		token := w.Creds(t, name).AccessToken
+		w.provides(t, name, token, "client-of-"+name)
+		for other := range marketplaces {
+			if other == name {
+				continue
+			}
+			w.Write(t, "config/another", w.at(other, client)).Refused(t, http.StatusBadRequest, other+" refused the client: invalid_client")
+			if got := w.Sim.Protected(t, other, token).Status; got != http.StatusUnauthorized {
+				t.Errorf("%s answers %d to a token of %s, want 401", other, got, name)
+			}
+		}
+	}
+}
+
+// A refresh token that nobody asked for is not handed out, and in no log (the
+// end of all tests looks for it).
+func TestARefreshTokenBesideTheTokenIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{accounda, winkelstraat} {
+		refresh := "refresh-" + harness.Random()
+		w.NoteSecret(refresh)
+		w.Sim.Fault(t, name, answer(`{"access_token":"t-`+name+`","token_type":"bearer","expires_in":3600,"scope":null,"refresh_token":"`+refresh+`"}`))
+		w.Write(t, "config/"+name, w.at(name)).OK(t)
+		for _, path := range []string{"creds/", "config/"} {
+			if got := w.Read(t, path+name).OK(t); harness.Holds(got.Body, refresh) != "" {
+				t.Errorf("%s\n\tholds the refresh token", got)
+			}
+		}
+		if got := w.Creds(t, name).AccessToken; got != "t-"+name {
+			t.Errorf("the access token is %q", got)
+		}
+	}
+}
