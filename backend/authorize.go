@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"time"
 
@@ -188,12 +189,22 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	request.Grant, request.Code, request.CodeVerifier = provider.AuthorizationCode, r.Code, a.CodeVerifier
 	_, token, failure := e.ask(ctx, merged, request)
 	if token.RefreshToken == "" {
-		if failure == nil {
-			failure = &FieldError{Field: "code", Problem: d.Name + " answered without a refresh token, so nothing was stored; begin again with a scope that grants offline access, if it has one"}
-		}
-		return nil, failure
+		return nil, noRefreshToken(d, slotKey{config, name}, failure)
 	}
 	return e.authorized(ctx, s, slotKey{config, name}, c, d, role, token, failure)
+}
+
+// noRefreshToken says why a code brought nothing to store.
+func noRefreshToken(d provider.Definition, key slotKey, failure error) error {
+	var refused *provider.Error
+	switch {
+	case failure == nil:
+		return &FieldError{Field: "code", Problem: d.Name + " answered without a refresh token, so nothing was stored; begin again with " +
+			"authorize/" + key.path() + " and a scope that grants offline access, if it has one"}
+	case errors.As(failure, &refused) && refused.Kind == provider.RefusedGrant:
+		return &FieldError{Field: "code", Problem: refused.Error() + "; begin again with authorize/" + key.path()}
+	}
+	return failure
 }
 
 // authorized stores a new grant and makes its access token the current one.

@@ -59,7 +59,7 @@ func TestFuuffyNotFound(t *testing.T) {
 	saysExactly(t, w.Read(t, "creds/a"), http.StatusBadRequest, says)
 }
 
-var asksToWait = regexp.MustCompile(`the next token request is made in (\S+): fuuffy limits the rate of token requests: 429000 \(HTTP 429\) and asks to wait (\S+): Too many requests$`)
+var asksToWait = regexp.MustCompile(`the next token request is made in (\S+): fuuffy limits the rate of token requests: 429000 \(HTTP 429\): Too many requests$`)
 
 // The limit comes with no Retry-After: when its minute ends, X-RateLimit-Reset says.
 func TestFuuffyRateLimit(t *testing.T) {
