@@ -35,7 +35,7 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 	)
 	switch {
 	case errors.As(err, &field):
-		return badRequest(field.Error())
+		return badRequest(err.Error())
 	case errors.As(err, &missing):
 		return notFound(req, missing)
 	case errors.As(err, &noGrant):
@@ -48,7 +48,7 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 	case errors.As(err, &queue):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, queue.Error())
 	case errors.As(err, &failure):
-		return providerFailure(failure)
+		return providerFailure(failure.Kind, err.Error())
 	case errors.Is(err, context.Canceled):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, "the request was cancelled")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -93,17 +93,20 @@ func authorizeCommand(req *logical.Request, e *backend.UnauthorizedError) string
 	if role == "" {
 		role = "<role>"
 	}
+	if e.Import {
+		return fmt.Sprintf("import one with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
+	}
 	return fmt.Sprintf("begin with: vault write %sauthorize/%s/%s redirect_uri=…", req.MountPoint, e.Config, role)
 }
 
-func providerFailure(failure *provider.Error) (*logical.Response, error) {
-	switch failure.Kind {
+func providerFailure(kind provider.Kind, text string) (*logical.Response, error) {
+	switch kind {
 	case provider.RefusedClient, provider.RefusedGrant, provider.RefusedRequest, provider.Forbidden:
-		return badRequest(failure.Error())
+		return badRequest(text)
 	case provider.RateLimited:
-		return nil, logical.CodedError(http.StatusTooManyRequests, failure.Error())
+		return nil, logical.CodedError(http.StatusTooManyRequests, text)
 	case provider.Timeout:
-		return nil, logical.CodedError(http.StatusGatewayTimeout, failure.Error())
+		return nil, logical.CodedError(http.StatusGatewayTimeout, text)
 	}
-	return nil, logical.CodedError(http.StatusBadGateway, failure.Error())
+	return nil, logical.CodedError(http.StatusBadGateway, text)
 }

@@ -60,26 +60,31 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 		return nil
 	}
 	if path, ok := strings.CutPrefix(req.Path, staticCredsPrefix); ok {
-		want := refOf(path, true)
-		if issued := p.engine.Current(want); issued != nil {
-			return p.staticToken(want, issued)
+		if want, ok := refOf(path); ok {
+			want.Shared = true
+			if issued := p.engine.Current(want); issued != nil {
+				return p.staticToken(want, issued)
+			}
 		}
 	}
 	if path, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
-		want := refOf(path, false)
-		if issued := p.engine.Current(want); issued != nil {
-			if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 {
-				return p.leaseToken(want.Config, issued, ttl)
+		if want, ok := refOf(path); ok {
+			if issued := p.engine.Current(want); issued != nil {
+				if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 {
+					return p.leaseToken(want.Config, issued, ttl)
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// refOf reads a path below creds/ or static-creds/. One that names nothing finds nothing in memory.
-func refOf(path string, shared bool) backend.Ref {
-	config, role, _ := strings.Cut(path, "/")
-	return backend.Ref{Config: config, Role: role, Shared: shared}
+// refOf reads a path below creds/ or static-creds/. Names that no configuration or role can have find nothing in
+// memory; a slash without a role behind it must not find the configuration's own token, which a policy for its roles
+// does not give.
+func refOf(path string) (backend.Ref, bool) {
+	config, role, slash := strings.Cut(path, "/")
+	return backend.Ref{Config: config, Role: role}, slash == (role != "")
 }
 
 // tokenData lays out a token for its reader.

@@ -128,7 +128,11 @@ func showAuthorization(shown map[string]any, a backend.Authorization) {
 
 func (p *plugin) writeRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	fields := fieldsOf(ctx)
-	refreshToken, _ := fields["refresh_token"].(string)
+	var refreshToken *string
+	if value, given := fields["refresh_token"]; given {
+		text, _ := value.(string) // null resets nothing
+		refreshToken = &text
+	}
 	return nil, p.engine.WriteRole(ctx, req.Storage, configName(data), roleName(data), backend.RoleWrite{
 		Fields:       fields,
 		Patch:        req.Operation == logical.PatchOperation,

@@ -7,7 +7,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +24,10 @@ const stateLifetime = 10 * time.Minute
 
 // authorization is one that was begun (RFC 6749, section 4.1.1).
 type authorization struct {
-	Format       int       `json:"format"`
-	ConfigID     string    `json:"config_id"`
+	Format int `json:"format"`
+	// Client and RoleID are the configuration's Client and the role's identity that it was begun for.
+	Client       string    `json:"client"`
+	RoleID       string    `json:"role_id"`
 	Config       string    `json:"config"`
 	Role         string    `json:"role"`
 	RedirectURI  string    `json:"redirect_uri"`
@@ -56,7 +61,7 @@ func (e *Engine) Authorize(ctx context.Context, s logical.Storage, config, name,
 	if len(scope) > 0 {
 		merged.Scope = scope
 	}
-	if err := checkRedirect(c, merged, d, redirectURI); err != nil {
+	if err := checkRedirect(merged, d, redirectURI); err != nil {
 		return nil, err
 	}
 	if redirectURI != "" {
@@ -70,7 +75,7 @@ func (e *Engine) Authorize(ctx context.Context, s logical.Storage, config, name,
 		return nil, err
 	}
 	a := authorization{
-		Format: storageFormat, ConfigID: c.ID, Config: config, Role: name, RedirectURI: merged.RedirectURI, Scope: merged.Scope,
+		Format: storageFormat, Client: c.Client, RoleID: role.ID, Config: config, Role: name, RedirectURI: merged.RedirectURI, Scope: merged.Scope,
 		ExpiresAt: time.Now().UTC().Add(stateLifetime).Truncate(time.Second),
 	}
 	state, challenge := newID(), ""
@@ -117,22 +122,52 @@ func (e *Engine) userRole(ctx context.Context, s logical.Storage, config, name s
 	return c, role, d, nil
 }
 
-// checkRedirect holds a redirect URI to the one that is registered, where the configuration says which that is.
-func checkRedirect(c, merged *Config, d provider.Definition, redirectURI string) error {
-	if redirectURI == "" && merged.RedirectURI == "" {
+// checkRedirect holds a redirect URI to the one that is registered, as far as the role or the configuration says which
+// that is.
+func checkRedirect(merged *Config, d provider.Definition, redirectURI string) error {
+	registered := merged.RedirectURI
+	if redirectURI == "" && registered == "" {
 		return &FieldError{Field: "redirect_uri", Problem: "is required, here, in the role or in the configuration"}
 	}
-	if redirectURI == "" || c.RedirectURI == "" || redirectURI == c.RedirectURI {
+	if redirectURI == "" {
 		return nil
 	}
-	if d.Authorization.RedirectURI == "prefix" && strings.HasPrefix(redirectURI, c.RedirectURI) {
+	if err := checkRedirectURI(redirectURI); err != nil {
+		return err
+	}
+	if registered == "" || redirectURI == registered {
 		return nil
 	}
-	accepted := c.RedirectURI
-	if d.Authorization.RedirectURI == "prefix" {
+	prefix := d.Authorization.RedirectURI == "prefix"
+	if prefix && strings.HasPrefix(redirectURI, registered) && sameHost(redirectURI, registered) {
+		return nil
+	}
+	accepted := registered
+	if prefix {
 		accepted += ", and what begins with it"
 	}
 	return &FieldError{Field: "redirect_uri", Problem: "is not the one that is registered", Accepted: accepted}
+}
+
+// sameHost keeps a prefix that ends within a host's name from standing for other hosts.
+func sameHost(a, b string) bool {
+	first, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	second, err := url.Parse(b)
+	return err == nil && first.Scheme == second.Scheme && first.Host == second.Host
+}
+
+// checkRedirectURI holds a redirect URI to RFC 6749, section 3.1.2: absolute and without a fragment. Applications on a
+// device have schemes of their own, but one that a browser runs or reads is none.
+func checkRedirectURI(text string) error {
+	u, err := url.Parse(text)
+	runs := []string{"javascript", "data", "vbscript", "file", "about", "blob"}
+	if err != nil || u.Scheme == "" || u.Host == "" && u.Path == "" && u.Opaque == "" || strings.Contains(text, "#") || slices.Contains(runs, strings.ToLower(u.Scheme)) {
+		return &FieldError{Field: "redirect_uri", Problem: "is not a URI to redirect to", Accepted: "an absolute URI without a fragment, such as https://app.example.com/callback"}
+	}
+	return nil
 }
 
 // sweepStates removes states that are over. It is a courtesy: what is left counts for nothing.
@@ -162,15 +197,16 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if err != nil {
 		return nil, err
 	}
-	a, err := e.takeState(ctx, s, c, slotKey{config, name}, r.State)
+	key := slotKey{config, name}
+	a, err := e.takeState(ctx, s, key, c, role, r.State)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case r.Error != "":
-		return nil, &FieldError{Field: "error", Problem: "the authorisation was refused: " + d.Clean(r.Error+" "+r.ErrorDescription) + "; nothing was changed"}
+		return nil, beginAgain(key, &FieldError{Field: "error", Problem: "the authorisation was refused: " + d.Clean(r.Error+" "+r.ErrorDescription) + ", and nothing was changed"})
 	case r.Code == "":
-		return nil, &FieldError{Field: "code", Problem: "is required"}
+		return nil, beginAgain(key, &FieldError{Field: "code", Problem: "is required"})
 	}
 	settings, err := e.Settings(ctx, s)
 	if err != nil {
@@ -189,30 +225,51 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	request.Grant, request.Code, request.CodeVerifier = provider.AuthorizationCode, r.Code, a.CodeVerifier
 	_, token, failure := e.ask(ctx, merged, request)
 	if token.RefreshToken == "" {
-		return nil, noRefreshToken(d, slotKey{config, name}, failure)
+		if failure == nil {
+			failure = &FieldError{Field: "code", Problem: d.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
+		}
+		return nil, beginAgain(key, failure)
 	}
-	return e.authorized(ctx, s, slotKey{config, name}, c, d, role, token, failure)
+	return e.authorized(ctx, s, key, c, role, token, failure)
 }
 
-// noRefreshToken says why a code brought nothing to store.
-func noRefreshToken(d provider.Definition, key slotKey, failure error) error {
-	var refused *provider.Error
-	switch {
-	case failure == nil:
-		return &FieldError{Field: "code", Problem: d.Name + " answered without a refresh token, so nothing was stored; begin again with " +
-			"authorize/" + key.path() + " and a scope that grants offline access, if it has one"}
-	case errors.As(failure, &refused) && refused.Kind == provider.RefusedGrant:
-		return &FieldError{Field: "code", Problem: refused.Error() + "; begin again with authorize/" + key.path()}
-	}
-	return failure
+// BeginAgainError is an authorisation that came to nothing, and whose state and code are used up.
+type BeginAgainError struct {
+	Config, Role string
+	Err          error
 }
 
-// authorized stores a new grant and makes its access token the current one.
+func (e *BeginAgainError) Error() string {
+	return fmt.Sprintf("%s; begin again with authorize/%s/%s", e.Err, e.Config, e.Role)
+}
+
+func (e *BeginAgainError) Unwrap() error {
+	return e.Err
+}
+
+func beginAgain(key slotKey, err error) error {
+	return &BeginAgainError{Config: key.config, Role: key.role, Err: err}
+}
+
+// authorized stores a new grant and makes its access token the current one, unless the configuration or the role is
+// not any more what the user has authorised.
 func (e *Engine) authorized(
-	ctx context.Context, s logical.Storage, key slotKey, c *Config, d provider.Definition, role *Role, token provider.Token, failure error,
+	ctx context.Context, s logical.Storage, key slotKey, c *Config, role *Role, token provider.Token, failure error,
 ) (*Issued, error) {
-	now := time.Now().UTC()
-	g := &grant{ConfigID: c.ID, RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: now, RefreshedAt: now}
+	release, err := e.writers.acquire(ctx, configPrefix+key.config)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	now, nowRole, d, err := e.userRole(ctx, s, key.config, key.role)
+	if err != nil {
+		return nil, err
+	}
+	if now.Client != c.Client || nowRole.ID != role.ID {
+		return nil, beginAgain(key, &FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
+	}
+	at := time.Now().UTC()
+	g := &grant{Client: c.Client, RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at}
 	if err := e.replaceGrant(ctx, s, key, g); err != nil {
 		return nil, err
 	}
@@ -220,20 +277,24 @@ func (e *Engine) authorized(
 	if failure != nil {
 		return nil, failure
 	}
-	issued, err := issue(d, token, c.terms(d))
+	issued, err := issue(d, token, now.terms(d))
 	if err != nil {
 		return nil, err
 	}
-	issued.RoleTTL = role.TTL
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.start(key, issued)
+	issued.RoleTTL = nowRole.TTL
+	if now.Generation == c.Generation && reflect.DeepEqual(role, nowRole) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.start(key, issued)
+	}
 	return issued, nil
 }
 
 // takeState ends a state: it is good once, for the role that it was made for, and for ten minutes.
-func (e *Engine) takeState(ctx context.Context, s logical.Storage, c *Config, key slotKey, state string) (*authorization, error) {
-	again := "; begin again with authorize/" + key.path()
+func (e *Engine) takeState(ctx context.Context, s logical.Storage, key slotKey, c *Config, role *Role, state string) (*authorization, error) {
+	refuse := func(problem string) (*authorization, error) {
+		return nil, beginAgain(key, &FieldError{Field: "state", Problem: problem})
+	}
 	if state == "" {
 		return nil, &FieldError{Field: "state", Problem: "is required: it is what authorize/ answered"}
 	}
@@ -248,16 +309,19 @@ func (e *Engine) takeState(ctx context.Context, s logical.Storage, c *Config, ke
 		return nil, err
 	}
 	if !found {
-		return nil, &FieldError{Field: "state", Problem: "is not known: it was never given out, was used before, or is over" + again}
+		return refuse("is not known: it was never given out, was used before, or is over")
 	}
-	if a.Config != key.config || a.Role != key.role || a.ConfigID != c.ID {
-		return nil, &FieldError{Field: "state", Problem: "belongs to another role" + again}
+	if a.Config != key.config || a.Role != key.role {
+		return refuse("belongs to another role")
+	}
+	if a.Client != c.Client || a.RoleID != role.ID {
+		return refuse("was given out before the role, or the client, was changed")
 	}
 	if err := s.Delete(ctx, stateKey(state)); err != nil {
 		return nil, err
 	}
 	if time.Now().After(a.ExpiresAt) {
-		return nil, &FieldError{Field: "state", Problem: "is over since " + a.ExpiresAt.Format(time.RFC3339) + again}
+		return refuse("is over since " + a.ExpiresAt.Format(time.RFC3339))
 	}
 	return a, nil
 }

@@ -23,6 +23,9 @@ type Config struct {
 	ID string `json:"id"`
 	// Generation changes, at random, whenever something changes that the token depends on.
 	Generation string `json:"generation"`
+	// Client changes, at random, whenever the client or where it is known changes: what was granted to the old one is
+	// not for the new one, and is not sent to it.
+	Client string `json:"client"`
 
 	Provider              string            `json:"provider"`
 	Environment           string            `json:"environment"`
@@ -229,7 +232,7 @@ func (e *Engine) checkRoles(ctx context.Context, s logical.Storage, name string,
 			return nil, err
 		}
 	}
-	if len(e.repointed(old, config)) == 0 && old.ClientID == config.ClientID {
+	if !e.movesClient(old, config) {
 		return nil, nil
 	}
 	return e.checkDiscard(ctx, s, name, old, discard, "this change of the client, or of where it is known,")
@@ -280,7 +283,7 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 		config.ClientAuth = "" // to say what holds anyway changes nothing
 	}
 	if old == nil {
-		config.Generation, config.ClientSecretUpdatedAt = newID(), time.Now().UTC()
+		config.Generation, config.Client, config.ClientSecretUpdatedAt = newID(), newID(), time.Now().UTC()
 		return config, nil
 	}
 	if err := e.checkRepointing(old, config, write.Fields); err != nil {
@@ -292,7 +295,15 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 	if len(changed(old.places(), config.places(), tokenFields())) > 0 {
 		config.Generation = newID()
 	}
+	if e.movesClient(old, config) {
+		config.Client = newID()
+	}
 	return config, nil
+}
+
+// movesClient tells whether a change makes worthless what was granted to the client.
+func (e *Engine) movesClient(old, config *Config) bool {
+	return old.ClientID != config.ClientID || len(e.repointed(old, config)) > 0
 }
 
 // checkRepointing holds that a write which changes where or how the stored secrets are sent brings them again,

@@ -108,6 +108,11 @@ func checkTaken(c *Config, d provider.Definition, _ Settings) error {
 		}
 		return &FieldError{Field: field, Problem: d.Name + " takes none"}
 	}
+	if c.RedirectURI != "" {
+		if err := checkRedirectURI(c.RedirectURI); err != nil {
+			return err
+		}
+	}
 	for _, scope := range c.Scope {
 		// RFC 6749, appendix A.4
 		if strings.ContainsFunc(scope, func(r rune) bool { return r <= 0x20 || r > 0x7e || r == '"' || r == '\\' }) {

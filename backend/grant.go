@@ -23,9 +23,10 @@ const (
 // grant is what an authorised role holds. Every write gives it another version, and nobody overwrites a version that he
 // has not seen: an operator's write during a refresh wins.
 type grant struct {
-	Format   int    `json:"format"`
-	ConfigID string `json:"config_id"`
-	Version  string `json:"version"`
+	Format int `json:"format"`
+	// Client is the configuration's Client that the grant was given to.
+	Client  string `json:"client"`
+	Version string `json:"version"`
 
 	RefreshToken string `json:"refresh_token"`
 	// Previous is the refresh token before, kept for one generation: a provider may not have committed the new one.
@@ -46,6 +47,8 @@ type grant struct {
 // UnauthorizedError is a role whose user has to authorise it.
 type UnauthorizedError struct {
 	Config, Role string
+	// Import says that the role's refresh token is got elsewhere, and not by an authorisation here.
+	Import bool
 	// Reason says what happened.
 	Reason string
 }
@@ -94,7 +97,7 @@ func (e *Engine) Authorization(ctx context.Context, s logical.Storage, config, r
 func (e *Engine) grantOf(ctx context.Context, s logical.Storage, c *Config, key slotKey) (*grant, error) {
 	g := new(grant)
 	found, err := load(ctx, s, grantPrefix+key.path(), g)
-	if err != nil || !found || g.ConfigID != c.ID {
+	if err != nil || !found || g.Client != c.Client {
 		return nil, err
 	}
 	return g, nil
@@ -169,6 +172,10 @@ func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *C
 	var issued *Issued
 	if role.user() {
 		issued, err = e.refresh(ctx, s, want.key(), merged, settings)
+		var noGrant *UnauthorizedError
+		if errors.As(err, &noGrant) {
+			noGrant.Import = role.GrantType == string(provider.RefreshToken)
+		}
 	} else {
 		issued, err = e.mint(ctx, merged, settings)
 	}
@@ -241,6 +248,7 @@ func (e *Engine) spend(ctx context.Context, s logical.Storage, key slotKey, c *C
 		}
 		var failure *provider.Error
 		if !errors.As(err, &failure) || failure.Kind != provider.RefusedGrant {
+			e.settle(ctx, s, key, g, interrupted, err)
 			return nil, err
 		}
 		if newer, err := e.grantOf(ctx, s, c, key); err != nil || newer == nil || newer.Version != g.Version {
@@ -249,6 +257,22 @@ func (e *Engine) spend(ctx context.Context, s logical.Storage, key slotKey, c *C
 		refused = failure
 	}
 	return e.dead(ctx, s, key, c, settings, g, interrupted, refused)
+}
+
+// settle takes the intent back where a failure shows that the provider has committed nothing.
+func (e *Engine) settle(ctx context.Context, s logical.Storage, key slotKey, g *grant, before time.Time, err error) {
+	var (
+		failure *provider.Error
+		queue   *QueueError
+	)
+	settled := errors.As(err, &queue)
+	if errors.As(err, &failure) {
+		settled = failure.Kind.Permanent() || failure.Kind == provider.RateLimited
+	}
+	if settled {
+		// That it fails leaves a doubt that is none, and nothing worse.
+		_, _ = e.updateGrant(ctx, s, key, g, func(g *grant) { g.Intent = before })
+	}
 }
 
 // rotated stores what a refresh brought before anybody sees it.

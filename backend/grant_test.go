@@ -159,7 +159,7 @@ func inShop(t *testing.T, strict bool, test func(s shop)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.role("shop", backend.Fields{"grant_type": "authorization_code"}, "")
+		s.role("shop", backend.Fields{"grant_type": "authorization_code"}, nil)
 		s.authorize()
 		test(s)
 	})
@@ -178,7 +178,7 @@ func (s *shop) restart() {
 	})
 }
 
-func (s shop) role(name string, fields backend.Fields, refreshToken string) {
+func (s shop) role(name string, fields backend.Fields, refreshToken *string) {
 	s.Helper()
 	err := s.engine.WriteRole(s.Context(), s.storage, "marktplaats", name, backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
 	if err != nil {
@@ -400,7 +400,7 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 		go func() { _ = s.rotate() }()
 		time.Sleep(time.Second)
 		s.sites.set(func(p *sites) { p.live["imported"] = true })
-		s.role("shop", nil, "imported")
+		s.role("shop", nil, ptr("imported"))
 		time.Sleep(time.Minute)
 		s.sites.set(func(p *sites) { p.live["imported"] = true })
 		if err := s.rotate(); err != nil {
@@ -471,7 +471,7 @@ func TestADiscardedGrant(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	inShop(t, true, func(s shop) {
-		s.role("other", backend.Fields{"grant_type": "authorization_code"}, "")
+		s.role("other", backend.Fields{"grant_type": "authorization_code"}, nil)
 		begin := func() string {
 			begun, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "https://app.example/cb/deeper", []string{"write"})
 			if err != nil {
@@ -556,7 +556,7 @@ func TestTheCodeIsProved(t *testing.T) {
 
 func TestAnUnauthorisedRoleSaysSo(t *testing.T) {
 	inShop(t, true, func(s shop) {
-		s.role("fresh", backend.Fields{"grant_type": "authorization_code"}, "")
+		s.role("fresh", backend.Fields{"grant_type": "authorization_code"}, nil)
 		_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "fresh"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || noGrant.Role != "fresh" {
@@ -579,3 +579,5 @@ func TestEachRefreshThatRotatesIsShared(t *testing.T) {
 		}
 	})
 }
+
+func ptr(text string) *string { return &text }

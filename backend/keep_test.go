@@ -51,7 +51,7 @@ func TestGrantsThatDieUnusedAreKept(t *testing.T) {
 		if err := engine.WriteConfig(t.Context(), storage, "dying", write); err != nil {
 			t.Fatal(err)
 		}
-		if err := engine.WriteRole(t.Context(), storage, "dying", "shop", backend.RoleWrite{RefreshToken: "imported"}); err != nil {
+		if err := engine.WriteRole(t.Context(), storage, "dying", "shop", backend.RoleWrite{RefreshToken: ptr("imported")}); err != nil {
 			t.Fatal(err)
 		}
 		days := func(n int) { // Vault calls every minute
@@ -99,7 +99,7 @@ func TestARefusedRefreshFallsBackToAMint(t *testing.T) {
 		if err := s.engine.WriteConfig(t.Context(), s.storage, "accounda", write); err != nil {
 			t.Fatal(err)
 		}
-		role := backend.RoleWrite{Fields: backend.Fields{"grant_type": "refresh_token"}, RefreshToken: "dead"}
+		role := backend.RoleWrite{Fields: backend.Fields{"grant_type": "refresh_token"}, RefreshToken: ptr("dead")}
 		if err := s.engine.WriteRole(t.Context(), s.storage, "accounda", "shop", role); err != nil {
 			t.Fatal(err)
 		}

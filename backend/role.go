@@ -17,6 +17,8 @@ import (
 // Role says what to mint with a configuration's credentials.
 type Role struct {
 	Format int `json:"format"`
+	// ID is the role's identity, random as a configuration's.
+	ID string `json:"id"`
 	// ConfigID is the identity of the configuration that the role belongs to.
 	ConfigID string `json:"config_id"`
 
@@ -102,8 +104,8 @@ func (e *Engine) ListRoles(ctx context.Context, s logical.Storage, config string
 type RoleWrite struct {
 	Fields Fields
 	Patch  bool
-	// RefreshToken imports a refresh token that was got elsewhere.
-	RefreshToken string
+	// RefreshToken imports a refresh token that was got elsewhere; nil: none.
+	RefreshToken *string
 }
 
 // WriteRole creates or changes a role.
@@ -135,12 +137,12 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 	if err := store(ctx, s, rolePrefix+key.path(), role); err != nil {
 		return err
 	}
-	if write.RefreshToken != "" {
-		if err := e.replaceGrant(ctx, s, key, &grant{ConfigID: c.ID, RefreshToken: write.RefreshToken, AuthorizedAt: time.Now().UTC()}); err != nil {
+	if write.RefreshToken != nil {
+		if err := e.replaceGrant(ctx, s, key, &grant{Client: c.Client, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}); err != nil {
 			return err
 		}
 	}
-	if old == nil || write.RefreshToken != "" || len(changed(old.places(), role.places(), roleTokenFields())) > 0 {
+	if old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0 {
 		e.dropRole(config, name)
 		return nil
 	}
@@ -159,13 +161,16 @@ func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error)
 	if !ok {
 		return nil, notOneOf("provider", c.Provider, e.catalog.Names())
 	}
-	defaults := &Role{Format: storageFormat, ConfigID: c.ID, GrantType: primaryGrant(d)}
+	defaults := &Role{Format: storageFormat, ID: newID(), ConfigID: c.ID, GrantType: primaryGrant(d)}
 	role := *defaults
 	if old != nil {
 		role = *old
 	}
 	write.Fields.apply(role.places(), defaults.places(), write.Patch)
-	return &role, checkRole(c, &role, d, write.RefreshToken)
+	if err := checkRole(c, &role, d); err != nil {
+		return nil, err
+	}
+	return &role, checkImport(&role, d, write.RefreshToken)
 }
 
 // primaryGrant is what a role's grant_type is where it does not say.
@@ -178,7 +183,27 @@ func primaryGrant(d provider.Definition) string {
 	return ""
 }
 
-func checkRole(c *Config, r *Role, d provider.Definition, refreshToken string) error {
+// checkImport holds that an imported refresh token is one, and of use.
+func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
+	problem := ""
+	switch {
+	case refreshToken == nil:
+	case !r.user():
+		problem = "is of no use to the grant type client_credentials"
+	case !d.Has(provider.RefreshToken):
+		problem = "is of no use: " + d.Name + " has no refresh_token grant"
+	case *refreshToken == "":
+		problem = "is empty; to remove the one that is there, delete the role"
+	case provider.HasControl(*refreshToken):
+		problem = "holds a control character, such as a line break at its end"
+	}
+	if problem == "" {
+		return nil
+	}
+	return &FieldError{Field: "refresh_token", Problem: problem}
+}
+
+func checkRole(c *Config, r *Role, d provider.Definition) error {
 	var grants []string
 	for grant := range d.Grants {
 		grants = append(grants, string(grant))
@@ -186,15 +211,6 @@ func checkRole(c *Config, r *Role, d provider.Definition, refreshToken string) e
 	slices.Sort(grants)
 	if !slices.Contains(grants, r.GrantType) {
 		return notOneOf("grant_type", r.GrantType, grants)
-	}
-	if refreshToken != "" && !r.user() {
-		return &FieldError{Field: "refresh_token", Problem: "is of no use to the grant type client_credentials", Accepted: "none"}
-	}
-	if refreshToken != "" && !d.Has(provider.RefreshToken) {
-		return &FieldError{Field: "refresh_token", Problem: d.Name + " has no refresh_token grant", Accepted: "none"}
-	}
-	if provider.HasControl(refreshToken) {
-		return &FieldError{Field: "refresh_token", Problem: "holds a control character, such as a line break at its end"}
 	}
 	if r.user() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
 		return &FieldError{Field: "grant_type", Problem: "the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
@@ -249,7 +265,7 @@ func (e *Engine) authorizedRoles(ctx context.Context, s logical.Storage, config 
 		if err != nil {
 			return nil, err
 		}
-		if g != nil {
+		if g != nil && g.Dead.IsZero() {
 			authorized = append(authorized, name)
 		}
 	}
