@@ -132,19 +132,17 @@ func checkRedirect(merged *Config, d provider.Definition, redirectURI string) er
 	if redirectURI == "" {
 		return nil
 	}
-	if err := checkRedirectURI(redirectURI); err != nil {
+	err := checkRedirectURI(redirectURI)
+	if registered == "" || err == nil && redirectURI == registered {
 		return err
 	}
-	if registered == "" || redirectURI == registered {
-		return nil
-	}
 	prefix := d.Authorization.RedirectURI == "prefix"
-	if prefix && strings.HasPrefix(redirectURI, registered) && sameHost(redirectURI, registered) {
+	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && sameHost(redirectURI, registered) {
 		return nil
 	}
 	accepted := registered
 	if prefix {
-		accepted += ", and what begins with it"
+		accepted += ", and what begins with it, without a fragment"
 	}
 	return &FieldError{Field: "redirect_uri", Problem: "is not the one that is registered", Accepted: accepted}
 }

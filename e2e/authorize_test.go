@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// redirectURI is what is registered for the demo client.
+const redirectURI = "https://client.example/"
+
+// authorizePaths are the authorization endpoints at the simulator.
+var authorizePaths = map[string]string{
+	marktplaats:  "/marktplaats/accounts/oauth/authorize",
+	tweedehands:  "/2dehands/accounts/oauth/authorize",
+	deuxiememain: "/2ememain/accounts/oauth/authorize",
+	oauth2:       "/oauth2/authorize",
+}
+
+// withUsers is a configuration of a provider at the simulator whose roles users can authorise.
+func (w world) withUsers(provider string, changes ...fields) fields {
+	users := fields{"authorization_url": w.Sim.HTTP + authorizePaths[provider], "redirect_uri": redirectURI}
+	return w.at(provider, append([]fields{users}, changes...)...)
+}
+
+// begun is an authorisation that was begun.
+type begun struct {
+	URL, State string
+	ExpiresAt  time.Time
+}
+
+// authorize begins an authorisation of a role, as in "config/role".
+func (w world) authorize(t testing.TB, role string, body fields) begun {
+	t.Helper()
+	got := w.Write(t, "authorize/"+role, body).OK(t)
+	b := begun{ExpiresAt: utcTime(t, got, "expires_at")}
+	b.URL, _ = got.Answer.Data["authorization_url"].(string)
+	b.State, _ = got.Answer.Data["state"].(string)
+	if len(got.Answer.Data) != 3 || b.State == "" || got.Answer.LeaseID != "" {
+		t.Fatalf("%s\n\twant authorization_url, state and expires_at, and nothing else", got)
+	}
+	w.NoteSecret(b.State)
+	return b
+}
+
+// allow has the user allow it, and returns what he brings back, as exchange/ takes it.
+func (w world) allow(t testing.TB, b begun) fields {
+	t.Helper()
+	back := w.Sim.Decide(t, b.URL, "allow").Query()
+	if back.Get("code") == "" || back.Get("state") != b.State {
+		t.Fatalf("the user brings back %v, want a code and the state %s", back, b.State)
+	}
+	w.NoteSecret(back.Get("code"))
+	return fields{"code": back.Get("code"), "state": back.Get("state")}
+}
+
+// authorizeRole has a user authorise a role.
+func (w world) authorizeRole(t testing.TB, provider, role string) {
+	t.Helper()
+	w.Write(t, "exchange/"+role, w.allow(t, w.authorize(t, role, fields{"scope": "read"}))).OK(t)
+	w.noteRefreshTokens(t, provider)
+}
+
+// noteRefreshTokens has every refresh token that is live looked for in the logs.
+func (w world) noteRefreshTokens(t testing.TB, provider string) []string {
+	t.Helper()
+	live := w.Sim.RefreshTokens(t, provider)
+	w.NoteSecret(live...)
+	return live
+}
+
+// newRole is a configuration "a" with a role "r", which no user has authorised yet.
+func (w world) newRole(t testing.TB, provider string, changes ...fields) {
+	t.Helper()
+	w.Write(t, "config/a", w.withUsers(provider, append([]fields{unverified}, changes...)...)).OK(t)
+	w.Write(t, "roles/a/r", byUser).OK(t)
+}
+
+// isAuthorized checks what the role's read says of it.
+func (w world) isAuthorized(t testing.TB, role string) harness.Response {
+	t.Helper()
+	got := w.Read(t, "roles/"+role)
+	mustHave(t, got, fields{
+		"authorized": true, "needs_authorization": false, "needs_authorization_since": nil, "needs_authorization_reason": nil,
+	})
+	if at := utcTime(t, got, "authorized_at"); time.Since(at).Abs() > time.Minute {
+		t.Errorf("%s\n\twant authorized_at to be now", got)
+	}
+	return got
+}
+
+// isUnauthorized checks that nobody has authorised the role.
+func (w world) isUnauthorized(t testing.TB, role string) {
+	t.Helper()
+	mustHave(t, w.Read(t, "roles/"+role), fields{"authorized": false, "needs_authorization": true, "authorized_at": nil})
+	w.Read(t, "creds/"+role).Refused(t, http.StatusBadRequest, w.beginsWith(role))
+}
+
+// beginsWith is the command that begins an authorisation.
+func (w world) beginsWith(role string) string { return "vault write " + w.Path + "/authorize/" + role }
+
+// A user authorises a role: from there on it has tokens of that user.
+func TestAUserAuthorisesARole(t *testing.T) {
+	t.Parallel()
+	for provider := range authorizePaths {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, provider, fields{"ttl": "10m"})
+			w.isUnauthorized(t, "a/r")
+			b := w.authorize(t, "a/r", fields{"scope": "read"})
+			w.asks(t, provider, b)
+			got := w.Write(t, "exchange/a/r", w.allow(t, b)).OK(t)
+			if len(got.Answer.Data) != 2 || got.Answer.Data["scope"] != "read" || got.Answer.LeaseID != "" {
+				t.Errorf("%s\n\twant scope and expires_at, and nothing else", got)
+			}
+			if left := time.Until(utcTime(t, got, "expires_at")); left < 50*time.Minute {
+				t.Errorf("%s\n\twant expires_at of the access token", got)
+			}
+			w.tokensOfAUser(t, provider)
+			w.hidesRefreshTokens(t, provider)
+		})
+	}
+}
+
+// asks checks the URL to which the user is sent.
+func (w world) asks(t testing.TB, provider string, b begun) {
+	t.Helper()
+	page, err := url.Parse(b.URL)
+	if err != nil || !strings.HasPrefix(b.URL, w.Sim.HTTP+authorizePaths[provider]+"?") {
+		t.Fatalf("the user is sent to %q (%v)", b.URL, err)
+	}
+	query := page.Query()
+	for name, want := range map[string]string{
+		"response_type": "code", "client_id": demoClient, "redirect_uri": redirectURI, "scope": "read", "state": b.State,
+	} {
+		if query.Get(name) != want || len(query[name]) != 1 {
+			t.Errorf("%s is %q, want %q", name, query[name], want)
+		}
+	}
+	if query.Has("code_challenge") != (provider == oauth2) || provider == oauth2 && query.Get("code_challenge_method") != "S256" {
+		t.Errorf("the proof is %q by %q, want one of oauth2 alone, by S256", query["code_challenge"], query["code_challenge_method"])
+	}
+	if left := time.Until(b.ExpiresAt); left < 9*time.Minute || left > 10*time.Minute {
+		t.Errorf("the authorisation ends in %s, want ten minutes", left)
+	}
+}
+
+// tokensOfAUser checks that a role has tokens: the one that the exchange
+// brought, and then those of the refresh token.
+func (w world) tokensOfAUser(t testing.TB, provider string) {
+	t.Helper()
+	mustHave(t, w.isAuthorized(t, "a/r"), fields{"scope_granted": "read"})
+	first := w.Creds(t, "a/r")
+	w.grants(t, provider, first.AccessToken, "read")
+	if got := w.tokenRequests(t, provider); got != 1 {
+		t.Errorf("%d token requests, want the exchange alone: its token is the current one", got)
+	}
+	if first.LeaseDuration != 600 {
+		t.Errorf("the lease is %d, want the configuration's 10m", first.LeaseDuration)
+	}
+	w.rotate(t, "a/r")
+	second := w.Creds(t, "a/r")
+	if second.AccessToken == first.AccessToken || w.staticCreds(t, "a/r").AccessToken != second.AccessToken {
+		t.Error("want one new token after a rotation")
+	}
+	w.grants(t, provider, second.AccessToken, "read")
+	if got := w.Sim.Grants(t, provider); got.CodesExchanged != 1 || got.Refreshes != 1 {
+		t.Errorf("the provider counts %+v, want a code exchanged and a refresh", got)
+	}
+	mustHave(t, w.isAuthorized(t, "a/r"), fields{"scope_granted": "read"})
+	w.LookUp(t, first.LeaseID).OK(t)
+	w.Revoke(t, first.LeaseID).OK(t)
+	w.grants(t, provider, w.Creds(t, "a/r").AccessToken, "read")
+}
+
+// hidesRefreshTokens: nothing that can be read holds one.
+func (w world) hidesRefreshTokens(t testing.TB, provider string) {
+	t.Helper()
+	live := w.noteRefreshTokens(t, provider)
+	if len(live) == 0 {
+		t.Error("the provider has no live refresh token: nothing was looked for")
+	}
+	for _, path := range []string{"config/a", "roles/a/r", "creds/a/r", "static-creds/a/r"} {
+		got := w.Read(t, path)
+		for _, token := range live {
+			if harness.Holds(got.Body, token) != "" {
+				t.Errorf("%s\n\tholds the refresh token", got)
+			}
+		}
+	}
+}
+
+// A redirect URI is held to the one that is registered: as a prefix where the
+// provider takes that, else to the letter.
+func TestTheRedirectURI(t *testing.T) {
+	t.Parallel()
+	below, elsewhere := redirectURI+"callback?shop=1", "https://client.example.evil/"
+	for provider := range authorizePaths {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, provider)
+			if provider == oauth2 {
+				w.Write(t, "authorize/a/r", fields{"redirect_uri": below}).Refused(t, http.StatusBadRequest, "redirect_uri", redirectURI)
+			} else {
+				b := w.authorize(t, "a/r", fields{"redirect_uri": below})
+				back := w.allow(t, b)
+				if location := w.Sim.Decide(t, b.URL, "allow").String(); !strings.HasPrefix(location, below+"&") {
+					t.Errorf("the user is sent to %s, want %s", location, below)
+				}
+				w.Write(t, "exchange/a/r", back).OK(t)
+				w.Creds(t, "a/r")
+			}
+			for _, bad := range []string{elsewhere, "https://client.example", "http://client.example/", "nonsense", redirectURI + "#x"} {
+				w.Write(t, "authorize/a/r", fields{"redirect_uri": bad}).Refused(t, http.StatusBadRequest, "redirect_uri", redirectURI)
+			}
+			w.Write(t, "config/a", with(unverified, fields{"redirect_uri": ""})).OK(t)
+			w.Write(t, "authorize/a/r", nil).Refused(t, http.StatusBadRequest, "redirect_uri")
+			for _, bad := range []string{"nonsense", "/callback", redirectURI + "#x", "javascript:alert(1)"} { // RFC 6749, section 3.1.2
+				w.Write(t, "authorize/a/r", fields{"redirect_uri": bad}).Refused(t, http.StatusBadRequest, "redirect_uri")
+			}
+			w.Write(t, "exchange/a/r", w.allow(t, w.authorize(t, "a/r", fields{"redirect_uri": redirectURI}))).OK(t)
+		})
+	}
+}
+
+// A role's own redirect URI is one that authorize/ takes, whether it is given there or not.
+func TestARoleHasARedirectURIOfItsOwn(t *testing.T) {
+	t.Parallel()
+	const own = "https://other.example/"
+	w := newWorld(t)
+	w.Sim.AddClient(t, oauth2, demoClient, harness.Client{
+		Secret: demoSecret, Auth: basic, Scopes: []string{"read"}, RedirectURIs: []string{redirectURI, own},
+	})
+	w.newRole(t, oauth2)
+	w.Write(t, "roles/a/r", fields{"redirect_uri": own}).OK(t)
+	for _, body := range []fields{nil, {"redirect_uri": own}} {
+		b := w.authorize(t, "a/r", body)
+		if got := w.Sim.Decide(t, b.URL, "deny").String(); !strings.HasPrefix(got, own) {
+			t.Errorf("the user is sent to %s, want %s", got, own)
+		}
+	}
+	w.Write(t, "authorize/a/r", fields{"redirect_uri": "https://third.example/"}).Refused(t, http.StatusBadRequest, "redirect_uri", own)
+}
+
+// A state is good once, for the role that it was made for.
+func TestStates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.Write(t, "roles/a/s", byUser).OK(t)
+	b := w.authorize(t, "a/r", nil)
+	back := w.allow(t, b)
+	for _, bad := range []struct {
+		role  string
+		body  fields
+		words []string
+	}{
+		{"a/r", with(back, fields{"state": "wrong"}), []string{"is not known", "authorize/a/r"}},
+		{"a/r", with(back, fields{"state": b.State + "x"}), []string{"is not known", "authorize/a/r"}},
+		{"a/r", with(back, fields{"state": without}), []string{"is required", "authorize/"}},
+		{"a/r", with(back, fields{"state": ""}), []string{"is required", "authorize/"}},
+		{"a/s", back, []string{"belongs to another role", "authorize/a/s"}},
+	} {
+		got := w.Write(t, "exchange/"+bad.role, bad.body).Refused(t, http.StatusBadRequest, append(bad.words, "state")...)
+		if harness.Holds(got.Body, b.State) != "" {
+			t.Errorf("%s\n\trepeats the state", got)
+		}
+	}
+	w.Write(t, "exchange/a/r", back).OK(t) // none of them has used it up
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "used before", "authorize/a/r")
+	w.isAuthorized(t, "a/r")
+	w.isUnauthorized(t, "a/s")
+	if got := w.Sim.Grants(t, marktplaats); got.CodesExchanged != 1 || w.tokenRequests(t, marktplaats) != 1 {
+		t.Errorf("the provider counts %+v, want one token request", got)
+	}
+}
+
+// Of many who bring the same state one is served.
+func TestAStateIsGoodOnceAlsoAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	var group sync.WaitGroup
+	var served atomic.Int32
+	for range 10 {
+		group.Go(func() {
+			got, err := w.Call(t.Context(), harness.Request{Method: http.MethodPost, Path: w.Path + "/exchange/a/r", Body: back})
+			switch {
+			case err != nil:
+				t.Error(err)
+			case got.Status == http.StatusOK:
+				served.Add(1)
+			default:
+				got.Refused(t, http.StatusBadRequest, "state")
+			}
+		})
+	}
+	group.Wait()
+	if got := w.tokenRequests(t, marktplaats); served.Load() != 1 || got != 1 {
+		t.Errorf("%d of ten served by %d token requests, want one", served.Load(), got)
+	}
+	w.Creds(t, "a/r")
+}
+
+// A code that the provider refuses is said, with the command that begins again.
+func TestCodesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []string{marktplaats, oauth2} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, provider)
+			w.Write(t, "roles/a/s", byUser).OK(t)
+			back := w.allow(t, w.authorize(t, "a/r", nil))
+			w.Write(t, "exchange/a/r", back).OK(t)
+			for _, code := range []any{back["code"], "wrong"} {
+				body := fields{"code": code, "state": w.authorize(t, "a/s", nil).State}
+				got := w.Write(t, "exchange/a/s", body).Refused(t, http.StatusBadRequest, provider, "invalid_grant", "authorize/a/s")
+				if harness.Holds(got.Body, code.(string)) != "" {
+					t.Errorf("%s\n\trepeats the code", got)
+				}
+			}
+			body := fields{"state": w.authorize(t, "a/s", nil).State}
+			w.Write(t, "exchange/a/s", body).Refused(t, http.StatusBadRequest, "code", "required")
+			w.isUnauthorized(t, "a/s")
+			w.authorizeRole(t, provider, "a/s") // none of it holds a good one back
+			w.Creds(t, "a/s")
+		})
+	}
+}
+
+// What the user or the provider refuses is said and changes nothing.
+func TestAUserDenies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	deny := func() {
+		t.Helper()
+		b := w.authorize(t, "a/r", nil)
+		back := w.Sim.Decide(t, b.URL, "deny").Query()
+		if back.Get("error") != "access_denied" || back.Get("state") != b.State {
+			t.Fatalf("the user brings back %v, want an error and the state", back)
+		}
+		body := fields{"error": back.Get("error"), "state": b.State, "error_description": "the user said\r\nno"}
+		got := w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "access_denied", "the user said", "authorize/a/r")
+		if strings.ContainsAny(got.ErrorText(), "\r\n") {
+			t.Errorf("%s\n\tholds a line break of the provider's", got)
+		}
+		w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "state")
+	}
+	deny()
+	w.isUnauthorized(t, "a/r")
+	w.authorizeRole(t, marktplaats, "a/r")
+	creds := w.Creds(t, "a/r")
+	deny()
+	w.isAuthorized(t, "a/r")
+	if again := w.Creds(t, "a/r"); again.AccessToken != creds.AccessToken {
+		t.Error("a denial took the token that was there")
+	}
+	w.rotate(t, "a/r")
+}
+
+// An answer without a refresh token is nothing to keep a role by.
+func TestAnExchangeWithoutARefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	bare := fields{"kind": "answer", "body": `{"access_token":"bare-token","token_type":"bearer","expires_in":3600,"scope":"read"}`}
+	w.NoteSecret("bare-token")
+	refused := func() {
+		t.Helper()
+		back := w.allow(t, w.authorize(t, "a/r", nil))
+		w.Sim.Fault(t, marktplaats, bare)
+		got := w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats, "refresh token", "authorize/a/r")
+		if harness.Holds(got.Body, "bare-token") != "" {
+			t.Errorf("%s\n\tholds the token", got)
+		}
+	}
+	refused()
+	w.isUnauthorized(t, "a/r")
+	w.authorizeRole(t, marktplaats, "a/r")
+	refused()
+	w.isAuthorized(t, "a/r")
+	w.rotate(t, "a/r")
+}
+
+// An exchange that fails changes nothing, and another one is not held back.
+func TestAnExchangeThatFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	for status, fault := range map[int]fields{
+		http.StatusBadGateway:     {"kind": "status", "status": 500},
+		http.StatusGatewayTimeout: {"kind": "hang"},
+		http.StatusBadRequest:     {"kind": "echo"},
+	} {
+		w.Write(t, "config/a", with(unverified, fields{"request_timeout": "1s"})).OK(t)
+		back := w.allow(t, w.authorize(t, "a/r", nil))
+		w.Sim.Fault(t, marktplaats, fault)
+		got := w.Write(t, "exchange/a/r", back).Refused(t, status, marktplaats)
+		for _, secret := range []any{back["code"], back["state"], demoSecret} {
+			if form := harness.Holds(got.Body, secret.(string)); form != "" {
+				t.Errorf("%s\n\tholds %q", got, form)
+			}
+		}
+		w.isUnauthorized(t, "a/r")
+	}
+	w.authorizeRole(t, marktplaats, "a/r")
+	w.Creds(t, "a/r")
+}
+
+// What an answer brings is kept, also where the rest of it is malformed.
+func TestAMalformedExchangeKeepsTheRefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	w.Sim.Fault(t, marktplaats, fields{"kind": "answer", "body": `{"access_token":"x","token_type":"bearer","expires_in":"soon","refresh_token":"` +
+		w.elsewhere(t, marktplaats) + `"}`})
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadGateway, marktplaats)
+	w.isAuthorized(t, "a/r")
+	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
+}
+
+// A deleted configuration's authorisations are not its successor's.
+func TestAnAuthorisationOfADeletedConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	w.Delete(t, "config/a").OK(t)
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/a")
+	w.Write(t, "authorize/a/r", nil).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/a")
+	w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/a")
+	w.Read(t, "roles/a/r").Refused(t, http.StatusNotFound)
+	w.newRole(t, marktplaats)
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state")
+	w.isUnauthorized(t, "a/r")
+	if got := w.tokenRequests(t, marktplaats); got != 0 {
+		t.Errorf("%d token requests, want none", got)
+	}
+}
+
+// What a user allowed at one place is not sent to another.
+func TestAnAuthorisationOfARepointedConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	l := newListener(t)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	w.Write(t, "config/a", with(unverified, fields{"token_url": l.URL, "client_secret": "any"})).OK(t)
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "authorize/a/r")
+	if heard := l.heard(); len(heard) > 0 {
+		t.Errorf("the code was sent where the configuration was repointed:\n%s", heard)
+	}
+}
+
+// Without an authorization endpoint nothing can be begun, which is said.
+func TestAuthorizeIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/o", w.oauth2(unverified)).OK(t)
+	w.Write(t, "roles/o/r", byUser).OK(t)
+	w.Write(t, "authorize/o/r", fields{"redirect_uri": redirectURI}).Refused(t, http.StatusBadRequest, "authorization_url")
+	w.Write(t, "roles/o/c", nil).OK(t)
+	for _, path := range []string{"authorize/o/c", "exchange/o/c"} {
+		w.Write(t, path, nil).Refused(t, http.StatusBadRequest, "grant_type=authorization_code")
+	}
+	w.Read(t, "authorize/o/r").Refused(t, http.StatusMethodNotAllowed)
+	w.Read(t, "exchange/o/r").Refused(t, http.StatusMethodNotAllowed)
+	w.Write(t, "authorize/o", nil).Refused(t, http.StatusNotFound)
+	w.Write(t, "authorize/o/r", fields{"state": "mine"}).Refused(t, http.StatusBadRequest, "state")
+}
+
+// Who authorises need not be who writes roles, nor who reads tokens.
+func TestAPolicyForAuthorisation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.Write(t, "roles/a/s", byUser).OK(t)
+	app := w.TokenFor(t, "service",
+		harness.Rule{Path: "authorize/a/r", Capabilities: []string{"update"}},
+		harness.Rule{Path: "exchange/a/r", Capabilities: []string{"update"}})
+	got := w.as(t, app, http.MethodPost, "authorize/a/r", fields{"scope": "read"}).OK(t)
+	page, _ := got.Answer.Data["authorization_url"].(string)
+	back := w.Sim.Decide(t, page, "allow").Query()
+	w.NoteSecret(back.Get("code"), back.Get("state"))
+	w.as(t, app, http.MethodPost, "exchange/a/r", fields{"code": back.Get("code"), "state": back.Get("state")}).OK(t)
+	w.as(t, app, http.MethodPost, "authorize/a/s", nil).Refused(t, http.StatusForbidden)
+	for _, path := range []string{"creds/a/r", "static-creds/a/r", "roles/a/r"} {
+		w.as(t, app, http.MethodGet, path, nil).Refused(t, http.StatusForbidden)
+	}
+	w.isAuthorized(t, "a/r")
+}
+
+// An exchange that is under way brings nothing to what was deleted or changed meanwhile.
+func TestAnExchangeUnderWayDoesNotReachTheSuccessor(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, w world){
+		"the role is deleted": func(t *testing.T, w world) {
+			w.Delete(t, "roles/a/r").OK(t)
+		},
+		"the configuration is deleted": func(t *testing.T, w world) {
+			w.Delete(t, "config/a").OK(t)
+		},
+		"the client is another": func(t *testing.T, w world) {
+			w.Sim.AddClient(t, marktplaats, "another", harness.Client{Secret: demoSecret, Scopes: []string{"read"}})
+			w.Write(t, "config/a", with(unverified, fields{"client_id": "another", "client_secret": demoSecret})).OK(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats)
+			back := w.allow(t, w.authorize(t, "a/r", nil))
+			w.Sim.Fault(t, marktplaats, fields{"kind": "hold"})
+			done := make(chan result, 1)
+			go func() {
+				got, err := w.Call(t.Context(), harness.Request{Method: http.MethodPost, Path: w.Path + "/exchange/a/r", Body: back})
+				done <- result{got, err}
+			}()
+			w.Sim.Held(t, marktplaats, 1)
+			change(t, w)
+			w.Sim.Release(t, marktplaats)
+			r := <-done
+			if r.err != nil || r.response.Status != http.StatusBadRequest {
+				t.Errorf("%s (%v)\n\twant it refused: what it was for is not there any more", r.response, r.err)
+			}
+			w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest)
+			w.Write(t, "config/a", w.withUsers(marktplaats, unverified, fields{"discard_grants": true})).OK(t)
+			w.Write(t, "roles/a/r", byUser).OK(t)
+			w.isUnauthorized(t, "a/r")
+		})
+	}
+}

@@ -1,0 +1,730 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// The two readings of what becomes of a refresh token that was followed by
+// another: the simulator's switch.
+const (
+	strict = "strict" // it dies at once
+	last20 = "last20" // the last twenty stay good
+)
+
+func (w world) reading(t testing.TB, provider, reading string) {
+	t.Helper()
+	w.Sim.Switch(t, provider, fields{"refresh_tokens": reading})
+}
+
+// elsewhere is a refresh token that some other application got for the client.
+func (w world) elsewhere(t testing.TB, provider string) string {
+	t.Helper()
+	const form, json = "application/x-www-form-urlencoded", "application/json"
+	client := "client_id=" + demoClient + "&client_secret=" + demoSecret
+	var got harness.Tokens
+	switch provider {
+	case accounda:
+		w.Sim.Switch(t, accounda, fields{"refresh_token": true})
+		got = w.Sim.Ask(t, tokenPaths[accounda], form, client)
+	case winkelstraat:
+		got = w.Sim.Ask(t, tokenPaths[winkelstraat], json, "{}", demoClient, demoSecret)
+	default:
+		page := w.Sim.HTTP + authorizePaths[provider] + "?response_type=code&client_id=" + demoClient +
+			"&redirect_uri=" + url.QueryEscape(redirectURI) + "&scope=read"
+		code := w.Sim.Decide(t, page, "allow").Query().Get("code")
+		got = w.Sim.Ask(t, tokenPaths[provider], form, client+"&grant_type=authorization_code&code="+code+
+			"&redirect_uri="+url.QueryEscape(redirectURI))
+	}
+	w.NoteSecret(got.RefreshToken)
+	return got.RefreshToken
+}
+
+// needsAuthorization checks that a role says that it needs to be authorised
+// again, since when and why, with the command; and that no provider is asked.
+func (w world) needsAuthorization(t testing.TB, provider, role string) {
+	t.Helper()
+	before := w.tokenRequests(t, provider)
+	for _, path := range []string{"creds/", "static-creds/"} {
+		w.Read(t, path+role).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith(role))
+	}
+	w.Write(t, "rotate/"+role, nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith(role))
+	got := w.Read(t, "roles/"+role)
+	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
+	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
+		t.Errorf("%s\n\twant needs_authorization_since to be now", got)
+	}
+	if reason, _ := got.Answer.Data["needs_authorization_reason"].(string); !strings.Contains(reason, "invalid_grant") {
+		t.Errorf("%s\n\twant the provider's own reason", got)
+	}
+	if asked := w.tokenRequests(t, provider) - before; asked != 0 {
+		t.Errorf("%d token requests for a role that needs authorisation, want none", asked)
+	}
+}
+
+// A refresh token that was got elsewhere is imported, for a role of either grant.
+func TestARefreshTokenIsImported(t *testing.T) {
+	t.Parallel()
+	for _, grant := range []string{"authorization_code", "refresh_token"} {
+		t.Run(grant, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Write(t, "config/a", w.withUsers(marktplaats, unverified)).OK(t)
+			w.reading(t, marktplaats, strict)
+			imported := w.elsewhere(t, marktplaats)
+			body := fields{"grant_type": grant, "refresh_token": imported}
+			if got := w.Write(t, "roles/a/r", body).OK(t); harness.Holds(got.Body, imported) != "" {
+				t.Errorf("%s\n\trepeats the refresh token", got)
+			}
+			w.isAuthorized(t, "a/r")
+			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
+			mustHave(t, w.isAuthorized(t, "a/r"), fields{"scope_granted": "read"})
+			w.rotate(t, "a/r")
+			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
+			w.hidesRefreshTokens(t, marktplaats)
+
+			w.Write(t, "roles/a/r", fields{"ttl": "1m"}).OK(t) // a write without one keeps the one that is there
+			w.rotate(t, "a/r")
+			w.Patch(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
+		})
+	}
+}
+
+// One that the provider does not take is said at the first read, and another import mends it.
+func TestAWrongRefreshTokenIsImported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.withUsers(marktplaats, unverified)).OK(t)
+	w.Write(t, "roles/a/r", with(byUser, fields{"refresh_token": "good-for-nothing"})).OK(t)
+	w.NoteSecret("good-for-nothing")
+	got := w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "invalid_grant", w.beginsWith("a/r"))
+	if harness.Holds(got.Body, "good-for-nothing") != "" {
+		t.Errorf("%s\n\trepeats the refresh token", got)
+	}
+	w.needsAuthorization(t, marktplaats, "a/r")
+	w.Write(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+	w.Creds(t, "a/r")
+	w.isAuthorized(t, "a/r")
+}
+
+// Accounda refreshes at a URL of its own, with the refresh token in a header;
+// Winkelstraat with a body of JSON.
+func TestImportsThatRefreshInAnotherWay(t *testing.T) {
+	t.Parallel()
+	for provider, path := range refreshPaths {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Write(t, "config/a", w.at(provider, unverified)).OK(t)
+			w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": w.elsewhere(t, provider)}).OK(t)
+			for range 3 {
+				w.rotate(t, "a/r")
+				w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
+			}
+			if got := w.Sim.Grants(t, provider); got.Refreshes != 3 || got.Refused != 0 {
+				t.Errorf("the provider counts %+v, want three refreshes", got)
+			}
+			for _, r := range w.Sim.Requests(t, provider)[1:] { // after the other application's
+				if r.Path != strings.TrimPrefix(path, "/"+provider) && r.Path != path {
+					t.Errorf("a refresh went to %s, want %s", r.Path, path)
+				}
+			}
+			w.hidesRefreshTokens(t, provider)
+		})
+	}
+}
+
+// Where refresh tokens come with client credentials, one that is refused is
+// replaced by minting again, and no person is asked.
+func TestARefusedRefreshTokenIsMintedAgain(t *testing.T) {
+	t.Parallel()
+	for provider := range refreshPaths {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Write(t, "config/a", w.at(provider, unverified)).OK(t)
+			w.elsewhere(t, provider) // has the provider's answers hold one
+			w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": "good-for-nothing"}).OK(t)
+			w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
+			w.isAuthorized(t, "a/r")
+			before := w.Sim.Grants(t, provider)
+			w.rotate(t, "a/r")
+			after := w.Sim.Grants(t, provider)
+			if after.Refreshes != before.Refreshes+1 || after.Refused != before.Refused {
+				t.Errorf("from %+v to %+v, want a refresh with what the mint brought", before, after)
+			}
+			w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
+		})
+	}
+}
+
+// interruption is what happens between two rotations.
+type interruption struct {
+	name string
+	do   func(t *testing.T, w world)
+}
+
+func interruptions(server *harness.Server) []interruption {
+	return []interruption{
+		{"kill", func(t *testing.T, _ world) { server.KillPlugin(t) }},
+		{"reload", func(t *testing.T, w world) { w.reload(t, fields{"plugin": harness.PluginName}) }},
+		{"reload of the mount", func(t *testing.T, w world) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) }},
+		{"seal", func(t *testing.T, _ world) { server.Seal(t); server.Unseal(t) }},
+		{"malformed answer with a refresh token", func(t *testing.T, w world) { w.malformedRefresh(t) }},
+		{"refusal of the client", func(t *testing.T, w world) { w.refusedClient(t) }},
+		{"fault", func(t *testing.T, w world) { w.failedRefresh(t, fields{"kind": "reset"}) }},
+	}
+}
+
+// Fifty rotations with an interruption now and then: nothing is lost, in
+// either reading. A lost answer is, where the provider is strict, and is said.
+func TestFiftyRotations(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	for _, reading := range []string{strict, last20} {
+		w := newWorldOn(t, server)
+		w.newRole(t, marktplaats)
+		w.reading(t, marktplaats, reading)
+		w.authorizeRole(t, marktplaats, "a/r")
+		all := interruptions(server)
+		if reading == last20 {
+			all = append(all, interruption{"lost answer", func(t *testing.T, w world) {
+				w.failedRefresh(t, fields{"kind": "reset_after"})
+			}})
+		}
+		for i := range 50 {
+			if i%6 == 3 && i/6 < len(all) {
+				t.Run(reading+", "+all[i/6].name, func(t *testing.T) { all[i/6].do(t, w) })
+			}
+			w.rotated(t, "a/r")
+			w.noteRefreshTokens(t, marktplaats)
+		}
+		w.isAuthorized(t, "a/r")
+		if got := w.Sim.Grants(t, marktplaats); got.Refused != 0 {
+			t.Errorf("%s: the provider refused %d refresh tokens, want none", reading, got.Refused)
+		}
+	}
+	server.Stop()
+	for _, leak := range server.Leaks() {
+		t.Error(leak)
+	}
+}
+
+// rotated rotates and reads a role, waiting out what a crash or a failure leaves behind for a moment.
+func (w world) rotated(t testing.TB, role string) harness.Creds {
+	t.Helper()
+	w.patiently(t, http.MethodPost, "rotate/"+role).OK(t)
+	creds := w.Creds(t, role)
+	w.provides(t, marktplaats, creds.AccessToken, demoClient)
+	return creds
+}
+
+// patiently asks until it is answered otherwise than that the plugin has just
+// died, which Vault calls an internal error where it asks the plugin what a
+// write means, or that the provider is left alone for a moment.
+func (w world) patiently(t testing.TB, method, path string) harness.Response {
+	t.Helper()
+	var got harness.Response
+	harness.Eventually(t, 15*time.Second, "an answer of "+path, func() bool {
+		got = w.Send(t, method, path, nil)
+		text := got.ErrorText()
+		crashed := strings.Contains(text, "code = Unavailable") || method == http.MethodPost && strings.Contains(text, "internal error")
+		return got.Status != http.StatusServiceUnavailable && !(got.Status == http.StatusInternalServerError && crashed)
+	})
+	return got
+}
+
+// failedRefresh is one that meets a fault of the network.
+func (w world) failedRefresh(t testing.TB, fault fields) {
+	t.Helper()
+	w.Sim.Fault(t, marktplaats, fault)
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadGateway, marktplaats)
+}
+
+// malformedRefresh brings a new refresh token in an answer that is good for nothing else.
+func (w world) malformedRefresh(t testing.TB) {
+	t.Helper()
+	brought := w.elsewhere(t, marktplaats)
+	w.failedRefresh(t, fields{
+		"kind": "answer", "body": `{"access_token":"x","token_type":"bearer","expires_in":"soon","refresh_token":"` + brought + `"}`,
+	})
+	w.rotated(t, "a/r")
+	all := w.Sim.Requests(t, marktplaats)
+	if got := all[len(all)-1].Form(t).Get("refresh_token"); got != brought {
+		t.Error("the refresh after a malformed answer was not made with what that brought")
+	}
+}
+
+// refusedClient has the provider not know the client for a while: that is nothing to the grant.
+func (w world) refusedClient(t testing.TB) {
+	t.Helper()
+	w.Sim.Fault(t, marktplaats, fields{"kind": "answer", "status": 400, "body": `{"error":"invalid_client"}`})
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_client")
+	w.isAuthorized(t, "a/r")
+	w.Write(t, "roles/a/r", fields{"redirect_uri": redirectURI + harness.Random()}).OK(t) // a change ends the wait
+}
+
+// An answer that is lost on its way is a lost refresh token where the provider
+// is strict: that is said, and a user mends it.
+func TestALostAnswer(t *testing.T) {
+	t.Parallel()
+	for _, reading := range []string{strict, last20} {
+		t.Run(reading, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats)
+			w.reading(t, marktplaats, reading)
+			w.authorizeRole(t, marktplaats, "a/r")
+			w.rotate(t, "a/r")
+			old := w.Creds(t, "a/r")
+			w.failedRefresh(t, fields{"kind": "reset_after"})
+			w.isAuthorized(t, "a/r") // nobody knows better yet
+			if again := w.Creds(t, "a/r"); again.AccessToken != old.AccessToken {
+				t.Error("the token that is still good is not handed out")
+			}
+			got := w.patiently(t, http.MethodPost, "rotate/a/r")
+			if reading == last20 {
+				got.OK(t)
+				w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
+				w.isAuthorized(t, "a/r")
+				return
+			}
+			got.Refused(t, http.StatusBadRequest, "interrupted", "invalid_grant", w.beginsWith("a/r"))
+			w.revokedGrant(t)
+			w.authorizeRole(t, marktplaats, "a/r")
+			w.isAuthorized(t, "a/r")
+			w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
+			w.rotated(t, "a/r")
+		})
+	}
+}
+
+// revokedGrant checks what is left of a role whose grant is gone while its
+// token is still good.
+func (w world) revokedGrant(t testing.TB) {
+	t.Helper()
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith("a/r"))
+	got := w.Read(t, "roles/a/r")
+	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
+	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
+		t.Errorf("%s\n\twant needs_authorization_since to be now", got)
+	}
+	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
+}
+
+// A user who takes the authorisation back is not mistaken for an interruption.
+func TestAGrantThatIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.authorizeRole(t, marktplaats, "a/r")
+	w.rotate(t, "a/r")
+	w.refusedClient(t) // which is an answer
+	w.Sim.RemoveClient(t, marktplaats, demoClient)
+	w.Sim.AddClient(t, marktplaats, demoClient, harness.Client{Secret: demoSecret, Scopes: []string{"read"}})
+	got := w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_grant", w.beginsWith("a/r"))
+	if strings.Contains(got.ErrorText(), "interrupted") {
+		t.Errorf("%s\n\tnothing was interrupted", got)
+	}
+	w.Write(t, "config/a", with(unverified, fields{"scope": "read"})).OK(t) // drops the current token
+	w.needsAuthorization(t, marktplaats, "a/r")
+	w.authorizeRole(t, marktplaats, "a/r")
+	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
+}
+
+// What makes refresh tokens worthless is refused, naming the roles, unless it is said that they are to be lost.
+func TestGrantsAreNotDiscardedUnsaid(t *testing.T) {
+	t.Parallel()
+	newClient := fields{"client_id": "another", "client_secret": "another-secret"}
+	for name, change := range map[string]fields{
+		"client_id":         newClient,
+		"token_url":         {"token_url": "http://127.0.0.1:1/token", "client_secret": demoSecret},
+		"authorization_url": {"authorization_url": "http://127.0.0.1:1/authorize", "client_secret": demoSecret},
+		"headers":           {"headers": fields{"X-Api-Key": "secret-header"}, "client_secret": demoSecret},
+		"provider": {
+			"provider": tweedehands, "client_secret": demoSecret, "token_url": "", "authorization_url": "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats)
+			for _, role := range []string{"a/s", "a/waits"} {
+				w.Write(t, "roles/"+role, byUser).OK(t)
+			}
+			w.Write(t, "roles/a/client", nil).OK(t)
+			w.authorizeRole(t, marktplaats, "a/r")
+			w.authorizeRole(t, marktplaats, "a/s")
+			creds := w.Creds(t, "a/r")
+			before := w.Read(t, "config/a")
+			for _, method := range []string{http.MethodPost, http.MethodPatch} {
+				got := w.Send(t, method, "config/a", with(change, unverified)).Refused(t, http.StatusBadRequest, "discard_grants", "r, s")
+				for _, other := range []string{"waits", ", client", "client, r"} {
+					if strings.Contains(got.ErrorText(), other) {
+						t.Errorf("%s\n\tnames %q, which has no refresh token", got, other)
+					}
+				}
+				unchanged(t, w, "config/a", before, got)
+			}
+			w.Write(t, "config/a", with(change, unverified, fields{"discard_grants": false})).Refused(t, http.StatusBadRequest, "discard_grants")
+			w.rotated(t, "a/r")
+			w.Write(t, "config/a", with(change, unverified, fields{"discard_grants": true})).OK(t)
+			for _, role := range []string{"a/r", "a/s"} {
+				w.isUnauthorized(t, role)
+			}
+			w.Revoke(t, creds.LeaseID).OK(t)
+			if _, has := w.Read(t, "config/a").OK(t).Answer.Data["discard_grants"]; has {
+				t.Error("discard_grants is stored")
+			}
+		})
+	}
+}
+
+// What is no change of the client or of where it is known costs no grant.
+func TestChangesThatKeepGrants(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.reading(t, marktplaats, strict)
+	w.authorizeRole(t, marktplaats, "a/r")
+	w.Sim.AddClient(t, marktplaats, demoClient, harness.Client{Secret: "rotated-secret", Scopes: []string{"read", "write"}})
+	w.NoteSecret("rotated-secret")
+	for _, change := range []fields{
+		{"client_secret": "rotated-secret"}, {"ttl": "5m"}, {"scope": "read"}, {"request_timeout": "5s"}, {"client_id": demoClient},
+	} {
+		w.Write(t, "config/a", change).OK(t)
+		w.rotated(t, "a/r")
+		w.isAuthorized(t, "a/r")
+	}
+}
+
+func TestADeletedConfigurationTakesItsRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.Write(t, "config/b", w.withUsers(marktplaats, unverified)).OK(t)
+	w.Write(t, "roles/b/r", byUser).OK(t)
+	w.Write(t, "roles/a/client", nil).OK(t)
+	for _, role := range []string{"a/r", "b/r"} {
+		w.authorizeRole(t, marktplaats, role)
+	}
+	creds, client := w.Creds(t, "a/r"), w.Creds(t, "a/client")
+	w.Delete(t, "config/a").Refused(t, http.StatusBadRequest, "discard_grants", "roles r")
+	w.Delete(t, "config/a?discard_grants=false").Refused(t, http.StatusBadRequest, "discard_grants")
+	w.Delete(t, "config/a?discard_grants=maybe").Refused(t, http.StatusBadRequest, "discard_grants")
+	w.rotated(t, "a/r")
+	w.Delete(t, "config/a?discard_grants=true").OK(t)
+
+	w.List(t, "roles/a").Refused(t, http.StatusNotFound)
+	keys(t, w.List(t, "roles"), "b/")
+	for _, role := range []string{"a/r", "a/client"} {
+		w.Read(t, "roles/"+role).Refused(t, http.StatusNotFound)
+		w.Read(t, "creds/"+role).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/a")
+	}
+	for _, lease := range []string{creds.LeaseID, client.LeaseID} {
+		w.LookUp(t, lease).OK(t)
+		w.Revoke(t, lease).OK(t)
+	}
+	w.newRole(t, marktplaats)
+	w.isUnauthorized(t, "a/r") // the deleted one's refresh token is not its successor's
+	w.rotated(t, "b/r")
+}
+
+// A deleted role leaves nothing to its successor.
+func TestADeletedRoleTakesItsRefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.authorizeRole(t, marktplaats, "a/r")
+	creds := w.Creds(t, "a/r")
+	w.Delete(t, "roles/a/r").OK(t)
+	w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/roles/a/r")
+	w.Write(t, "roles/a/r", byUser).OK(t)
+	w.isUnauthorized(t, "a/r")
+	w.Revoke(t, creds.LeaseID).OK(t)
+	w.Delete(t, "config/a").OK(t) // nothing is lost by it
+}
+
+// inBackground makes a call, and returns what it comes to.
+func (w world) inBackground(ctx context.Context, method, path string) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		got, err := w.Call(ctx, harness.Request{Method: method, Path: w.Path + "/" + path})
+		done <- result{got, err}
+	}()
+	return done
+}
+
+// heldRotation is a rotation under way whose token request the provider
+// holds: before it has judged it, or once it has committed it.
+func (w world) heldRotation(ctx context.Context, t testing.TB, role string, before bool) <-chan result {
+	t.Helper()
+	w.Sim.Fault(t, marktplaats, fields{"kind": "hold", "before": before})
+	done := w.inBackground(ctx, http.MethodPost, "rotate/"+role)
+	w.Sim.Held(t, marktplaats, 1)
+	return done
+}
+
+// A client who goes away while a refresh token is spent takes nothing along.
+func TestAClientGoesAwayDuringARefresh(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.reading(t, marktplaats, strict)
+	w.authorizeRole(t, marktplaats, "a/r")
+	old := w.Creds(t, "a/r")
+	for _, before := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := w.heldRotation(ctx, t, "a/r", before)
+		cancel()
+		if r := <-done; r.err == nil {
+			t.Fatal("the client was answered before it went away: the test proved nothing")
+		}
+		w.Creds(t, "a/r") // an answer later than the cancelled one's end
+		w.Sim.Release(t, marktplaats)
+		harness.Eventually(t, 10*time.Second, "the token of the refresh is the current one", func() bool {
+			return w.Creds(t, "a/r").AccessToken != old.AccessToken
+		})
+		old = w.rotated(t, "a/r")
+	}
+	w.isAuthorized(t, "a/r")
+	if got := w.Sim.Grants(t, marktplaats); got.Refreshes != 4 || got.Refused != 0 {
+		t.Errorf("the provider counts %+v, want four refreshes", got)
+	}
+}
+
+// The user who goes away during an exchange has authorised the role all the same.
+func TestAUserGoesAwayDuringAnExchange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	w.Sim.Fault(t, marktplaats, fields{"kind": "hold"})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.Call(ctx, harness.Request{Method: http.MethodPost, Path: w.Path + "/exchange/a/r", Body: back})
+		done <- err
+	}()
+	w.Sim.Held(t, marktplaats, 1)
+	cancel()
+	if <-done == nil {
+		t.Fatal("the user was answered before he went away: the test proved nothing")
+	}
+	w.Read(t, "roles/a/r").OK(t)
+	w.Sim.Release(t, marktplaats)
+	harness.Eventually(t, 10*time.Second, "the role is authorised", func() bool {
+		return w.Read(t, "roles/a/r").Answer.Data["authorized"] == true
+	})
+	w.rotated(t, "a/r")
+}
+
+// What an operator writes while a refresh is under way is what holds.
+func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(t *testing.T, w world){
+		"import": func(t *testing.T, w world) {
+			w.Write(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+		},
+		"another": func(t *testing.T, w world) { w.authorizeRole(t, marktplaats, "a/r") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats)
+			w.reading(t, marktplaats, strict)
+			w.authorizeRole(t, marktplaats, "a/r")
+			done := w.heldRotation(t.Context(), t, "a/r", false)
+			write(t, w)
+			newest := w.Sim.RefreshTokens(t, marktplaats)
+			w.Sim.Release(t, marktplaats)
+			if r := <-done; r.err != nil || r.response.Status != http.StatusOK {
+				t.Errorf("%s (%v)\n\twant the rotation made with what was written", r.response, r.err)
+			}
+			w.rotated(t, "a/r")
+			spent := make(map[string]bool)
+			for _, r := range w.Sim.Requests(t, marktplaats) {
+				spent[r.Form(t).Get("refresh_token")] = true
+			}
+			if !spent[newest[len(newest)-1]] {
+				t.Error("the refresh token that was written during the refresh was never used")
+			}
+			w.isAuthorized(t, "a/r")
+		})
+	}
+}
+
+// A role that is deleted, or whose configuration is, during a refresh stays deleted.
+func TestADeletionDuringARefresh(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"roles/a/r", "config/a?discard_grants=true"} {
+		t.Run(strings.TrimSuffix(path, "?discard_grants=true"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats)
+			w.authorizeRole(t, marktplaats, "a/r")
+			done := w.heldRotation(t.Context(), t, "a/r", false)
+			w.Delete(t, path).OK(t)
+			w.newRole(t, marktplaats)
+			w.Sim.Release(t, marktplaats)
+			if r := <-done; r.err != nil || r.response.Status != http.StatusBadRequest {
+				t.Errorf("%s (%v)\n\twant it refused: there is no such authorisation any more", r.response, r.err)
+			}
+			w.isUnauthorized(t, "a/r")
+		})
+	}
+}
+
+// Many who read a role at once spend one refresh token.
+func TestManyReadersOfARoleSpendOneRefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.reading(t, marktplaats, strict)
+	w.Write(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+	found := make(map[string]bool)
+	for _, r := range w.readAll(t.Context(), 50, func(int) string { return "a/r" }) {
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		found[w.CredsOf(t, r.response).AccessToken] = true
+	}
+	if got := w.Sim.Grants(t, marktplaats); len(found) != 1 || got.Refreshes != 1 {
+		t.Errorf("%d tokens by %+v, want one refresh", len(found), got)
+	}
+	w.rotated(t, "a/r")
+}
+
+// An answer without a refresh token keeps the one that is there.
+func TestARefreshWithoutANewRefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	w.authorizeRole(t, marktplaats, "a/r")
+	for i := range 3 {
+		token := fmt.Sprintf("token-%d-%s", i, harness.Random())
+		w.Sim.Fault(t, marktplaats, fields{"kind": "answer", "body": `{"access_token":"` + token + `","token_type":"bearer","expires_in":3600}`})
+		w.rotate(t, "a/r")
+		if got := w.Creds(t, "a/r").AccessToken; got != token {
+			t.Errorf("the token is %s, want %s", got, token)
+		}
+	}
+	w.rotated(t, "a/r")
+	w.isAuthorized(t, "a/r")
+}
+
+// listener is somebody who has a configuration point at him and writes down what he is sent.
+type listener struct {
+	URL string
+
+	mu   sync.Mutex
+	sent strings.Builder
+}
+
+func newListener(t testing.TB) *listener {
+	t.Helper()
+	l := new(listener)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		request, _ := httputil.DumpRequest(r, true)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.sent.Write(request)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	t.Cleanup(server.Close)
+	l.URL = server.URL
+	return l
+}
+
+func (l *listener) heard() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return []byte(l.sent.String())
+}
+
+// Who repoints a configuration is never sent its refresh tokens, not even by
+// a read at that very moment.
+func TestARefreshTokenIsNotSentWhereAConfigurationIsRepointed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	roles := []string{"a/r", "a/s", "a/t", "a/u"}
+	for _, role := range roles {
+		w.Write(t, "roles/"+role, with(byUser, fields{"refresh_token": w.elsewhere(t, marktplaats)})).OK(t)
+	}
+	l := newListener(t)
+	repointed, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var group sync.WaitGroup
+		defer group.Wait()
+		for _, role := range roles {
+			group.Go(func() {
+				for {
+					_, err := w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + role})
+					select {
+					case <-repointed:
+						return
+					default:
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}()
+	for _, role := range roles {
+		harness.Eventually(t, 10*time.Second, "the role is being read", func() bool { return w.Read(t, "creds/"+role).Status == http.StatusOK })
+	}
+	w.Write(t, "config/a", with(unverified, fields{"token_url": l.URL, "client_secret": "any", "discard_grants": true})).OK(t)
+	close(repointed)
+	<-done
+	for _, token := range w.Sim.RefreshTokens(t, marktplaats) {
+		if harness.Holds(l.heard(), token) != "" {
+			t.Errorf("a refresh token was sent where the configuration was repointed:\n%s", l.heard())
+		}
+	}
+}
+
+// A refresh that is under way when the plugin is told to end has a moment to
+// store what it brings.
+func TestARefreshUnderWayOutlivesAReload(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	for name, end := range map[string]func(w world){
+		"reload of the mount": func(w world) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) },
+		"reload":              func(w world) { w.reload(t, fields{"plugin": harness.PluginName}) },
+		"seal":                func(world) { server.Seal(t); server.Unseal(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOn(t, server)
+			w.newRole(t, marktplaats)
+			w.reading(t, marktplaats, strict)
+			w.authorizeRole(t, marktplaats, "a/r")
+			done := w.heldRotation(t.Context(), t, "a/r", false)
+			time.AfterFunc(300*time.Millisecond, func() { w.Sim.Release(t, marktplaats) })
+			end(w)
+			<-done
+			if !w.survived(t, "a/r") {
+				t.Error("the refresh token is lost")
+			}
+		})
+	}
+}

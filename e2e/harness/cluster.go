@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Cluster is three Vault servers with one Raft storage. They have a log each
+// and the audit log together: only the active one writes it.
+type Cluster struct {
+	Nodes []*Server
+}
+
+// StartCluster starts a cluster for one test, which ends with it.
+func StartCluster(t testing.TB) *Cluster {
+	t.Helper()
+	c := new(Cluster)
+	t.Cleanup(func() {
+		for _, node := range c.Nodes {
+			node.Close()
+		}
+	})
+	first, err := StartWith(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes = append(c.Nodes, first)
+	err = c.votersSoon()
+	for _, id := range []string{"two", "three"} {
+		if err == nil {
+			err = c.join(id)
+		}
+	}
+	if err == nil {
+		err = c.allVote()
+	}
+	if err != nil {
+		t.Fatalf("start a cluster: %v", err)
+	}
+	return c
+}
+
+// votersSoon: a new node becomes a voter after a second, not after ten.
+func (c *Cluster) votersSoon() error {
+	config := map[string]any{"server_stabilization_time": "1s"}
+	_, err := c.Nodes[0].Admin.Logical().Write("sys/storage/raft/autopilot/configuration", config)
+	return err
+}
+
+// join starts another node, which finds the first.
+func (c *Cluster) join(id string) error {
+	dir, err := os.MkdirTemp("", "marketplace-e2e-")
+	if err != nil {
+		return err
+	}
+	first := c.Nodes[0]
+	s := &Server{dir: dir, http: newHTTPClient(), key: first.key, PluginVersion: first.PluginVersion}
+	c.Nodes = append(c.Nodes, s)
+	for _, step := range []func() error{
+		s.configure,
+		func() error { return s.configureToJoin(id, first.URL) },
+		func() error { return os.Link(first.pluginPath(), s.pluginPath()) },
+		func() error { return os.Symlink(first.auditPath(), s.auditPath()) },
+		s.launch,
+		s.unsealAsStandby,
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("node %s: %w; the end of its log:\n%s", id, err, tail(s.logPath(), 4000))
+		}
+	}
+	s.Admin.SetToken(first.Admin.Token())
+	return nil
+}
+
+// configureToJoin changes the configuration that was written.
+func (s *Server) configureToJoin(id, leader string) error {
+	text, err := os.ReadFile(s.configPath())
+	if err != nil {
+		return err
+	}
+	config := make(map[string]any)
+	if err := json.Unmarshal(text, &config); err != nil {
+		return err
+	}
+	storage := s.storage()
+	raft := storage["raft"].(map[string]any)
+	raft["node_id"] = id
+	raft["retry_join"] = []any{map[string]any{"leader_api_addr": leader}}
+	config["storage"] = storage
+	if text, err = json.Marshal(config); err != nil {
+		return err
+	}
+	return os.WriteFile(s.configPath(), text, 0o600)
+}
+
+func (s *Server) unsealAsStandby() error {
+	up := poll(30*time.Second, func() bool {
+		status, err := s.Admin.Sys().SealStatus()
+		if err == nil && status.Sealed && status.Initialized {
+			_, _ = s.Admin.Sys().Unseal(s.key) // as long as it has not joined, in vain
+		}
+		return err == nil && !status.Sealed || s.vault.ended()
+	})
+	if !up || s.vault.ended() {
+		return errors.New("the standby did not come up")
+	}
+	return nil
+}
+
+// allVote waits until losing one node leaves a majority.
+func (c *Cluster) allVote() error {
+	voted := poll(30*time.Second, func() bool {
+		secret, err := c.Nodes[0].Admin.Logical().Read("sys/storage/raft/configuration")
+		return err == nil && secret != nil && voters(secret) == len(c.Nodes)
+	})
+	if !voted {
+		return errors.New("not all nodes became voters")
+	}
+	return nil
+}
+
+func voters(secret *api.Secret) int {
+	config, _ := secret.Data["config"].(map[string]any)
+	servers, _ := config["servers"].([]any)
+	count := 0
+	for _, server := range servers {
+		if server, _ := server.(map[string]any); server["voter"] == true {
+			count++
+		}
+	}
+	return count
+}
+
+// Active waits until one of the nodes that live is the active one.
+func (c *Cluster) Active(t testing.TB) *Server {
+	t.Helper()
+	var active *Server
+	Eventually(t, 60*time.Second, "the cluster has an active node", func() bool {
+		i := slices.IndexFunc(c.Nodes, func(s *Server) bool { return !s.stopped.Load() && s.health() == http.StatusOK })
+		if i >= 0 {
+			active = c.Nodes[i]
+		}
+		return i >= 0
+	})
+	return active
+}
+
+// Standbys are the living nodes that are not active.
+func (c *Cluster) Standbys() []*Server {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(s *Server) bool {
+		return s.stopped.Load() || s.health() != http.StatusTooManyRequests
+	})
+}
+
+// health is the status by which a load balancer knows a node: 200 active, 429 standby.
+func (s *Server) health() int {
+	resp, err := s.http.Get(s.URL + "/v1/sys/health")
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// Kill ends a node as a loss of power would, with its plugin.
+func (s *Server) Kill() {
+	if s.stopped.Swap(true) {
+		return
+	}
+	_ = s.vault.cmd.Process.Kill()
+	<-s.vault.done
+	for _, pid := range s.PluginProcesses() {
+		_ = killProcess(pid)
+	}
+}
+
+// Leaks stops the cluster and searches the files of all nodes for the secrets
+// that were noted at any.
+func (c *Cluster) Leaks() []string {
+	var noted []string
+	for _, node := range c.Nodes {
+		node.Stop()
+		noted = append(noted, node.secrets.values...)
+	}
+	var leaks []string
+	for _, node := range c.Nodes {
+		node.NoteSecret(noted...)
+		leaks = append(leaks, node.Leaks()...)
+	}
+	return leaks
+}
+
+// On is the same mount, spoken to through another node.
+func (m Mount) On(s *Server) Mount { return Mount{Server: s, Path: m.Path} }
+
+// KillPluginNow kills the plugin without waiting for its end.
+func (s *Server) KillPluginNow(pids []int) {
+	for _, pid := range pids {
+		_ = killProcess(pid)
+	}
+}

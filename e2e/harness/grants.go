@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Grants are what a provider counts of authorization codes and refresh tokens.
+type Grants struct {
+	CodesExchanged int `json:"codes_exchanged"`
+	Refreshes      int `json:"refreshes"`
+	Refused        int `json:"refresh_tokens_refused"`
+	Held           int `json:"held"` // token requests that are held now
+}
+
+// Grants reads a provider's counters of codes and refresh tokens.
+func (s *Simulator) Grants(t testing.TB, provider string) Grants {
+	t.Helper()
+	var all struct {
+		Providers map[string]Grants `json:"providers"`
+	}
+	s.control(t, http.MethodGet, "counters", nil, &all)
+	return all.Providers[provider]
+}
+
+// RefreshTokens are the provider's live refresh tokens, oldest first.
+func (s *Simulator) RefreshTokens(t testing.TB, provider string) []string {
+	t.Helper()
+	var live []string
+	s.control(t, http.MethodGet, provider+"/refresh_tokens", nil, &live)
+	return live
+}
+
+// Held waits until the provider holds so many token requests.
+func (s *Simulator) Held(t testing.TB, provider string, want int) {
+	t.Helper()
+	Eventually(t, 10*time.Second, "token requests are held", func() bool {
+		return s.Grants(t, provider).Held == want
+	})
+}
+
+// Release answers the token requests that are held.
+func (s *Simulator) Release(t testing.TB, provider string) {
+	t.Helper()
+	s.control(t, http.MethodPost, provider+"/release", nil, nil)
+}
+
+// Decide opens an authorization page as a user who decides "allow" or "deny",
+// and returns where it sends him, with what.
+func (s *Simulator) Decide(t testing.TB, page, decision string) *url.URL {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, page+"&simulate="+decision, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatalf("the authorization page: %v", err)
+	}
+	defer resp.Body.Close()
+	location, err := resp.Location()
+	if resp.StatusCode != http.StatusFound || err != nil {
+		text, _ := io.ReadAll(resp.Body)
+		t.Fatalf("the authorization page answered %d %s, want a redirect (%v)", resp.StatusCode, text, err)
+	}
+	return location
+}
+
+// Tokens is a token endpoint's answer to some other application.
+type Tokens struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+}
+
+// Ask asks a token endpoint, as some other application than the plugin would.
+// The client is in HTTP Basic where it is given.
+func (s *Simulator) Ask(t testing.TB, path, contentType, body string, client ...string) Tokens {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.HTTP+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	if len(client) == 2 {
+		req.SetBasicAuth(client[0], client[1])
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatalf("the token endpoint: %v", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	var tokens Tokens
+	if err == nil {
+		err = json.Unmarshal(text, &tokens)
+	}
+	if err != nil || tokens.RefreshToken == "" {
+		t.Fatalf("the token endpoint answered %d %s, want a refresh token (%v)", resp.StatusCode, text, err)
+	}
+	return tokens
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// crowded is a token endpoint that counts those who ask at once.
+type crowded struct {
+	URL string
+
+	mu                  sync.Mutex
+	underWay, connected int
+	seen                crowd
+}
+
+// crowd is what a token endpoint has seen: all requests, and the most requests
+// and connections at one time.
+type crowd struct {
+	requests, atOnce, connections int
+}
+
+func (c *crowded) crowd() crowd {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
+}
+
+// newCrowded is a token endpoint that answers so, having counted who asks. n is the number of the request.
+func newCrowded(t testing.TB, answer func(w http.ResponseWriter, n int)) *crowded {
+	t.Helper()
+	c := new(crowded)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, c.begin())
+		c.end()
+	}))
+	server.Config.ConnState = c.connection
+	server.Start()
+	t.Cleanup(server.Close)
+	c.URL = server.URL
+	return c
+}
+
+func (c *crowded) begin() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underWay++
+	c.seen.requests++
+	c.seen.atOnce = max(c.seen.atOnce, c.underWay)
+	return c.seen.requests
+}
+
+func (c *crowded) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underWay--
+}
+
+func (c *crowded) connection(_ net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		c.connected++
+		c.seen.connections = max(c.seen.connections, c.connected)
+	case http.StateClosed:
+		c.connected--
+	}
+}
+
+func issue(w http.ResponseWriter, n int) {
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"access_token":"token-%d-%s","token_type":"Bearer","expires_in":3600}`, n, harness.Random())
+}
+
+// Storms are on a server of their own, whose storage is not what is tested.
+func TestStorms(t *testing.T) {
+	t.Parallel()
+	server, err := harness.StartWith(harness.Options{InMemory: true, LogLevel: "error", NoAudit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	w := newWorldOn(t, server)
+	t.Run("first readers of one configuration", func(t *testing.T) { w.burst(t, "good", issue, http.StatusOK) })
+	t.Run("first readers while the provider fails", func(t *testing.T) {
+		fail := func(w http.ResponseWriter, _ int) { w.WriteHeader(http.StatusInternalServerError) }
+		w.burst(t, "bad", fail, http.StatusBadGateway)
+	})
+	t.Run("cold configurations of many clients", w.thundering)
+	server.Stop() // its leases go with it
+}
+
+// burst has many read a configuration that nobody read before: they all get one answer.
+func (w world) burst(t *testing.T, config string, answer func(http.ResponseWriter, int), status int) {
+	const readers = 2000
+	here := make(chan struct{})
+	arrived := sync.OnceFunc(func() { close(here) })
+	defer arrived()
+	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
+		<-here
+		time.Sleep(3 * time.Second) // Vault has all the readers: a slow provider lets them get through it
+		answer(w, n)
+	})
+	w.Write(t, "config/"+config, w.oauth2(unverified, fields{"token_url": provider.URL, "request_timeout": "15s"})).OK(t)
+	done := make(chan []result, 1)
+	ctx := t.Context()
+	go func() { done <- w.readAll(ctx, readers, func(int) string { return config }) }()
+	harness.Eventually(t, 10*time.Second, "all readers are being served", func() bool {
+		got := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/in-flight-req"}).OK(t)
+		return bytes.Count(got.Body, []byte(w.Path+"/creds/"+config)) == readers
+	})
+	arrived()
+	answers := tokens(t, <-done, status)
+	if got := provider.crowd().requests; len(answers) != 1 || got != 1 {
+		t.Errorf("%d readers have %d answers by %d token requests, want one", readers, len(answers), got)
+	}
+}
+
+// thundering has many configurations of distinct clients read at once: they all get their token, and the provider's
+// host is spared.
+func (w world) thundering(t *testing.T) {
+	const configs, atOnce, perSecond = 300, 32, 100
+	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
+		time.Sleep(100 * time.Millisecond) // long enough for requests to pile up, too short to hold all to the rate
+		issue(w, n)
+	})
+	name := func(i int) string { return fmt.Sprintf("c%d", i) }
+	for i := range configs {
+		w.Write(t, "config/"+name(i), w.oauth2(unverified, fields{"token_url": provider.URL, "client_id": name(i)})).OK(t)
+	}
+	begun := time.Now()
+	issued := tokens(t, w.readAll(t.Context(), configs, name), http.StatusOK)
+	took, seen := time.Since(begun), provider.crowd()
+	if len(issued) != configs || seen.requests != configs {
+		t.Errorf("%d configurations have %d tokens by %d token requests", configs, len(issued), seen.requests)
+	}
+	if seen.atOnce > atOnce || seen.atOnce < atOnce/2 {
+		t.Errorf("%d token requests at once, want %d at most, and not one by one", seen.atOnce, atOnce)
+	}
+	if seen.connections > atOnce {
+		t.Errorf("%d connections at once, want %d at most", seen.connections, atOnce)
+	}
+	if least := (configs - perSecond) * time.Second / perSecond; took < least {
+		t.Errorf("%d token requests in %s, want them to take %s: %d at once and as many a second", configs, took, least, perSecond)
+	}
+}
+
+// readAll reads a token for each reader, all at the same time.
+func (w world) readAll(ctx context.Context, readers int, config func(int) string) []result {
+	results := make([]result, readers)
+	var group sync.WaitGroup
+	for i := range results {
+		group.Go(func() {
+			read := harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + config(i)}
+			results[i].response, results[i].err = w.Call(ctx, read)
+		})
+	}
+	group.Wait()
+	return results
+}
+
+// tokens are the tokens in the answers, which must all have that status.
+func tokens(t testing.TB, results []result, status int) map[any]bool {
+	t.Helper()
+	found := make(map[any]bool)
+	for _, r := range results {
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		if r.response.Status != status {
+			t.Fatalf("%s\n\twant all readers answered with %d", r.response, status)
+		}
+		found[r.response.Answer.Data["access_token"]] = true
+	}
+	return found
+}
