@@ -33,7 +33,7 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator"
 
 test-e2e: build ## run the tests on a real Vault server
-	$(on_vault) CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
+	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 $(TESTFLAGS) ./...
 
 bench: build ## measure on a real Vault server (about 6 minutes; BENCH_SECONDS=1: one)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .

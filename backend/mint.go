@@ -17,6 +17,10 @@ import (
 // storage before it.
 const flightTimeout = maxQueue + maxRequestTimeout + 5*time.Second
 
+// aboutToEnd is the life in which a token is handed out only where there is no newer one: Vault Agent drops what it
+// reads twice within a second, and with a lease of one second that would be the newer token.
+const aboutToEnd = 3 * time.Second
+
 // How long the engine leaves a provider alone after a failure.
 const (
 	permanentHold = 30 * time.Second
@@ -101,7 +105,8 @@ func (e *Engine) Current(want Ref) *Issued {
 }
 
 // Token returns a token: the current one while it is good, else a new one. All who ask while a mint is under way wait
-// for that one, and get its error if it fails. A token that is due is replaced meanwhile, and its readers do not wait.
+// for that one, and get its error if it fails. A token that is due is replaced meanwhile, and its readers do not wait,
+// unless it is about to end: then they get it only if there is no newer one.
 func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
 	for {
 		current, f, err := e.look(s, want)
@@ -110,6 +115,9 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 		}
 		if err := f.wait(ctx); err != nil {
 			return nil, err
+		}
+		if f.err != nil && current.good(time.Now()) && !f.stale {
+			return current, nil
 		}
 		switch {
 		case f.stale, f.err == nil && f.issued == nil && want.Shared:
@@ -147,7 +155,7 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
-// look answers from memory, or returns the flight to wait for.
+// look answers from memory, or returns the flight to wait for, with the token to hand out if that fails.
 func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -161,6 +169,10 @@ func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 		sl.read = true
 		if !current.fresh(now) && held == nil && sl.flight == nil {
 			e.takeOff(s, want, sl)
+		}
+		if sl.flight != nil && current.Remaining(now) < aboutToEnd {
+			sl.flight.awaited = true
+			return current, sl.flight, nil
 		}
 		return current, nil, nil
 	}

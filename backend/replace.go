@@ -53,7 +53,7 @@ func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 		wait = max(wait, sl.heldUntil.Sub(now))
 	}
 	wait = min(wait, issued.Remaining(now))
-	return max((wait + time.Second - 1).Truncate(time.Second), time.Second)
+	return max(wait.Truncate(time.Second), time.Second) // a reader comes back a second later than it is told
 }
 
 // install puts a new generation of a configuration in force, with the token that verified it, if any.

@@ -16,7 +16,7 @@ const (
 	revocationTimeout = 5 * time.Second
 	// maxRevocations bounds the revocations under way: a mount with many leases may be disabled while its provider
 	// hangs.
-	maxRevocations = 64
+	maxRevocations = 256
 )
 
 // revocations counts the tokens that were to be revoked at their provider.
@@ -37,6 +37,7 @@ func (e *Engine) Revoke(config, configID, accessToken string) {
 	defer e.mu.Unlock()
 	if e.closed || e.revocations.underWay.Load() >= maxRevocations {
 		e.revocations.failed.Add(1)
+		e.logger.Warn("a token was not revoked at its provider, too many were at once; it ends when it expires", "config", config)
 		return
 	}
 	e.revocations.underWay.Add(1)

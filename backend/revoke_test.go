@@ -51,7 +51,7 @@ func TestARevocationThatFailsIsCounted(t *testing.T) {
 		if n := w.engine.RevocationsFailed(); n != 1001 {
 			w.Errorf("%d failed, want 1001", n)
 		}
-		if w.endpoint.atOnce() > 64 {
+		if w.endpoint.atOnce() > 256 {
 			w.Errorf("%d revocations at once", w.endpoint.atOnce())
 		}
 		before := w.endpoint.count()

@@ -79,6 +79,21 @@ func TestReadersDoNotWaitForAReplacement(t *testing.T) {
 	})
 }
 
+// A token in its last seconds is handed out only where there is no newer one.
+func TestATokenAboutToEndIsNotPreferred(t *testing.T) {
+	inWorld(t, func(w world) {
+		began := time.Now()
+		if err := w.tryWrite(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
+			w.Fatal(err)
+		}
+		time.Sleep(time.Until(began.Add(time.Hour - 2*time.Second))) // nobody has read it, so it was not replaced
+		second := w.wantToken("token-2")
+		w.endpoint.answer(http.StatusInternalServerError)
+		time.Sleep(time.Until(second.ExpiresAt()) - 2*time.Second)
+		w.wantToken("token-2")
+	})
+}
+
 func TestRefreshBeforeCountsUpToHalfTheLifetime(t *testing.T) {
 	for before, latest := range map[time.Duration]time.Duration{10 * time.Minute: 50 * time.Minute, 24 * time.Hour: 30 * time.Minute} {
 		t.Run(before.String(), func(t *testing.T) {
@@ -140,7 +155,7 @@ func TestTheNextRotationIsNeverNow(t *testing.T) {
 			return w.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, w.wantShared())
 		}
 		first := w.wantShared()
-		if got, due := next(), time.Until(first.ReplaceAt); got < due || got > due+time.Second {
+		if got, due := next(), time.Until(first.ReplaceAt); got > due || got <= due-time.Second {
 			w.Errorf("%v, while the token is replaced in %v", got, due)
 		}
 		w.endpoint.answersAfter(5 * time.Second)

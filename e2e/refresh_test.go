@@ -10,19 +10,35 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// A token inside its refresh window is replaced when it is read.
+// A token that is read is replaced in its refresh window, and its readers do
+// not wait for that: they get the one that is still good.
 func TestATokenInItsRefreshWindowIsReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Sim.ExpiresIn(t, kleinanzeigen, 6)
-	w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "3s"})).OK(t)
+	w.Sim.ExpiresIn(t, kleinanzeigen, 8)
+	w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "4s"})).OK(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 3600)
+	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": 1000})
 	first := w.Creds(t, "a")
 	var next harness.Creds
+	meanwhile := 0
 	harness.Eventually(t, 10*time.Second, "another token is handed out", func() bool {
+		underWay, begun := w.tokenRequests(t, kleinanzeigen) == 2, time.Now()
 		next = w.Creds(t, "a")
-		return next.AccessToken != first.AccessToken
+		if took := time.Since(begun); took > 700*time.Millisecond {
+			t.Errorf("a read took %s while the current token was good", took)
+		}
+		if next.AccessToken != first.AccessToken {
+			return true
+		}
+		if underWay {
+			meanwhile++
+		}
+		return false
 	})
+	if meanwhile == 0 {
+		t.Error("no read came while the replacement was under way: the test proved nothing")
+	}
 	if left := time.Until(first.ExpiresAt); left < time.Second {
 		t.Errorf("the token was replaced %s before its end, want three seconds", left)
 	}

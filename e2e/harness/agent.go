@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package harness
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// StartAgent starts a Vault Agent, as an application has one beside it, and
+// returns the files into which it renders the access tokens of the paths below
+// the mount. It ends with the test.
+func (m Mount) StartAgent(t testing.TB, paths ...string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	token := filepath.Join(dir, "vault-token")
+	if err := os.WriteFile(token, []byte(m.agentToken(t, paths)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`vault { address = %q }
+auto_auth { method { type = "token_file" config = { token_file_path = %q } } }
+`, m.URL, token)
+	files := make([]string, len(paths))
+	for i, path := range paths {
+		files[i] = filepath.Join(dir, fmt.Sprintf("rendered-%d", i))
+		contents := fmt.Sprintf(`{{ with secret %q }}{{ .Data.access_token }}{{ end }}`, m.Path+"/"+path)
+		config += fmt.Sprintf("template { contents = %q destination = %q }\n", contents, files[i])
+	}
+	m.runAgent(t, dir, config)
+	return files
+}
+
+// agentToken may read the paths, and what every token may (the default policy).
+func (m Mount) agentToken(t testing.TB, paths []string) string {
+	t.Helper()
+	name := "agent-" + Random()
+	var policy strings.Builder
+	for _, path := range paths {
+		fmt.Fprintf(&policy, "path %q { capabilities = [\"read\"] }\n", m.Path+"/"+path)
+	}
+	if err := m.Admin.Sys().PutPolicy(name, policy.String()); err != nil {
+		t.Fatalf("write policy %s: %v", policy.String(), err)
+	}
+	return m.Do(t, Request{Method: http.MethodPost, Path: "auth/token/create", Body: Fields{
+		"policies": []string{name}, "ttl": "1h",
+	}}).OK(t).clientToken(t)
+}
+
+// runAgent runs an agent until the test ends; of one that failed it shows what the agent said.
+func (m Mount) runAgent(t testing.TB, dir, config string) {
+	t.Helper()
+	path, logPath := filepath.Join(dir, "agent.hcl"), filepath.Join(dir, "agent.log")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(logPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close() // the child has its own
+	cmd := exec.Command(os.Getenv(vaultBin), "agent", "-config="+path)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR="+m.URL,
+		"HTTP_PROXY=", "HTTPS_PROXY=", "http_proxy=", "https_proxy=")
+	agent, err := startProcess(cmd)
+	if err != nil {
+		t.Fatalf("start Vault Agent: %v", err)
+	}
+	t.Cleanup(func() {
+		agent.stop()
+		if t.Failed() {
+			t.Logf("Vault Agent said at the end:\n%s", tail(logPath, 4000))
+		}
+	})
+}

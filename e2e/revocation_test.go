@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"net/url"
+	"reflect"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// ownTokens has each reader mint a token of its own, which the provider can revoke.
+func (w world) ownTokens(changes ...fields) fields {
+	own := fields{"reuse_token": false, "revocation_url": w.Sim.HTTP + "/oauth2/revoke"}
+	return with(w.oauth2(own), changes...)
+}
+
+// dies waits until the provider does not take the token any more.
+func (w world) dies(t testing.TB, token string) {
+	t.Helper()
+	harness.Eventually(t, 10*time.Second, "the token is dead at the provider", func() bool {
+		return w.Sim.Protected(t, oauth2, token).Status == http.StatusUnauthorized
+	})
+}
+
+// A revoked lease ends its reader's own token at the provider, as RFC 7009 has it, and no other.
+func TestARevokedLeaseRevokesItsOwnToken(t *testing.T) {
+	t.Parallel()
+	for name, client := range map[string]struct {
+		changes fields
+		id      string
+		form    url.Values // beside the token and its hint
+		header  bool
+	}{
+		"basic": {id: demoClient, form: url.Values{}, header: true},
+		"post": {
+			id: "post-client", changes: fields{"client_id": "post-client", "client_auth": "client_secret_post"},
+			form: url.Values{"client_id": {"post-client"}, "client_secret": {demoSecret}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Write(t, "config/a", w.ownTokens(client.changes)).OK(t)
+			first, second, static := w.Creds(t, "a"), w.Creds(t, "a"), w.staticCreds(t, "a")
+			w.Revoke(t, first.LeaseID).OK(t)
+			w.dies(t, first.AccessToken)
+			w.provides(t, oauth2, second.AccessToken, client.id)
+			w.provides(t, oauth2, static.AccessToken, client.id)
+
+			requests := w.Sim.RevocationRequests(t, oauth2)
+			if len(requests) != 1 {
+				t.Fatalf("%d revocation requests, want 1", len(requests))
+			}
+			isRevocation(t, requests[0], first.AccessToken, client.form)
+			if has := len(requests[0].Headers["Authorization"]) == 1; has != client.header {
+				t.Errorf("has an Authorization header: %v, want %v", has, client.header)
+			}
+		})
+	}
+}
+
+// isRevocation checks a revocation request as it came.
+func isRevocation(t testing.TB, r harness.TokenRequest, token string, form url.Values) {
+	t.Helper()
+	if r.Method != http.MethodPost || r.Path != "/oauth2/revoke" || r.Query != "" {
+		t.Errorf("the revocation request is %s %s?%s", r.Method, r.Path, r.Query)
+	}
+	if got := r.Headers["Content-Type"]; !reflect.DeepEqual(got, []string{"application/x-www-form-urlencoded"}) {
+		t.Errorf("the revocation request's Content-Type is %q", got)
+	}
+	got := r.Form(t)
+	if hint, has := got["token_type_hint"]; has && !reflect.DeepEqual(hint, []string{"access_token"}) {
+		t.Errorf("token_type_hint is %q", hint)
+	}
+	got.Del("token_type_hint")
+	form.Set("token", token)
+	if !reflect.DeepEqual(got, form) {
+		t.Errorf("the revocation request's form is %v, want %v", got, form)
+	}
+}
+
+// A lease that ends before its token, by the configuration's ttl, takes the token with it.
+func TestALeaseThatExpiresRevokesItsOwnToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.ownTokens(fields{"ttl": "2s"})).OK(t)
+	creds := w.Creds(t, "a")
+	w.provides(t, oauth2, creds.AccessToken, demoClient)
+	w.dies(t, creds.AccessToken)
+}
+
+func TestEveryLeaseOfAPrefixRevokesItsOwnToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.ownTokens()).OK(t)
+	var tokens []string
+	for range 20 {
+		tokens = append(tokens, w.Creds(t, "a").AccessToken)
+	}
+	w.Do(t, harness.Request{
+		Method: http.MethodPost, Path: "sys/leases/revoke-prefix/" + w.Path + "/creds", Body: fields{"sync": true},
+	}).OK(t)
+	for _, token := range tokens {
+		w.dies(t, token)
+	}
+	if got := w.Sim.Revocations(t, oauth2); got.Requests != 20 || got.Revoked != 20 {
+		t.Errorf("%+v, want 20 of both", got)
+	}
+}
+
+// What others read too is not revoked, nor is what another configuration of
+// the same name minted: its credentials are not the successor's.
+func TestWhatIsNotRevokedAtTheProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/shared", w.ownTokens(fields{"reuse_token": true})).OK(t)
+	w.Write(t, "config/deleted", w.ownTokens()).OK(t)
+	shared, orphan := w.Creds(t, "shared"), w.Creds(t, "deleted")
+	w.Delete(t, "config/deleted").OK(t)
+	w.Write(t, "config/deleted", w.ownTokens()).OK(t)
+	for _, lease := range []string{shared.LeaseID, orphan.LeaseID} {
+		w.Revoke(t, lease).OK(t)
+	}
+	successor := w.Creds(t, "deleted")
+	w.Revoke(t, successor.LeaseID).OK(t) // the last one does reach the provider
+	w.dies(t, successor.AccessToken)
+	w.provides(t, oauth2, shared.AccessToken, demoClient)
+	w.provides(t, oauth2, orphan.AccessToken, demoClient)
+	if got := w.Sim.Revocations(t, oauth2).Requests; got != 1 {
+		t.Errorf("%d revocation requests, want 1", got)
+	}
+}
+
+// Whatever the provider does, leases are revoked at once and a mount with many of them is given up soon.
+func TestLeasesAreRevokedWhateverTheRevocationEndpointDoes(t *testing.T) {
+	t.Parallel()
+	for name, disturb := range map[string]func(t *testing.T, w world){
+		"unreachable": func(_ *testing.T, w world) { w.Sim.Stop() },
+		"silent": func(t *testing.T, w world) {
+			w.Sim.Fault(t, oauth2, fields{"kind": "hang", "endpoint": "revoke", "times": 0})
+		},
+		"broken": func(t *testing.T, w world) {
+			w.Sim.Fault(t, oauth2, fields{"kind": "status", "status": 500, "endpoint": "revoke", "times": 0})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Write(t, "config/a", w.ownTokens()).OK(t)
+			var last harness.Creds
+			for range 21 {
+				last = w.Creds(t, "a")
+			}
+			disturb(t, w)
+			within(t, 2*time.Second, "revoking a lease", func() { w.Revoke(t, last.LeaseID).OK(t) })
+			w.LookUp(t, last.LeaseID).Refused(t, http.StatusBadRequest)
+			within(t, 10*time.Second, "disabling the mount with 20 leases", func() {
+				w.Do(t, harness.Request{Method: http.MethodDelete, Path: "sys/mounts/" + w.Path}).OK(t)
+			})
+			left := w.Do(t, harness.Request{Method: "LIST", Path: "sys/leases/lookup/" + w.Path + "/creds/a"})
+			left.Refused(t, http.StatusNotFound)
+		})
+	}
+}
+
+func within(t testing.TB, limit time.Duration, what string, do func()) {
+	t.Helper()
+	begun := time.Now()
+	do()
+	if took := time.Since(begun); took > limit {
+		t.Errorf("%s took %s, want %s at most", what, took, limit)
+	}
+}
