@@ -189,7 +189,7 @@ func TestReadOnlyStorageComesBackAsItself(t *testing.T) {
 }
 
 // inProcess returns the backend without gRPC, and what it logs.
-func inProcess(t *testing.T) (*guard, *bytes.Buffer) {
+func inProcess(t testing.TB) (*guard, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	b, err := Factory(t.Context(), &logical.BackendConfig{

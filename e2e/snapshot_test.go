@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// A restored snapshot brings back refresh tokens that were spent since. Where
+// the provider keeps them, nothing is lost; where it does not, the role says
+// so, and one authorisation mends it.
+func TestARestoredSnapshot(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	for _, reading := range []string{last20, strict} {
+		w := newWorldOn(t, server)
+		w.newRole(t, marktplaats)
+		w.reading(t, marktplaats, reading)
+		w.authorizeRole(t, marktplaats, "a/r")
+		snapshot := server.SaveSnapshot(t)
+		for range 3 {
+			w.rotate(t, "a/r")
+		}
+		server.RestoreSnapshot(t, snapshot)
+		harness.Eventually(t, 60*time.Second, "the server is back with what the snapshot holds", func() bool {
+			return w.Read(t, "roles/a/r").Status == http.StatusOK
+		})
+		got := w.patiently(t, http.MethodPost, "rotate/a/r")
+		if reading == last20 {
+			got.OK(t)
+			w.isAuthorized(t, "a/r")
+			continue
+		}
+		got.Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith("a/r"))
+		mustHave(t, w.Read(t, "roles/a/r"), fields{"authorized": false, "needs_authorization": true})
+		w.authorizeRole(t, marktplaats, "a/r")
+		w.rotate(t, "a/r")
+	}
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin/pb"
+
+	"vault-plugin-secrets-marketplace/simulator"
+)
+
+// BenchmarkHotRead measures what the plugin itself takes for a read of a token that is there, with the answer laid out
+// for the way to Vault.
+func BenchmarkHotRead(b *testing.B) {
+	vendors, err := simulator.Start(simulator.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(vendors.Close)
+	backend, _ := inProcess(b)
+	storage := new(logical.InmemStorage)
+	for path, data := range map[string]map[string]any{
+		"settings": {"allow_private_addresses": true},
+		"config/kleinanzeigen": {
+			"client_id": "demo-client", "client_secret": "demo-secret", "verify_connection": false,
+			"token_url": vendors.HTTP + "/kleinanzeigen/v2/oidc/token",
+		},
+	} {
+		request := &logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data, Storage: storage}
+		for range 2 { // the second time the settings are there
+			_, err = backend.HandleRequest(b.Context(), request)
+		}
+	}
+	for _, path := range []string{"static-creds/kleinanzeigen", "creds/kleinanzeigen"} {
+		b.Run(path, func(b *testing.B) {
+			request := &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: storage}
+			b.ReportAllocs()
+			for b.Loop() {
+				resp, err := backend.HandleRequest(b.Context(), request)
+				if err != nil || resp == nil || resp.IsError() {
+					b.Fatal(resp, err)
+				}
+				if _, err := pb.LogicalResponseToProtoResponse(resp); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
