@@ -40,6 +40,8 @@ bench: build ## measure on a real Vault server (about 6 minutes; BENCH_SECONDS=1
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 10m
+	BENCH=1 go test -count=1 -run MemoryOfHot -v ./backend | grep bytes
+	go test -run '^$$' -bench HotRead .
 
 docs: ## make docs/providers.md from the catalogue
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md

@@ -89,10 +89,8 @@ func refOf(path string) (backend.Ref, bool) {
 
 // tokenData lays out a token for its reader.
 func tokenData(issued *backend.Issued) map[string]any {
-	shown := maps.Clone(issued.Extra)
-	if shown == nil {
-		shown = make(map[string]any)
-	}
+	shown := make(map[string]any, len(issued.Extra)+10) // room for what static-creds/ adds
+	maps.Copy(shown, issued.Extra)
 	shown["access_token"] = issued.AccessToken
 	shown["token_type"] = issued.TokenType
 	shown["expires_at"] = issued.ExpiresAt().UTC().Format(time.RFC3339)
