@@ -21,16 +21,19 @@ func BenchmarkHotRead(b *testing.B) {
 	b.Cleanup(vendors.Close)
 	backend, _ := inProcess(b)
 	storage := new(logical.InmemStorage)
-	for path, data := range map[string]map[string]any{
-		"settings": {"allow_private_addresses": true},
-		"config/kleinanzeigen": {
+	for _, write := range []struct {
+		path string
+		data map[string]any
+	}{
+		{"settings", map[string]any{"allow_private_addresses": true}},
+		{"config/kleinanzeigen", map[string]any{
 			"client_id": "demo-client", "client_secret": "demo-secret", "verify_connection": false,
 			"token_url": vendors.HTTP + "/kleinanzeigen/v2/oidc/token",
-		},
+		}},
 	} {
-		request := &logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data, Storage: storage}
-		for range 2 { // the second time the settings are there
-			_, err = backend.HandleRequest(b.Context(), request)
+		request := &logical.Request{Operation: logical.UpdateOperation, Path: write.path, Data: write.data, Storage: storage}
+		if resp, err := backend.HandleRequest(b.Context(), request); err != nil {
+			b.Fatal(resp, err)
 		}
 	}
 	for _, path := range []string{"static-creds/kleinanzeigen", "creds/kleinanzeigen"} {
