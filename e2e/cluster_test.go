@@ -5,6 +5,7 @@ package e2e
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
@@ -70,6 +71,9 @@ func (w world) readThrough(t *testing.T, standbys []*harness.Server) {
 	want := w.Creds(t, "a/r").AccessToken
 	for _, standby := range standbys {
 		through := w.on(standby)
+		harness.Eventually(t, 30*time.Second, "the standby knows whom to ask", func() bool { // after an election
+			return through.Read(t, "creds/a/r").Status == http.StatusOK
+		})
 		if got := through.Creds(t, "a/r"); got.AccessToken != want {
 			t.Error("a standby hands out another token than the active node")
 		}
@@ -94,6 +98,9 @@ func (w world) readThrough(t *testing.T, standbys []*harness.Server) {
 	w.Write(t, "roles/a/r", fields{"ttl": "5m"}).OK(t)
 	for _, standby := range standbys {
 		through := w.on(standby)
+		harness.Eventually(t, 30*time.Second, "the standby knows whom to ask", func() bool { // after an election
+			return through.Read(t, "creds/a/r").Status == http.StatusOK
+		})
 		if got := through.Creds(t, "a/r"); got.LeaseDuration != 300 {
 			t.Errorf("through a standby the lease is %d, want the role's new 300", got.LeaseDuration)
 		}
