@@ -28,6 +28,7 @@ type Options struct {
 	InMemory bool   // storage in memory, not Raft on disk
 	LogLevel string // trace unless given
 	NoAudit  bool   // no audit device
+	Proxy    string // the proxy in the server's environment; none unless given
 }
 
 // Server is one Vault server: Raft storage, trace log, file audit device, and
@@ -152,7 +153,7 @@ func (s *Server) launch() error {
 	defer log.Close() // the child has its own
 	cmd := exec.Command(os.Getenv(vaultBin), "server", "-config="+s.configPath())
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR=", "HTTP_PROXY=", "HTTPS_PROXY=", "http_proxy=", "https_proxy=")
+	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR=", "HTTP_PROXY=", "HTTPS_PROXY="+s.options.Proxy, "http_proxy=", "https_proxy=")
 	s.vault, err = startProcess(cmd)
 	return err
 }

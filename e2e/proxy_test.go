@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// With a proxy in Vault's environment the proxy, which is on loopback, is
+// dialled, and a private target is refused before the proxy hears of it.
+func TestAProxyInTheEnvironment(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var heard []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, r.Method+" "+r.Host)
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	defer proxy.Close()
+	server, err := harness.StartWith(harness.Options{Proxy: proxy.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	w := world{Mount: server.Mount(t)}
+	config := func(host string) fields {
+		return fields{
+			"provider": kleinanzeigen, "client_id": demoClient, "client_secret": demoSecret, "verify_connection": false,
+			"token_url": "https://" + host + "/token",
+		}
+	}
+	w.Write(t, "config/private", config("10.1.2.3")).Refused(t, http.StatusBadRequest, "token_url", "allow_private_addresses")
+	// A public address of a registry's own; the proxy answers for it, and nothing leaves this machine.
+	w.Write(t, "config/public", config("192.31.196.1")).OK(t)
+	w.Read(t, "creds/public").Refused(t, http.StatusBadGateway)
+	// Stored while it was allowed, it is refused when it is not: by the look-up before the proxy is asked.
+	w.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)
+	w.Write(t, "config/private", config("10.1.2.3")).OK(t)
+	w.Write(t, "settings", fields{"allow_private_addresses": false}).OK(t)
+	w.Read(t, "creds/private").Refused(t, http.StatusBadRequest, "private", "allow_private_addresses")
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(heard, ", "); got != "CONNECT 192.31.196.1:443" {
+		t.Errorf("the proxy heard %q", got)
+	}
+}
