@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,23 +71,32 @@ func (b *bench) hotReads(t *testing.T, w world) {
 	}
 }
 
-// prepareReads makes every kind of read answer with the same payload, and returns those that do answer, with the
-// paths. A kind that does not is reported, and its ratios are not measured.
+// pathLength is how long the path of every kind of read is below its mount: for each character of it, Vault looks for
+// a rate limit quota that begins with what stands before, so a longer path costs more whoever answers it.
+const pathLength = 24
+
+// path is the name of a kind of read, made long enough.
+func path(prefix string) string {
+	return prefix + strings.Repeat("x", pathLength-len(prefix))
+}
+
+// prepareReads makes every kind of read answer, and returns those that do, with the paths. What is compared answers
+// with the same payload. A kind that does not is reported, and its ratios are not measured.
 func (w world) prepareReads(t *testing.T) ([]string, map[string]string) {
 	config := unverified(w.sim, demoClient, demoSecret)
 	config["verify_connection"] = true
-	w.Write(t, "config/hot", config).OK(t)
-	payload := w.Read(t, "static-creds/hot")
-	if payload.Status != http.StatusOK {
-		payload = w.Read(t, "creds/hot").OK(t)
-	}
-	for _, path := range []string{w.nothing + "/payload", w.kv + "/hot"} {
-		w.Do(t, harness.Request{Method: http.MethodPost, Path: path, Body: payload.Answer.Data}).OK(t)
+	static, creds := path("static-creds/"), path("creds/")
+	for _, path := range []string{static, creds} {
+		w.Write(t, "config/"+path[strings.Index(path, "/")+1:], config).OK(t)
 	}
 	paths := map[string]string{
-		staticRead: w.Path + "/static-creds/hot", credsRead: w.Path + "/creds/hot", kvRead: w.kv + "/hot",
-		directRead: w.nothing + "/direct", controlRead: w.nothing + "/direct",
-		frameworkRead: w.nothing + "/framework", leasedRead: w.nothing + "/leased",
+		staticRead: w.Path + "/" + static, credsRead: w.Path + "/" + creds, kvRead: w.kv + "/" + path(""),
+		directRead: w.nothing + "/" + path("direct/"), controlRead: w.nothing + "/" + path("direct/"),
+		frameworkRead: w.nothing + "/" + path("framework/"), leasedRead: w.nothing + "/" + path("leased/"),
+	}
+	for read, like := range map[string]string{directRead: static, frameworkRead: static, kvRead: static, leasedRead: creds} {
+		payload := w.Read(t, like).OK(t).Answer.Data
+		w.Do(t, harness.Request{Method: http.MethodPost, Path: paths[read], Body: payload}).OK(t)
 	}
 	var reads []string
 	for _, read := range []string{controlRead, directRead, staticRead, frameworkRead, kvRead, credsRead, leasedRead} {

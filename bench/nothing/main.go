@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command nothing is a secrets engine that does nothing: it answers reads with what was last written to payload. It is
-// served as the marketplace engine is, so what a read of it costs is what Vault and its plugin protocol cost.
+// Command nothing is a secrets engine that does nothing: it answers a read with what was last written to that path. It is
+// served as the marketplace engine is, so what a read of it costs is what Vault and its plugin protocol cost. The first
+// part of a path says how it is answered: direct, framework or leased.
 package main
 
 import (
 	"context"
 	"errors"
 	"os"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,22 +27,25 @@ func main() {
 	}
 }
 
-var errNoPayload = errors.New("nothing was written to payload")
+var errNoPayload = errors.New("nothing was written to this path")
 
 // nothing is one mount.
 type nothing struct {
 	*framework.Backend
-	payload atomic.Pointer[map[string]any]
+	payloads sync.Map // by path, of what was written there
 }
 
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	n := new(nothing)
 	n.Backend = &framework.Backend{
 		BackendType: logical.TypeLogical,
-		Paths: []*framework.Path{
-			{Pattern: "payload", TakesArbitraryInput: true, Operations: operation(logical.UpdateOperation, n.setPayload)},
-			{Pattern: "framework", Operations: operation(logical.ReadOperation, n.read)},
-		},
+		Paths: []*framework.Path{{
+			Pattern: "(direct|framework|leased)/.+", TakesArbitraryInput: true,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation:   &framework.PathOperation{Callback: n.read},
+				logical.UpdateOperation: &framework.PathOperation{Callback: n.write},
+			},
+		}},
 		Secrets: []*framework.Secret{{Type: "nothing", DefaultDuration: time.Hour, Revoke: n.revoke}},
 	}
 	if err := n.Setup(ctx, conf); err != nil {
@@ -49,42 +54,45 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return n, nil
 }
 
-func operation(o logical.Operation, callback framework.OperationFunc) map[logical.Operation]framework.OperationHandler {
-	return map[logical.Operation]framework.OperationHandler{o: &framework.PathOperation{Callback: callback}}
-}
-
 // HandleRequest answers direct and leased before the framework sees them: no plugin can answer sooner.
 func (n *nothing) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if req.Operation == logical.ReadOperation {
-		switch req.Path {
-		case "direct":
+		switch {
+		case strings.HasPrefix(req.Path, "direct/"):
 			return n.read(ctx, req, nil)
-		case "leased":
-			return n.lease()
+		case strings.HasPrefix(req.Path, "leased/"):
+			return n.lease(req)
 		}
 	}
 	return n.Backend.HandleRequest(ctx, req)
 }
 
-func (n *nothing) read(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-	payload := n.payload.Load()
-	if payload == nil {
+func (n *nothing) payload(req *logical.Request) (map[string]any, error) {
+	payload, ok := n.payloads.Load(req.Path)
+	if !ok {
 		return nil, errNoPayload
 	}
-	return &logical.Response{Data: *payload}, nil
+	return payload.(map[string]any), nil
 }
 
-func (n *nothing) lease() (*logical.Response, error) {
-	payload := n.payload.Load()
-	if payload == nil {
-		return nil, errNoPayload
+func (n *nothing) read(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	payload, err := n.payload(req)
+	if err != nil {
+		return nil, err
 	}
-	return n.Secret("nothing").Response(*payload, nil), nil
+	return &logical.Response{Data: payload}, nil
 }
 
-func (n *nothing) setPayload(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	payload := req.Data
-	n.payload.Store(&payload)
+func (n *nothing) lease(req *logical.Request) (*logical.Response, error) {
+	payload, err := n.payload(req)
+	if err != nil {
+		return nil, err
+	}
+	return n.Secret("nothing").Response(payload, nil), nil
+}
+
+func (n *nothing) write(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	n.payloads.Store(req.Path, req.Data)
 	return nil, nil
 }
 
