@@ -160,9 +160,9 @@ func checkHeaders(c *Config, _ provider.Definition, _ Settings) error {
 }
 
 func checkURLs(c *Config, d provider.Definition, settings Settings) error {
-	network := settings.network()
+	network, places := settings.network(), c.places()
 	for _, field := range urlFields() {
-		override := *c.places()[field].(*string)
+		override := *places[field].(*string)
 		if override == "" {
 			continue
 		}
@@ -182,9 +182,10 @@ func checkDurations(c *Config, _ provider.Definition, _ Settings) error {
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		return &FieldError{Field: "request_timeout", Problem: "is out of range", Accepted: fmt.Sprintf("%s to %s", minRequestTimeout, maxRequestTimeout)}
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.places())) {
+	places := c.places()
+	for _, name := range slices.Sorted(maps.Keys(places)) {
 		// Leases count in whole seconds: Vault takes a ttl of less than one for its own default.
-		if d, ok := c.places()[name].(*time.Duration); ok && *d%time.Second != 0 {
+		if d, ok := places[name].(*time.Duration); ok && *d%time.Second != 0 {
 			return &FieldError{Field: name, Problem: "holds a fraction of a second", Accepted: "whole seconds"}
 		}
 	}

@@ -188,9 +188,12 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 	return t, nil
 }
 
-// CertPool returns the system's roots and the certificates of a PEM bundle. The bundle must hold certificates
-// and nothing else; an empty one is none.
+// CertPool returns the system's roots and the certificates of a PEM bundle, as [tls.Config] takes them: nil for the
+// system's alone. The bundle must hold certificates and nothing else; an empty one is none.
 func CertPool(bundle string) (*x509.CertPool, error) {
+	if bundle == "" {
+		return nil, nil
+	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
