@@ -56,6 +56,10 @@ type Engine struct {
 	kept time.Time
 	// unsaved holds refresh tokens that could not be stored, until they can.
 	unsaved map[slotKey]*grant
+	// settings are the mount's as last read from storage; nil until they are. settingsChanges counts how often they may
+	// have changed since.
+	settings        *Settings
+	settingsChanges int
 	// slots holds the tokens in memory by configuration and role. A slot is replaced, never changed, when what its token
 	// depends on changes; whoever works for an old one sees by its address that it is not wanted any more.
 	slots map[slotKey]*slot
@@ -113,6 +117,10 @@ func (e *Engine) Close() {
 
 // Invalidate forgets what is in memory of a storage entry that another node has changed.
 func (e *Engine) Invalidate(key string) {
+	if key == settingsKey {
+		e.forgetSettings()
+		return
+	}
 	if name, ok := strings.CutPrefix(key, configPrefix); ok {
 		e.drop(name)
 		return

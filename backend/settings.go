@@ -27,8 +27,36 @@ func (s Settings) network() provider.NetworkPolicy {
 	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
 }
 
-// Settings reads the mount's settings; the defaults where nothing is stored.
+// Settings returns the mount's settings; the defaults where nothing is stored. Every mint needs them, and a read of
+// storage is a call back into Vault, so they are remembered until they change.
 func (e *Engine) Settings(ctx context.Context, s logical.Storage) (Settings, error) {
+	e.mu.Lock()
+	remembered, changes := e.settings, e.settingsChanges
+	e.mu.Unlock()
+	if remembered != nil {
+		return *remembered, nil
+	}
+	settings, err := loadSettings(ctx, s)
+	if err != nil {
+		return Settings{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.settingsChanges == changes { // else what was read may be old by now
+		e.settings = &settings
+	}
+	return settings, nil
+}
+
+// forgetSettings has the settings read again: they are, or may have been, changed in storage.
+func (e *Engine) forgetSettings() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settings = nil
+	e.settingsChanges++
+}
+
+func loadSettings(ctx context.Context, s logical.Storage) (Settings, error) {
 	settings := Settings{Format: storageFormat}
 	_, err := load(ctx, s, settingsKey, &settings)
 	return settings, err
@@ -48,7 +76,7 @@ func (e *Engine) WriteSettings(ctx context.Context, s logical.Storage, fields Fi
 		return err
 	}
 	defer release()
-	settings, err := e.Settings(ctx, s)
+	settings, err := loadSettings(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -56,6 +84,7 @@ func (e *Engine) WriteSettings(ctx context.Context, s logical.Storage, fields Fi
 	if err := checkHostGlobs(settings.AllowedHosts); err != nil {
 		return err
 	}
+	defer e.forgetSettings() // also where the write failed: nobody knows what of it was done
 	return store(ctx, s, settingsKey, settings)
 }
 
@@ -66,9 +95,10 @@ func (e *Engine) DeleteSettings(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	defer release()
-	if _, err := e.Settings(ctx, s); err != nil {
+	if _, err := loadSettings(ctx, s); err != nil {
 		return err
 	}
+	defer e.forgetSettings()
 	return s.Delete(ctx, settingsKey)
 }
 

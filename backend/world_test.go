@@ -41,20 +41,26 @@ func inWorld(t *testing.T, test func(w world)) {
 func inWorldAlone(t *testing.T, test func(w world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		catalog, err := provider.Builtin()
-		if err != nil {
-			t.Fatal(err)
-		}
 		w := world{T: t, storage: new(logical.InmemStorage), endpoint: &endpoint{latency: 100 * time.Millisecond}}
-		w.engine = backend.New(backend.Options{
-			Catalog:  catalog,
-			Client:   provider.NewClient(provider.Options{Transport: w.endpoint}),
-			Logger:   hclog.NewNullLogger(),
-			Storage:  w.storage,
-			MayWrite: func() bool { return !w.endpoint.standby.Load() },
-		})
+		w.engine = w.node()
 		defer w.engine.Close()
 		test(w)
+	})
+}
+
+// node is an engine on the world's storage.
+func (w world) node() *backend.Engine {
+	w.Helper()
+	catalog, err := provider.Builtin()
+	if err != nil {
+		w.Fatal(err)
+	}
+	return backend.New(backend.Options{
+		Catalog:  catalog,
+		Client:   provider.NewClient(provider.Options{Transport: w.endpoint}),
+		Logger:   hclog.NewNullLogger(),
+		Storage:  w.storage,
+		MayWrite: func() bool { return !w.endpoint.standby.Load() },
 	})
 }
 
