@@ -120,9 +120,10 @@ func readToken(d Definition, r Request, a answer, object members) (Token, error)
 	if refresh, ok := decodeString(object[d.Answer.name("refresh_token")]); ok && isTokenText(refresh) {
 		token.RefreshToken = refresh
 	}
+	token.RefreshLifetime = readRefreshLifetime(d, a, object)
 	fail := func(description string) (Token, error) {
 		err := &Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description}
-		return Token{RefreshToken: token.RefreshToken}, err
+		return Token{SentAt: a.sentAt, RefreshToken: token.RefreshToken, RefreshLifetime: token.RefreshLifetime}, err
 	}
 
 	access, ok := decodeString(object[d.Answer.name("access_token")])
@@ -184,10 +185,8 @@ func readScope(raw json.RawMessage) (string, bool) {
 // definition. Where the answer says something that is not a lifetime, that is an error.
 func readLifetime(d Definition, r Request, a answer, object members) (time.Duration, error) {
 	name := d.Answer.name("expires_in")
-	raw := object[name]
-	text, isString := decodeString(raw)
-	text = strings.TrimSpace(text)
-	if !object.has(name) || isString && text == "" {
+	text, ok := object.text(name)
+	if !ok {
 		switch {
 		case r.DefaultExpiresIn > 0:
 			return r.DefaultExpiresIn, nil
@@ -196,23 +195,52 @@ func readLifetime(d Definition, r Request, a answer, object members) (time.Durat
 		}
 		return 0, fmt.Errorf("there is no %s in its answer (default_expires_in in the configuration can say how long its tokens live)", name)
 	}
-	if !isString {
-		text = string(raw)
-	}
-	seconds, err := parseLifetime(d.Answer.ExpiresAs, text, a)
+	lifetime, err := parseLifetime(d.Answer.ExpiresAs, text, a)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%s in its answer is not a lifetime", name)
-	case seconds <= 0:
+	case lifetime <= 0:
 		return 0, fmt.Errorf("%s in its answer is a lifetime that is already over", name)
-	case seconds > maxLifetime.Seconds():
-		return maxLifetime, nil
 	}
-	return time.Duration(seconds * float64(time.Second)), nil
+	return lifetime, nil
 }
 
-// parseLifetime returns a number of seconds.
-func parseLifetime(form, text string, a answer) (float64, error) {
+// readRefreshLifetime returns how long the refresh token lives; 0 where the answer does not say. Zero is how some
+// answers say never, and for what cannot be read no refresh token is given up.
+func readRefreshLifetime(d Definition, a answer, object members) time.Duration {
+	for _, name := range d.Answer.RefreshExpiresIn {
+		text, ok := object.text(name)
+		if !ok {
+			continue
+		}
+		lifetime, err := parseLifetime(ExpiresSeconds, text, a)
+		if err != nil {
+			return 0
+		}
+		return max(lifetime, 0)
+	}
+	return 0
+}
+
+// text returns what a member says, a string's text or else the JSON; false where it says nothing.
+func (m members) text(name string) (string, bool) {
+	text, isString := decodeString(m[name])
+	if !isString {
+		text = string(m[name])
+	}
+	text = strings.TrimSpace(text)
+	return text, m.has(name) && text != ""
+}
+
+// parseLifetime returns a lifetime, which may be none or over, of maxLifetime at most.
+func parseLifetime(form, text string, a answer) (time.Duration, error) {
+	seconds, err := parseSeconds(form, text, a)
+	bound := maxLifetime.Seconds()
+	return time.Duration(min(max(seconds, -bound), bound) * float64(time.Second)), err
+}
+
+// parseSeconds returns the number of seconds that a lifetime is given as, or that are left until a point in time.
+func parseSeconds(form, text string, a answer) (float64, error) {
 	now := a.now()
 	if form == ExpiresTime {
 		at, err := time.Parse(time.RFC3339, text)

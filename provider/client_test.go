@@ -107,22 +107,20 @@ func TestTheSecretInAQueryStaysOutOfErrors(t *testing.T) {
 	}
 }
 
-// A GET is what net/http sends again by itself when a kept connection turns out dead; the grant may be spent.
-func TestNoRequestIsSentTwice(t *testing.T) {
-	t.Parallel()
-	definition, err := provider.ParseDefinition([]byte(`
-format: 1
-name: shop
-title: Shop
-documentation: https://shop.example.com/docs
-environments: {production: {}}
-client_auth: [client_secret_query]
-grants: {client_credentials: {method: GET}}
-evidence: [{facts: [environments, client_auth, grants], known_by: documentation, source: "https://shop.example.com/docs"}]
-`))
+// shopThat returns a well-formed definition with another grant.
+func shopThat(t *testing.T, grant string) provider.Definition {
+	t.Helper()
+	definition, err := provider.ParseDefinition([]byte(strings.Replace(wellFormed, "client_credentials: {}", grant, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return definition
+}
+
+// A GET is what net/http sends again by itself when a kept connection turns out dead; the grant may be spent.
+func TestNoRequestIsSentTwice(t *testing.T) {
+	t.Parallel()
+	definition := shopThat(t, "client_credentials: {method: GET}")
 	var requests atomic.Int64
 	r := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		if requests.Add(1) == 1 {
@@ -167,19 +165,7 @@ func TestConnectionsAreKept(t *testing.T) {
 
 func TestAFreshUUIDInEachRequest(t *testing.T) {
 	t.Parallel()
-	definition, err := provider.ParseDefinition([]byte(`
-format: 1
-name: shop
-title: Shop
-documentation: https://shop.example.com/docs
-environments: {production: {}}
-client_auth: [client_secret_post]
-grants: {client_credentials: {headers: {X-Correlation-Id: {generate: uuid}}}}
-evidence: [{facts: [environments, client_auth, grants], known_by: documentation, source: "https://shop.example.com/docs"}]
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
+	definition := shopThat(t, "client_credentials: {headers: {X-Correlation-Id: {generate: uuid}}}")
 	seen := make(map[string]bool)
 	r := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		seen[r.Header.Get("X-Correlation-Id")] = true
@@ -210,6 +196,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(400, `{"error":"x `+base64.StdEncoding.EncodeToString([]byte("id:"+secret))+`"}`)
 	f.Add(400, `{"error":"x `+strings.ToUpper(hex.EncodeToString([]byte(secret)))+`"}`)
 	f.Add(200, `{"data":"{}","expires_in":[1e999],"scope":["a\r\n"]}`)
+	f.Add(200, `{"access_token":"t","expires_in":1e-10,"refresh_token":"r","refresh_expires_in":"1e999"}`)
+	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":"r","refresh_expires_in":null,"refresh_token_expires_in":-1e999}`)
 	type reply struct {
 		status int
 		body   string
@@ -239,6 +227,9 @@ func FuzzAnswer(f *testing.F) {
 		r.ClientSecret, r.ClientAuth, r.Network.AllowPrivateAddresses = secret, provider.AuthBasic, true
 		replies <- reply{status, body}
 		token, err := client.Do(t.Context(), definition, r)
+		if token.RefreshLifetime < 0 || token.RefreshLifetime > 10*365*24*time.Hour {
+			t.Errorf("%q made a refresh token that lives for %v", body, token.RefreshLifetime)
+		}
 		if err == nil {
 			if strings.ContainsFunc(token.AccessToken, func(c rune) bool { return c < ' ' || c > '~' }) || token.AccessToken == "" || token.Lifetime <= 0 {
 				t.Errorf("%q made a token %q that lives for %v", body, token.AccessToken, token.Lifetime)

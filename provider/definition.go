@@ -285,6 +285,9 @@ type Answer struct {
 	ExpiresAs string `yaml:"expires_as"`
 	// DefaultExpiresIn is the lifetime, in seconds, where neither answer nor configuration names one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
+	// RefreshExpiresIn lists the members that may hold the refresh token's lifetime, in seconds from now; the first
+	// that is there counts. One that is zero, or no lifetime, says nothing.
+	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
 	// Extra lists further members that are handed on to the token's reader.
 	Extra []string `yaml:"extra"`
 	// NoValue is a text that stands for no value, as null does.
@@ -466,6 +469,9 @@ func (d *Definition) validateGrants() error {
 			return fmt.Errorf("limits[%d]: requests and per must be positive", i)
 		}
 	}
+	if len(d.Answer.RefreshExpiresIn) > 0 && !d.Has(RefreshToken) && !d.Has(AuthorizationCode) {
+		return fmt.Errorf("answer.refresh_expires_in: there is neither a %s nor a %s grant", RefreshToken, AuthorizationCode)
+	}
 	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 {
 		return errors.New("refresh_tokens.expires_in, token_lifetime: must not be negative")
 	}
@@ -539,6 +545,16 @@ func (a Answer) validate() error {
 	for name := range a.Names {
 		if !slices.Contains(tokenMembers(), name) {
 			return fmt.Errorf("answer.names.%s: is not one of %v", name, tokenMembers())
+		}
+	}
+	for i, name := range a.RefreshExpiresIn {
+		if name == "" || HasControl(name) || slices.Contains(a.RefreshExpiresIn[:i], name) {
+			return fmt.Errorf("answer.refresh_expires_in[%d]: a member's name is required, each once", i)
+		}
+		for _, member := range tokenMembers() {
+			if a.name(member) == name {
+				return fmt.Errorf("answer.refresh_expires_in: %s is the token's own %s", name, member)
+			}
 		}
 	}
 	for _, name := range a.Extra {

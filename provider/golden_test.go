@@ -188,11 +188,14 @@ func describe(token provider.Token, err error, before time.Time) string {
 		line("token_type", token.TokenType)
 		line("lifetime", token.Lifetime)
 		line("scope", token.Scope)
-		if token.SentAt.Before(before) || token.SentAt.After(time.Now()) {
-			line("sent", "not while the request ran")
-		}
+	}
+	if (err == nil || token.RefreshToken != "") && (token.SentAt.Before(before) || token.SentAt.After(time.Now())) {
+		line("sent", "not while the request ran")
 	}
 	line("refresh_token", token.RefreshToken)
+	if token.RefreshLifetime != 0 {
+		line("refresh_lifetime", token.RefreshLifetime)
+	}
 	line("extra", token.Extra)
 	var failure *provider.Error
 	if errors.As(err, &failure) {

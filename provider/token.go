@@ -7,8 +7,8 @@ import "time"
 // Token is what a provider answered to a token request (RFC 6749, section 5.1).
 //
 // A Token can come together with an error: where the answer brought a new refresh token and the rest of it is
-// malformed, RefreshToken alone is set. The old one may be dead by then, so whoever holds the grant stores the
-// new one first and looks at the error second.
+// malformed, RefreshToken is set, with RefreshLifetime and SentAt, and nothing else. The old one may be dead by
+// then, so whoever holds the grant stores the new one first and looks at the error second.
 type Token struct {
 	// AccessToken consists of printable ASCII characters (RFC 6749, appendix A.12).
 	AccessToken string
@@ -23,6 +23,9 @@ type Token struct {
 	Lifetime time.Duration
 	// RefreshToken is the refresh token, if the answer holds one.
 	RefreshToken string
+	// RefreshLifetime is how long the refresh token lives, the answer's or, where it holds none, the one that was
+	// sent; 0: the answer does not say.
+	RefreshLifetime time.Duration
 	// Extra holds the further members that the definition lists, as decoded from JSON.
 	Extra map[string]any
 }
@@ -30,6 +33,15 @@ type Token struct {
 // ExpiresAt returns when the token ends.
 func (t Token) ExpiresAt() time.Time {
 	return t.SentAt.Add(t.Lifetime)
+}
+
+// RefreshExpiresAt returns when the refresh token ends, zero where the answer does not say: by the wall clock, for it
+// is stored.
+func (t Token) RefreshExpiresAt() time.Time {
+	if t.RefreshLifetime == 0 {
+		return time.Time{}
+	}
+	return t.SentAt.Add(t.RefreshLifetime).Round(0).UTC()
 }
 
 // Remaining returns how long the token still lives, never less than zero. Both clocks are asked and the earlier
