@@ -267,7 +267,9 @@ func (e *Engine) authorized(
 		return nil, beginAgain(key, &FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
 	}
 	at := time.Now().UTC()
-	g := &grant{Client: c.Client, RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at}
+	g := &grant{
+		Client: c.Client, RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
+	}
 	if err := e.replaceGrant(ctx, s, key, g); err != nil {
 		return nil, err
 	}

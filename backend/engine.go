@@ -52,8 +52,9 @@ type Engine struct {
 
 	mu     sync.Mutex
 	closed bool
-	// kept is when grants that would die unused were last looked for.
-	kept time.Time
+	// kept is when all grants were last looked at for those that die unused, and keepAt when one is to be looked at again.
+	kept   time.Time
+	keepAt map[slotKey]time.Time
 	// unsaved holds refresh tokens that could not be stored, until they can.
 	unsaved map[slotKey]*grant
 	// settings are the mount's as last read from storage; nil until they are. settingsChanges counts how often they may
@@ -89,6 +90,7 @@ func New(o Options) *Engine {
 		end:      end,
 		slots:    make(map[slotKey]*slot),
 		unsaved:  make(map[slotKey]*grant),
+		keepAt:   make(map[slotKey]time.Time),
 	}
 }
 

@@ -36,6 +36,8 @@ type grant struct {
 	AuthorizedAt time.Time `json:"authorized_at"`
 	// RefreshedAt is when the refresh token was last used.
 	RefreshedAt time.Time `json:"refreshed_at,omitzero"`
+	// ExpiresAt is when the refresh token ends, as the provider's answer said; zero where none did.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// Intent is when a refresh was begun whose outcome is not known. It proves the storage writable before the refresh
 	// token is spent, and tells afterwards that one was interrupted.
 	Intent time.Time `json:"intent,omitzero"`
@@ -136,7 +138,11 @@ func (e *Engine) replaceGrant(ctx context.Context, s logical.Storage, key slotKe
 	defer release()
 	e.setUnsaved(key, nil)
 	g.Format, g.Version = storageFormat, newID()
-	return store(ctx, s, grantPrefix+key.path(), g)
+	if err := store(ctx, s, grantPrefix+key.path(), g); err != nil {
+		return err
+	}
+	e.keepFrom(key, time.Now())
+	return nil
 }
 
 func (e *Engine) deleteGrant(ctx context.Context, s logical.Storage, key slotKey) error {
@@ -280,9 +286,14 @@ func (e *Engine) rotated(
 	ctx context.Context, s logical.Storage, key slotKey, c *Config, d provider.Definition, g *grant,
 	spent string, token provider.Token, failure error,
 ) (*Issued, error) {
+	replaced := token.RefreshToken != "" && token.RefreshToken != spent
 	_, err := e.save(ctx, s, key, g, func(g *grant) {
-		if token.RefreshToken != "" && token.RefreshToken != spent {
+		if replaced {
 			g.Previous, g.RefreshToken = spent, token.RefreshToken
+		}
+		// What was not replaced, and of whose life nothing is said anew, ends when it did, if the answer is not later.
+		if replaced || token.RefreshLifetime > 0 || token.SentAt.After(g.ExpiresAt) {
+			g.ExpiresAt = token.RefreshExpiresAt()
 		}
 		g.RefreshedAt = time.Now().UTC()
 		if failure == nil {
@@ -310,6 +321,7 @@ func (e *Engine) save(ctx context.Context, s logical.Storage, key slotKey, g *gr
 		saved, err := e.updateGrant(ctx, s, key, g, change)
 		if err == nil || errors.Is(err, errGrantChanged) {
 			e.setUnsaved(key, nil)
+			e.keepFrom(key, time.Now())
 			return saved, err
 		}
 		e.setUnsaved(key, &pending)

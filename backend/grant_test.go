@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +32,16 @@ type sites struct {
 	latency  time.Duration
 	strict   bool            // the old refresh token dies at once; else the last 20 stay good
 	live     map[string]bool // refresh tokens
+	life     time.Duration   // of a refresh token, as the answer says that brings it; 0: for ever, and it says nothing
+	ends     map[string]time.Time
 	issued   []string
 	requests []url.Values
+	down     bool   // nothing is committed, and nobody answers
 	lose     bool   // the next answers
 	refuse   bool   // every refresh
 	keep     bool   // a refresh brings no new refresh token
 	answer   string // instead of a token's, beside the new refresh token
+	standby  atomic.Bool
 }
 
 var errLost = errors.New("connection reset by peer")
@@ -55,8 +60,11 @@ func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	p.mu.Lock()
 	p.requests = append(p.requests, form)
-	status, body := p.commit(form)
-	lose, latency := p.lose, p.latency
+	status, body := http.StatusServiceUnavailable, ""
+	if !p.down {
+		status, body = p.commit(form)
+	}
+	lose, latency := p.lose || p.down, p.latency
 	p.mu.Unlock()
 	select {
 	case <-time.After(latency):
@@ -72,7 +80,7 @@ func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
 func (p *sites) commit(form url.Values) (int, string) {
 	if form.Get("grant_type") == "refresh_token" {
 		old := form.Get("refresh_token")
-		if p.refuse || !p.live[old] {
+		if end, ends := p.ends[old]; p.refuse || !p.live[old] || ends && !time.Now().Before(end) {
 			return http.StatusBadRequest, `{"error":"invalid_grant"}`
 		}
 		if p.keep {
@@ -92,10 +100,18 @@ func (p *sites) commit(form url.Values) (int, string) {
 	for _, token := range p.issued[max(0, len(p.issued)-keep):] {
 		p.live[token] = true
 	}
+	said := ""
+	if p.life > 0 {
+		if p.ends == nil {
+			p.ends = make(map[string]time.Time)
+		}
+		p.ends[refresh] = time.Now().Add(p.life)
+		said = fmt.Sprintf(`,"refresh_expires_in":%d`, p.life/time.Second)
+	}
 	if p.answer != "" {
 		return http.StatusOK, fmt.Sprintf(p.answer, refresh)
 	}
-	return http.StatusOK, fmt.Sprintf(`{"access_token":"token-%d","expires_in":86400,"scope":"read","refresh_token":%q}`, len(p.requests), refresh)
+	return http.StatusOK, fmt.Sprintf(`{"access_token":"token-%d","expires_in":86400,"scope":"read","refresh_token":%q%s}`, len(p.requests), refresh, said)
 }
 
 func (p *sites) set(change func(p *sites)) {
@@ -110,19 +126,23 @@ func (p *sites) count() int {
 	return len(p.requests)
 }
 
-// shop is a world with a Marktplaats configuration and a role that a user has authorised.
+// shop is a world with a configuration whose role "shop" a user can authorise.
 type shop struct {
 	*testing.T
+	config  string            // the configuration's name
+	catalog *provider.Catalog // nil: the builtin one
 	engine  *backend.Engine
 	storage *failing
 	sites   *sites
 }
 
-// failing is storage whose writes can fail.
+// failing is storage whose writes and reads can fail, and whose reads are counted.
 type failing struct {
 	logical.Storage
-	mu  sync.Mutex
-	err error
+	reads      atomic.Int64
+	unreadable atomic.Pointer[string] // the keys' prefix; nil: none
+	mu         sync.Mutex
+	err        error
 	// after is called behind a write that succeeded.
 	after func(key string)
 }
@@ -140,70 +160,122 @@ func (f *failing) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	return err
 }
 
+func (f *failing) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := f.read(key); err != nil {
+		return nil, err
+	}
+	return f.Storage.Get(ctx, key)
+}
+
+func (f *failing) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := f.read(prefix); err != nil {
+		return nil, err
+	}
+	return f.Storage.List(ctx, prefix)
+}
+
+func (f *failing) read(key string) error {
+	f.reads.Add(1)
+	if prefix := f.unreadable.Load(); prefix != nil && strings.HasPrefix(key, *prefix) {
+		return errors.New("no quorum")
+	}
+	return nil
+}
+
 func (f *failing) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = err
 }
 
+// inShop runs a test at Marktplaats, with a role that a user has authorised.
 func inShop(t *testing.T, strict bool, test func(s shop)) {
 	t.Helper()
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := shop{T: t, storage: &failing{Storage: new(logical.InmemStorage)}, sites: &sites{latency: 100 * time.Millisecond, strict: strict}}
-		s.restart()
-		defer func() { s.engine.Close() }()
-		err := s.engine.WriteConfig(t.Context(), s.storage, "marktplaats", backend.ConfigWrite{Fields: backend.Fields{
-			"client_id": "id", "client_secret": "s3cret", "redirect_uri": "https://app.example/cb",
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.role("shop", backend.Fields{"grant_type": "authorization_code"}, nil)
+	s := shop{config: "marktplaats", sites: &sites{latency: 100 * time.Millisecond, strict: strict}}
+	s.run(t, func(s shop) {
+		s.configure("marktplaats", backend.Fields{"redirect_uri": "https://app.example/cb"})
+		s.role("shop", byUser(), nil)
 		s.authorize()
 		test(s)
 	})
 }
 
+// run runs a test in a bubble of its own, with an engine and empty storage.
+func (s shop) run(t *testing.T, test func(s shop)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s.T, s.storage = t, &failing{Storage: new(logical.InmemStorage)}
+		s.restart()
+		defer func() { s.engine.Close() }()
+		test(s)
+	})
+}
+
+// configure writes a configuration of a client.
+func (s shop) configure(name string, fields backend.Fields) {
+	s.Helper()
+	write := backend.Fields{"client_id": "id", "client_secret": "s3cret"}
+	maps.Copy(write, fields)
+	if err := s.engine.WriteConfig(s.Context(), s.storage, name, backend.ConfigWrite{Fields: write}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// byUser is a role that a user authorises.
+func byUser() backend.Fields { return backend.Fields{"grant_type": "authorization_code"} }
+
+// anyServer is a configuration of a server that keeps to RFC 6749.
+func anyServer() backend.Fields {
+	return backend.Fields{
+		"client_auth": "client_secret_post", "redirect_uri": "https://app.example/cb",
+		"token_url": "https://auth.example.com/token", "authorization_url": "https://auth.example.com/authorize?tenant=7",
+	}
+}
+
 // restart puts a new engine on the same storage.
 func (s *shop) restart() {
 	s.Helper()
-	catalog, err := provider.Builtin()
-	if err != nil {
-		s.Fatal(err)
+	if s.catalog == nil {
+		var err error
+		if s.catalog, err = provider.Builtin(); err != nil {
+			s.Fatal(err)
+		}
 	}
 	s.engine = backend.New(backend.Options{
-		Catalog: catalog, Client: provider.NewClient(provider.Options{Transport: s.sites}), Logger: hclog.NewNullLogger(),
-		Storage: s.storage, MayWrite: func() bool { return true },
+		Catalog: s.catalog, Client: provider.NewClient(provider.Options{Transport: s.sites}), Logger: hclog.NewNullLogger(),
+		Storage: s.storage, MayWrite: func() bool { return !s.sites.standby.Load() },
 	})
 }
 
 func (s shop) role(name string, fields backend.Fields, refreshToken *string) {
 	s.Helper()
-	err := s.engine.WriteRole(s.Context(), s.storage, "marktplaats", name, backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
+	err := s.engine.WriteRole(s.Context(), s.storage, s.config, name, backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
 	if err != nil {
 		s.Fatal(err)
 	}
 }
 
-func (s shop) authorize() {
+// authorize has a user authorise the role, and returns where he was sent.
+func (s shop) authorize() string {
 	s.Helper()
-	begun, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "", nil)
+	begun, err := s.engine.Authorize(s.Context(), s.storage, s.config, "shop", "", nil)
 	if err != nil {
 		s.Fatal(err)
 	}
-	if _, err := s.engine.Exchange(s.Context(), s.storage, "marktplaats", "shop", backend.Redirect{Code: "c", State: begun.State}); err != nil {
+	if _, err := s.engine.Exchange(s.Context(), s.storage, s.config, "shop", backend.Redirect{Code: "c", State: begun.State}); err != nil {
 		s.Fatal(err)
 	}
+	return begun.URL
 }
 
 func (s shop) token() (*backend.Issued, error) {
-	return s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+	return s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "shop"})
 }
 
 // rotate spends the refresh token now.
 func (s shop) rotate() error {
-	_, err := s.engine.Rotate(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+	_, err := s.engine.Rotate(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "shop"})
 	return err
 }
 
@@ -224,7 +296,7 @@ func (s shop) wantAlive() {
 
 func (s shop) authorization() backend.Authorization {
 	s.Helper()
-	a, err := s.engine.Authorization(s.Context(), s.storage, "marktplaats", "shop")
+	a, err := s.engine.Authorization(s.Context(), s.storage, s.config, "shop")
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -471,7 +543,7 @@ func TestADiscardedGrant(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	inShop(t, true, func(s shop) {
-		s.role("other", backend.Fields{"grant_type": "authorization_code"}, nil)
+		s.role("other", byUser(), nil)
 		begin := func() string {
 			begun, err := s.engine.Authorize(s.Context(), s.storage, "marktplaats", "shop", "https://app.example/cb/deeper", []string{"write"})
 			if err != nil {
@@ -521,27 +593,11 @@ func TestStates(t *testing.T) {
 
 // RFC 7636: the verifier that goes with the code is the one whose hash went with the user.
 func TestTheCodeIsProved(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		err := s.engine.WriteConfig(s.Context(), s.storage, "oauth2", backend.ConfigWrite{Fields: backend.Fields{
-			"client_id": "id", "client_secret": "s3cret", "client_auth": "client_secret_post",
-			"token_url": "https://auth.example.com/token", "authorization_url": "https://auth.example.com/authorize?tenant=7",
-		}})
+	shop{config: "oauth2", sites: new(sites)}.run(t, func(s shop) {
+		s.configure("oauth2", anyServer())
+		s.role("shop", byUser(), nil)
+		target, err := url.Parse(s.authorize())
 		if err != nil {
-			s.Fatal(err)
-		}
-		role := backend.RoleWrite{Fields: backend.Fields{"grant_type": "authorization_code", "redirect_uri": "https://app.example/cb"}}
-		if err := s.engine.WriteRole(s.Context(), s.storage, "oauth2", "user", role); err != nil {
-			s.Fatal(err)
-		}
-		begun, err := s.engine.Authorize(s.Context(), s.storage, "oauth2", "user", "", nil)
-		if err != nil {
-			s.Fatal(err)
-		}
-		target, err := url.Parse(begun.URL)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if _, err := s.engine.Exchange(s.Context(), s.storage, "oauth2", "user", backend.Redirect{Code: "c", State: begun.State}); err != nil {
 			s.Fatal(err)
 		}
 		sent := s.sites.requests[len(s.sites.requests)-1]
@@ -549,14 +605,14 @@ func TestTheCodeIsProved(t *testing.T) {
 		query := target.Query()
 		if query.Get("tenant") != "7" || query.Get("code_challenge_method") != "S256" ||
 			query.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) || len(sent.Get("code_verifier")) < 43 {
-			s.Errorf("the user was sent to %s, and the code with %v", begun.URL, sent)
+			s.Errorf("the user was sent to %s, and the code with %v", target, sent)
 		}
 	})
 }
 
 func TestAnUnauthorisedRoleSaysSo(t *testing.T) {
 	inShop(t, true, func(s shop) {
-		s.role("fresh", backend.Fields{"grant_type": "authorization_code"}, nil)
+		s.role("fresh", byUser(), nil)
 		_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "marktplaats", Role: "fresh"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || noGrant.Role != "fresh" {

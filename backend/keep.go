@@ -4,70 +4,163 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
 )
 
-// keepEvery is how often the engine looks for grants that would die unused.
+// keepEvery is how often the engine looks at all grants for those that would die unused.
 const keepEvery = 10 * time.Minute
 
 // Keep has the grants refreshed that die unused and cannot be had again without a person, once half of their life is
-// over, also where nobody reads them. It is called again and again, and looks at the storage now and then.
+// over, also where nobody reads them. Vault calls it every minute. Now and then it looks at all grants, in between at
+// those whose time has come or that were stored since. What cannot be read keeps nothing else from being refreshed.
 func (e *Engine) Keep(ctx context.Context, s logical.Storage) error {
-	if !e.mayWrite() {
+	if !e.mayWrite() { // a call back into Vault, so not under the lock
+		e.keepNothing()
 		return nil
 	}
+	roles, all := e.toKeep()
+	var failures []error
+	if all {
+		var err error
+		if roles, err = grantedRoles(ctx, s); err != nil {
+			e.keepNothing() // the next call looks at all again
+			failures = append(failures, err)
+		}
+	}
+	for config, names := range roles {
+		failures = append(failures, e.keepConfig(ctx, s, config, names))
+	}
+	return errors.Join(failures...)
+}
+
+// keepNothing forgets which grants are to be looked at when, so that all are.
+func (e *Engine) keepNothing() {
 	e.mu.Lock()
-	due := !e.closed && time.Since(e.kept) >= keepEvery
-	if due {
-		e.kept = time.Now()
+	defer e.mu.Unlock()
+	e.kept = time.Time{}
+	clear(e.keepAt)
+}
+
+// toKeep returns the roles, by configuration, whose grants are to be looked at now, or says that all are.
+func (e *Engine) toKeep() (roles map[string][]string, all bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if now.Sub(e.kept) >= keepEvery {
+		e.kept = now
+		return nil, true
 	}
-	e.mu.Unlock()
-	if !due {
-		return nil
+	roles = make(map[string][]string)
+	for key, at := range e.keepAt {
+		if !at.After(now) {
+			roles[key.config] = append(roles[key.config], key.role)
+		}
 	}
+	return roles, false
+}
+
+// keepFrom has a role's grant looked at from that time on, or earlier where that is so already.
+func (e *Engine) keepFrom(key slotKey, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if earlier, ok := e.keepAt[key]; !ok || at.Before(earlier) {
+		e.keepAt[key] = at
+	}
+}
+
+// takeKeep returns when a role's grant was to be looked at, zero where that was not said, and forgets it.
+func (e *Engine) takeKeep(key slotKey) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at := e.keepAt[key]
+	delete(e.keepAt, key)
+	return at
+}
+
+// grantedRoles returns the roles that hold grants, by configuration: those that can be listed.
+func grantedRoles(ctx context.Context, s logical.Storage) (map[string][]string, error) {
 	configs, err := s.List(ctx, grantPrefix)
+	failures := []error{err}
+	roles := make(map[string][]string)
+	for _, config := range configs {
+		names, err := s.List(ctx, grantPrefix+config)
+		failures = append(failures, err)
+		roles[strings.TrimSuffix(config, "/")] = names
+	}
+	return roles, errors.Join(failures...)
+}
+
+// keepConfig looks at the grants of a configuration's roles.
+func (e *Engine) keepConfig(ctx context.Context, s logical.Storage, name string, roles []string) error {
+	config, err := e.Config(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	for _, config := range configs {
-		if err := e.keepConfig(ctx, s, strings.TrimSuffix(config, "/")); err != nil {
-			return err
+	var d provider.Definition
+	if config != nil {
+		d, _ = e.Definition(config)
+	}
+	dies := d.RefreshTokens.ExpiresIn > 0 || len(d.Answer.RefreshExpiresIn) > 0
+	var failures []error
+	for _, role := range roles {
+		key := slotKey{name, role}
+		before := e.takeKeep(key) // before the grant is read, so that one which is stored meanwhile is looked at again
+		if !dies || d.RefreshTokens.WithClientCredentials != "" {
+			continue
+		}
+		if err := e.keepGrant(ctx, s, config, d, key); err != nil {
+			failures = append(failures, err)
+			if !before.IsZero() {
+				e.keepFrom(key, before)
+			}
 		}
 	}
+	return errors.Join(failures...)
+}
+
+// keepGrant has a grant refreshed that is due, and says when it is to be looked at again. A grant that is stored anew
+// is looked at anyway, so what is said of one that is due holds where its refresh fails.
+func (e *Engine) keepGrant(ctx context.Context, s logical.Storage, config *Config, d provider.Definition, key slotKey) error {
+	g, err := e.grantOf(ctx, s, config, key)
+	if err != nil || g == nil || !g.Dead.IsZero() {
+		return err
+	}
+	end := g.end(d)
+	if end.IsZero() {
+		return nil
+	}
+	// Half of what was left when it was last used: an end that a refresh does not put off comes to few refreshes.
+	now, used := time.Now(), g.lastUsed()
+	if due := used.Add(end.Sub(used) / 2); due.After(now) {
+		e.keepFrom(key, due)
+		return nil
+	}
+	again := keepEvery
+	if left := end.Sub(now); left > 0 {
+		again = min(left/2, again)
+	}
+	e.keepFrom(key, now.Add(again))
+	// That it is held back is a failure like another.
+	_, _ = e.rotation(e.storage, Ref{Config: key.config, Role: key.role, Shared: true})
 	return nil
 }
 
-func (e *Engine) keepConfig(ctx context.Context, s logical.Storage, name string) error {
-	config, err := e.Config(ctx, s, name)
-	if err != nil || config == nil {
-		return err
+// end returns when the grant ends unless it is used: as the provider's answer said, else as the definition does; zero
+// where neither does.
+func (g *grant) end(d provider.Definition) time.Time {
+	switch {
+	case !g.ExpiresAt.IsZero():
+		return g.ExpiresAt
+	case d.RefreshTokens.ExpiresIn > 0:
+		return g.lastUsed().Add(time.Duration(d.RefreshTokens.ExpiresIn) * time.Second)
 	}
-	d, ok := e.Definition(config)
-	life := time.Duration(d.RefreshTokens.ExpiresIn) * time.Second
-	if !ok || life == 0 || d.RefreshTokens.WithClientCredentials != "" {
-		return nil
-	}
-	roles, err := s.List(ctx, grantPrefix+name+"/")
-	if err != nil {
-		return err
-	}
-	for _, role := range roles {
-		key := slotKey{name, role}
-		g, err := e.grantOf(ctx, s, config, key)
-		if err != nil {
-			return err
-		}
-		if g == nil || !g.Dead.IsZero() || time.Since(g.lastUsed()) < life/2 {
-			continue
-		}
-		if _, err := e.rotation(e.storage, Ref{Config: name, Role: role, Shared: true}); err != nil {
-			continue // held back: the next time will do
-		}
-	}
-	return nil
+	return time.Time{}
 }
 
 // lastUsed returns when the grant was last refreshed or given.
