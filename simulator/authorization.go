@@ -72,11 +72,15 @@ func (r *refreshSettings) set(body []byte, atStart string) error {
 	if err := decode(body, &next); err != nil {
 		return err
 	}
-	if err := oneOf("refresh_tokens", next.RefreshTokens, refreshStrict, refreshLast20); err != nil {
+	if err := next.check(); err != nil {
 		return err
 	}
 	*r = next
 	return nil
+}
+
+func (r *refreshSettings) check() error {
+	return oneOf("refresh_tokens", r.RefreshTokens, refreshStrict, refreshLast20)
 }
 
 func (r *refreshSettings) kept() int {

@@ -436,6 +436,32 @@ func TestOAuth2RefreshScope(t *testing.T) {
 	tokens(t, g.refresh(t, sim, refresh)) // it was not spent
 }
 
+func TestOAuth2RefreshLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := grantSites()[0]
+		sim := simulator.New()
+		says := func(w *httptest.ResponseRecorder, want any) string {
+			t.Helper()
+			_, answer := granted(t, w)
+			if answer["refresh_expires_in"] != want {
+				t.Errorf("%v, want refresh_expires_in %v", answer, want)
+			}
+			refresh, _ := answer["refresh_token"].(string)
+			return refresh
+		}
+		forever := says(g.exchange(t, sim, g.code(t, sim)), nil)
+		control(t, sim, "PUT", "oauth2/settings", `{"refresh_expires_in":150}`)
+		says(g.request(t, sim, "grant_type", "client_credentials"), nil) // has none
+		first := says(g.exchange(t, sim, g.code(t, sim)), 150.0)
+		time.Sleep(150*time.Second - time.Nanosecond)
+		second := says(g.refresh(t, sim, first), 150.0)
+		time.Sleep(150 * time.Second)
+		wantError(t, g.refresh(t, sim, second), 400, "invalid_grant")
+		control(t, sim, "PUT", "oauth2/settings", `{"refresh_expires_in":0}`)
+		says(g.refresh(t, sim, forever), nil)
+	})
+}
+
 func TestRevokeRefreshToken(t *testing.T) {
 	g := grantSites()[0]
 	sim := simulator.New()

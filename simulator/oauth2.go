@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,7 +17,22 @@ import (
 // letter: what a vendor that claims to follow them may insist on. A section is
 // RFC 6749's where no other document is named.
 type oauth2 struct {
-	settings refreshSettings
+	settings oauth2Settings
+}
+
+type oauth2Settings struct {
+	refreshSettings
+	// RefreshExpiresIn is how long the next refresh tokens live, in seconds; 0:
+	// for ever. Section 5.1 has no member for it: where it is set, the answer
+	// says refresh_expires_in, as Keycloak's does.
+	RefreshExpiresIn int `json:"refresh_expires_in"`
+}
+
+// oauth2RefreshLifetime is the longest there is, for those that end.
+const oauth2RefreshLifetime = 365 * 24 * time.Hour
+
+func defaultOAuth2Settings() oauth2Settings {
+	return oauth2Settings{refreshSettings: refreshSettings{RefreshTokens: refreshStrict}}
 }
 
 const (
@@ -25,7 +41,7 @@ const (
 )
 
 func newOAuth2() vendor {
-	o := &oauth2{settings: refreshSettings{RefreshTokens: refreshStrict}}
+	o := &oauth2{settings: defaultOAuth2Settings()}
 	return vendor{
 		name: "oauth2",
 		clients: map[string]client{
@@ -50,12 +66,26 @@ func newOAuth2() vendor {
 		refusal: func(_ *state, _ request, description string) answer {
 			return o.refuse("invalid_request", description)
 		},
-		failure: oauthFailure,
-		settings: func(body []byte) error {
-			return o.settings.set(body, refreshStrict)
-		},
-		kept: o.settings.kept,
+		failure:  oauthFailure,
+		settings: o.set,
+		kept:     o.settings.kept,
 	}
+}
+
+// set replaces the switches: what is left out is as at start.
+func (o *oauth2) set(body []byte) error {
+	next := defaultOAuth2Settings()
+	if err := decode(body, &next); err != nil {
+		return err
+	}
+	if err := next.check(); err != nil {
+		return err
+	}
+	if longest := int(oauth2RefreshLifetime / time.Second); next.RefreshExpiresIn < 0 || next.RefreshExpiresIn > longest {
+		return fmt.Errorf(`"refresh_expires_in" must be from 0 to %d, is %d`, longest, next.RefreshExpiresIn)
+	}
+	o.settings = next
+	return nil
 }
 
 func (o *oauth2) token(s *state, r request) answer {
@@ -136,20 +166,21 @@ func (o *oauth2) refresh(s *state, id string, form map[string]string) answer {
 // grant is section 5.1: a successful answer. A client's own token comes without
 // a refresh token (section 4.4.3).
 func (o *oauth2) grant(s *state, t token) answer {
-	accessToken, refreshToken := rand.Text(), ""
+	accessToken, refreshToken, refreshExpiresIn := rand.Text(), "", 0
 	t.expires = time.Now().Add(s.lifetime())
 	s.issue(accessToken, t)
 	if t.of != nil {
-		refreshToken = rand.Text()
-		s.addRefreshToken(refreshToken, t.of, neverExpires)
+		refreshToken, refreshExpiresIn = rand.Text(), o.settings.RefreshExpiresIn
+		s.addRefreshToken(refreshToken, t.of, time.Duration(refreshExpiresIn)*time.Second)
 	}
 	return noStore(jsonAnswer(http.StatusOK, struct {
-		AccessToken  string          `json:"access_token"`
-		TokenType    string          `json:"token_type"`
-		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
-		RefreshToken string          `json:"refresh_token,omitempty"`
-		Scope        string          `json:"scope,omitempty"`
-	}{accessToken, "Bearer", s.expiresIn, refreshToken, t.scope}))
+		AccessToken      string          `json:"access_token"`
+		TokenType        string          `json:"token_type"`
+		ExpiresIn        json.RawMessage `json:"expires_in,omitempty"`
+		RefreshToken     string          `json:"refresh_token,omitempty"`
+		RefreshExpiresIn int             `json:"refresh_expires_in,omitempty"`
+		Scope            string          `json:"scope,omitempty"`
+	}{accessToken, "Bearer", s.expiresIn, refreshToken, refreshExpiresIn, t.scope}))
 }
 
 // revoke is RFC 7009. A token is found without token_type_hint: a server may
