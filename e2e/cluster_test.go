@@ -23,9 +23,7 @@ func TestTheActiveNodeIsKilledDuringARefresh(t *testing.T) {
 	worlds := make(map[string]world)
 	for _, reading := range []string{last20, strict} {
 		w := newWorldOn(t, active)
-		w.newRole(t, marktplaats)
-		w.reading(t, marktplaats, reading)
-		w.authorizeRole(t, marktplaats, "a/r")
+		w.authorizedRole(t, reading)
 		worlds[reading] = w
 	}
 	standbys := cluster.Standbys()

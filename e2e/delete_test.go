@@ -44,9 +44,7 @@ func TestASuccessorGetsNothingOfTheDeleted(t *testing.T) {
 	w.provides(t, kleinanzeigen, successor.AccessToken, "new")
 	w.Revoke(t, old.LeaseID).OK(t)
 	w.LookUp(t, successor.LeaseID).OK(t)
-	if again := w.Creds(t, "x"); again.AccessToken != successor.AccessToken {
-		t.Error("revoking the deleted configuration's lease dropped its successor's token")
-	}
+	w.serves(t, "x", successor.AccessToken, "revoking the deleted configuration's lease dropped its successor's token")
 }
 
 func TestLeasesOfADeletedConfigAreRevocable(t *testing.T) {

@@ -29,6 +29,15 @@ func (w world) reading(t testing.TB, provider, reading string) {
 	w.Sim.Switch(t, provider, fields{"refresh_tokens": reading})
 }
 
+// authorizedRole is a Marktplaats configuration "a" with a role "r" that a user
+// has authorised, in one of the readings.
+func (w world) authorizedRole(t testing.TB, reading string) {
+	t.Helper()
+	w.newRole(t, marktplaats)
+	w.reading(t, marktplaats, reading)
+	w.authorizeRole(t, marktplaats, "a/r")
+}
+
 // elsewhere is a refresh token that some other application got for the client.
 func (w world) elsewhere(t testing.TB, provider string) string {
 	t.Helper()
@@ -196,9 +205,7 @@ func TestFiftyRotations(t *testing.T) {
 	server := harness.StartServer(t)
 	for _, reading := range []string{strict, last20} {
 		w := newWorldOn(t, server)
-		w.newRole(t, marktplaats)
-		w.reading(t, marktplaats, reading)
-		w.authorizeRole(t, marktplaats, "a/r")
+		w.authorizedRole(t, reading)
 		all := interruptions(server)
 		if reading == last20 {
 			all = append(all, interruption{"lost answer", func(t *testing.T, w world) {
@@ -254,13 +261,18 @@ func (w world) failedRefresh(t testing.TB, fault fields) {
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadGateway, marktplaats)
 }
 
+// malformedWith is an answer that is good for nothing but its refresh token.
+func malformedWith(refreshToken string) fields {
+	return fields{
+		"kind": "answer", "body": `{"access_token":"x","token_type":"bearer","expires_in":"soon","refresh_token":"` + refreshToken + `"}`,
+	}
+}
+
 // malformedRefresh brings a new refresh token in an answer that is good for nothing else.
 func (w world) malformedRefresh(t testing.TB) {
 	t.Helper()
 	brought := w.elsewhere(t, marktplaats)
-	w.failedRefresh(t, fields{
-		"kind": "answer", "body": `{"access_token":"x","token_type":"bearer","expires_in":"soon","refresh_token":"` + brought + `"}`,
-	})
+	w.failedRefresh(t, malformedWith(brought))
 	w.rotated(t, "a/r")
 	all := w.Sim.Requests(t, marktplaats)
 	if got := all[len(all)-1].Form(t).Get("refresh_token"); got != brought {
@@ -285,16 +297,12 @@ func TestALostAnswer(t *testing.T) {
 		t.Run(reading, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.newRole(t, marktplaats)
-			w.reading(t, marktplaats, reading)
-			w.authorizeRole(t, marktplaats, "a/r")
+			w.authorizedRole(t, reading)
 			w.rotate(t, "a/r")
 			old := w.Creds(t, "a/r")
 			w.failedRefresh(t, fields{"kind": "reset_after"})
 			w.isAuthorized(t, "a/r") // nobody knows better yet
-			if again := w.Creds(t, "a/r"); again.AccessToken != old.AccessToken {
-				t.Error("the token that is still good is not handed out")
-			}
+			w.serves(t, "a/r", old.AccessToken, "the token that is still good is not handed out")
 			got := w.patiently(t, http.MethodPost, "rotate/a/r")
 			if reading == last20 {
 				got.OK(t)
@@ -397,9 +405,7 @@ func TestGrantsAreNotDiscardedUnsaid(t *testing.T) {
 func TestChangesThatKeepGrants(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.newRole(t, marktplaats)
-	w.reading(t, marktplaats, strict)
-	w.authorizeRole(t, marktplaats, "a/r")
+	w.authorizedRole(t, strict)
 	w.Sim.AddClient(t, marktplaats, demoClient, harness.Client{Secret: "rotated-secret", Scopes: []string{"read", "write"}})
 	w.NoteSecret("rotated-secret")
 	for _, change := range []fields{
@@ -458,22 +464,12 @@ func TestADeletedRoleTakesItsRefreshToken(t *testing.T) {
 	w.Delete(t, "config/a").OK(t) // nothing is lost by it
 }
 
-// inBackground makes a call, and returns what it comes to.
-func (w world) inBackground(ctx context.Context, method, path string) <-chan result {
-	done := make(chan result, 1)
-	go func() {
-		got, err := w.Call(ctx, harness.Request{Method: method, Path: w.Path + "/" + path})
-		done <- result{got, err}
-	}()
-	return done
-}
-
 // heldRotation is a rotation under way whose token request the provider
 // holds: before it has judged it, or once it has committed it.
 func (w world) heldRotation(ctx context.Context, t testing.TB, role string, before bool) <-chan result {
 	t.Helper()
 	w.Sim.Fault(t, marktplaats, fields{"kind": "hold", "before": before})
-	done := w.inBackground(ctx, http.MethodPost, "rotate/"+role)
+	done := w.inBackground(ctx, http.MethodPost, "rotate/"+role, nil)
 	w.Sim.Held(t, marktplaats, 1)
 	return done
 }
@@ -482,9 +478,7 @@ func (w world) heldRotation(ctx context.Context, t testing.TB, role string, befo
 func TestAClientGoesAwayDuringARefresh(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.newRole(t, marktplaats)
-	w.reading(t, marktplaats, strict)
-	w.authorizeRole(t, marktplaats, "a/r")
+	w.authorizedRole(t, strict)
 	old := w.Creds(t, "a/r")
 	for _, before := range []bool{true, false} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -516,14 +510,10 @@ func TestAUserGoesAwayDuringAnExchange(t *testing.T) {
 	w.Sim.Fault(t, marktplaats, fields{"kind": "hold"})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		_, err := w.Call(ctx, harness.Request{Method: http.MethodPost, Path: w.Path + "/exchange/a/r", Body: back})
-		done <- err
-	}()
+	done := w.inBackground(ctx, http.MethodPost, "exchange/a/r", back)
 	w.Sim.Held(t, marktplaats, 1)
 	cancel()
-	if <-done == nil {
+	if r := <-done; r.err == nil {
 		t.Fatal("the user was answered before he went away: the test proved nothing")
 	}
 	w.Read(t, "roles/a/r").OK(t)
@@ -546,9 +536,7 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.newRole(t, marktplaats)
-			w.reading(t, marktplaats, strict)
-			w.authorizeRole(t, marktplaats, "a/r")
+			w.authorizedRole(t, strict)
 			done := w.heldRotation(t.Context(), t, "a/r", false)
 			write(t, w)
 			newest := w.Sim.RefreshTokens(t, marktplaats)
@@ -715,9 +703,7 @@ func TestARefreshUnderWayOutlivesAReload(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorldOn(t, server)
-			w.newRole(t, marktplaats)
-			w.reading(t, marktplaats, strict)
-			w.authorizeRole(t, marktplaats, "a/r")
+			w.authorizedRole(t, strict)
 			done := w.heldRotation(t.Context(), t, "a/r", false)
 			time.AfterFunc(300*time.Millisecond, func() { w.Sim.Release(t, marktplaats) })
 			end(w)

@@ -33,9 +33,7 @@ func TestReadsGoOnAfterAnInterruption(t *testing.T) {
 			interruption.do(t)
 			creds := w.credsAfterCrash(t, "a")
 			w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
-			if again := w.Creds(t, "a"); again.AccessToken != creds.AccessToken {
-				t.Error("two reads after it have two tokens")
-			}
+			w.serves(t, "a", creds.AccessToken, "two reads after it have two tokens")
 			mustHave(t, w.Read(t, "config/a"), fields{"provider": kleinanzeigen, "ttl": 600})
 			mustHave(t, w.Read(t, "settings"), fields{theSetting: true})
 			w.Write(t, "config/b", w.kleinanzeigen()).OK(t)
@@ -111,15 +109,9 @@ func TestLeasesAreRevokedByPrefix(t *testing.T) {
 	first := w.Creds(t, "a")
 	w.Creds(t, "a")
 	w.Sim.Stop()
-	w.Do(t, harness.Request{
-		Method: http.MethodPost, Path: "sys/leases/revoke-prefix/" + w.Path + "/creds", Body: fields{"sync": true},
-	}).OK(t)
-	if got := w.LookUp(t, first.LeaseID); got.Status == http.StatusOK {
-		t.Errorf("%s\n\twant the lease gone", got)
-	}
-	if got := w.Creds(t, "a"); got.AccessToken != first.AccessToken {
-		t.Error("revoking every lease dropped the token that is still good")
-	}
+	w.revokeAll(t)
+	w.isGone(t, first.LeaseID)
+	w.serves(t, "a", first.AccessToken, "revoking every lease dropped the token that is still good")
 }
 
 // What is registered is what runs.

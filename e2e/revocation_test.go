@@ -101,9 +101,7 @@ func TestEveryLeaseOfAPrefixRevokesItsOwnToken(t *testing.T) {
 	for range 20 {
 		tokens = append(tokens, w.Creds(t, "a").AccessToken)
 	}
-	w.Do(t, harness.Request{
-		Method: http.MethodPost, Path: "sys/leases/revoke-prefix/" + w.Path + "/creds", Body: fields{"sync": true},
-	}).OK(t)
+	w.revokeAll(t)
 	for _, token := range tokens {
 		w.dies(t, token)
 	}

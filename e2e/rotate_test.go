@@ -53,9 +53,7 @@ func TestRotateMintsTheFirstToken(t *testing.T) {
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
 	w.rotate(t, "a")
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
-	if got := w.tokenRequests(t, kleinanzeigen); got != 1 {
-		t.Errorf("%d token requests, want 1", got)
-	}
+	w.asked(t, kleinanzeigen, 1, "in all")
 }
 
 // The leases of the old token are what they were.
@@ -71,9 +69,7 @@ func TestLeasesOutliveARotation(t *testing.T) {
 
 	w.Revoke(t, old.LeaseID).OK(t)
 	w.LookUp(t, fresh.LeaseID).OK(t)
-	if again := w.Creds(t, "a"); again.AccessToken != fresh.AccessToken {
-		t.Error("revoking a lease of the old token dropped the new one")
-	}
+	w.serves(t, "a", fresh.AccessToken, "revoking a lease of the old token dropped the new one")
 	w.provides(t, kleinanzeigen, fresh.AccessToken, demoClient)
 }
 
@@ -88,12 +84,8 @@ func TestARotationThatFailsKeepsTheToken(t *testing.T) {
 	if !saysHowLong(held) {
 		t.Errorf("%s\n\twant it to say how long to wait", held)
 	}
-	if got := w.tokenRequests(t, kleinanzeigen); got != 2 {
-		t.Errorf("%d token requests, want 2: a rotation that is held back makes none", got)
-	}
-	if again := w.Creds(t, "a"); again.AccessToken != old.AccessToken {
-		t.Error("creds/ lost the old token")
-	}
+	w.asked(t, kleinanzeigen, 2, "by a rotation that failed and one that was held back")
+	w.serves(t, "a", old.AccessToken, "creds/ lost the old token")
 	if again := w.staticCreds(t, "a"); again.AccessToken != old.AccessToken {
 		t.Error("static-creds/ lost the old token")
 	}
@@ -115,9 +107,7 @@ func TestErrorsOfRotate(t *testing.T) {
 	w.Write(t, "rotate/a/role/more", nil).Refused(t, http.StatusNotFound)
 	w.Read(t, "rotate/a").Refused(t, http.StatusMethodNotAllowed)
 	w.Delete(t, "rotate/a").Refused(t, http.StatusMethodNotAllowed)
-	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
-		t.Errorf("%d token requests, want none", got)
-	}
+	w.asked(t, kleinanzeigen, 0, "in all")
 }
 
 func TestAPolicyForRotateAlone(t *testing.T) {

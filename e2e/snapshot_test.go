@@ -18,9 +18,7 @@ func TestARestoredSnapshot(t *testing.T) {
 	server := harness.StartServer(t)
 	for _, reading := range []string{last20, strict} {
 		w := newWorldOn(t, server)
-		w.newRole(t, marktplaats)
-		w.reading(t, marktplaats, reading)
-		w.authorizeRole(t, marktplaats, "a/r")
+		w.authorizedRole(t, reading)
 		snapshot := server.SaveSnapshot(t)
 		for range 3 {
 			w.rotate(t, "a/r")

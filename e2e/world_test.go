@@ -110,6 +110,38 @@ func (w world) tokenRequests(t testing.TB, provider string) int {
 	return w.Sim.Counters(t, provider).TokenRequests
 }
 
+// asked checks how often the provider was asked for a token, by what.
+func (w world) asked(t testing.TB, provider string, want int, by string) {
+	t.Helper()
+	if got := w.tokenRequests(t, provider); got != want {
+		t.Errorf("%d token requests at %s %s, want %d", got, provider, by, want)
+	}
+}
+
+// serves checks that a read has that token and no other.
+func (w world) serves(t testing.TB, config, token, otherwise string) {
+	t.Helper()
+	if got := w.Creds(t, config).AccessToken; got != token {
+		t.Errorf("another token is served: %s", otherwise)
+	}
+}
+
+// revokeAll revokes every lease of creds/, and waits until it is done.
+func (w world) revokeAll(t testing.TB) {
+	t.Helper()
+	w.Do(t, harness.Request{
+		Method: http.MethodPost, Path: "sys/leases/revoke-prefix/" + w.Path + "/creds", Body: fields{"sync": true},
+	}).OK(t)
+}
+
+// isGone checks that there is no such lease any more.
+func (w world) isGone(t testing.TB, lease string) {
+	t.Helper()
+	if got := w.LookUp(t, lease); got.Status == http.StatusOK {
+		t.Errorf("%s\n\twant the lease gone", got)
+	}
+}
+
 // with is fields with changes; a change to nothing (without) leaves the field out.
 func with(base fields, changes ...fields) fields {
 	all := maps.Clone(base)
@@ -132,10 +164,20 @@ func (w world) provides(t testing.TB, provider, token, client string) {
 	}
 }
 
-// result is what a read in the background came to.
+// result is what a call in the background came to.
 type result struct {
 	response harness.Response
 	err      error
+}
+
+// inBackground makes a call, and returns what it comes to.
+func (w world) inBackground(ctx context.Context, method, path string, body any) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		got, err := w.Call(ctx, harness.Request{Method: method, Path: w.Path + "/" + path, Body: body})
+		done <- result{got, err}
+	}()
+	return done
 }
 
 // readUnderWay begins to read a token and comes back once the provider is
@@ -143,11 +185,7 @@ type result struct {
 func (w world) readUnderWay(ctx context.Context, t testing.TB, config string) <-chan result {
 	t.Helper()
 	before := w.tokenRequests(t, kleinanzeigen)
-	done := make(chan result, 1)
-	go func() {
-		got, err := w.Call(ctx, harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + config})
-		done <- result{got, err}
-	}()
+	done := w.inBackground(ctx, http.MethodGet, "creds/"+config, nil)
 	harness.Eventually(t, 10*time.Second, "the token request is under way", func() bool {
 		return w.tokenRequests(t, kleinanzeigen) > before
 	})

@@ -129,6 +129,7 @@ func (s *Server) configure() error {
 		"api_addr": s.URL, "cluster_addr": "https://" + s.cluster,
 		"plugin_directory": filepath.Join(s.dir, "plugins"),
 		"disable_mlock":    true, "log_level": cmp.Or(s.options.LogLevel, "trace"), "log_format": "json",
+		"raw_storage_endpoint": true,
 	})
 	if err != nil {
 		return err
