@@ -214,7 +214,7 @@ func (e *Engine) usableGrant(ctx context.Context, s logical.Storage, key slotKey
 	unsaved := e.unsaved[key]
 	e.mu.Unlock()
 	if unsaved != nil {
-		if _, err := e.save(ctx, s, key, unsaved, func(*grant) {}); err != nil && !errors.Is(err, errGrantChanged) {
+		if err := e.saveAgain(ctx, s, key, unsaved); err != nil {
 			return nil, err
 		}
 	}
@@ -334,6 +334,15 @@ func (e *Engine) save(ctx context.Context, s logical.Storage, key slotKey, g *gr
 			return nil, fmt.Errorf("a new refresh token could not be stored: %w", err)
 		}
 	}
+}
+
+// saveAgain stores a grant that could not be stored before, unless there is another by now.
+func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, unsaved *grant) error {
+	_, err := e.save(ctx, s, key, unsaved, func(*grant) {})
+	if errors.Is(err, errGrantChanged) {
+		return nil
+	}
+	return err
 }
 
 // dead marks a grant that the provider has refused for good, or mints where that does as well.

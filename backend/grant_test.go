@@ -141,6 +141,7 @@ type failing struct {
 	logical.Storage
 	reads      atomic.Int64
 	unreadable atomic.Pointer[string] // the keys' prefix; nil: none
+	slow       atomic.Int64           // nanoseconds that a read takes
 	mu         sync.Mutex
 	err        error
 	// after is called behind a write that succeeded.
@@ -161,21 +162,25 @@ func (f *failing) Put(ctx context.Context, entry *logical.StorageEntry) error {
 }
 
 func (f *failing) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if err := f.read(key); err != nil {
+	if err := f.read(ctx, key); err != nil {
 		return nil, err
 	}
 	return f.Storage.Get(ctx, key)
 }
 
 func (f *failing) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := f.read(prefix); err != nil {
+	if err := f.read(ctx, prefix); err != nil {
 		return nil, err
 	}
 	return f.Storage.List(ctx, prefix)
 }
 
-func (f *failing) read(key string) error {
+func (f *failing) read(ctx context.Context, key string) error {
 	f.reads.Add(1)
+	time.Sleep(time.Duration(f.slow.Load()))
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if prefix := f.unreadable.Load(); prefix != nil && strings.HasPrefix(key, *prefix) {
 		return errors.New("no quorum")
 	}
@@ -259,11 +264,16 @@ func (s shop) role(name string, fields backend.Fields, refreshToken *string) {
 // authorize has a user authorise the role, and returns where he was sent.
 func (s shop) authorize() string {
 	s.Helper()
-	begun, err := s.engine.Authorize(s.Context(), s.storage, s.config, "shop", "", nil)
+	return s.authorizeRole("shop")
+}
+
+func (s shop) authorizeRole(name string) string {
+	s.Helper()
+	begun, err := s.engine.Authorize(s.Context(), s.storage, s.config, name, "", nil)
 	if err != nil {
 		s.Fatal(err)
 	}
-	if _, err := s.engine.Exchange(s.Context(), s.storage, s.config, "shop", backend.Redirect{Code: "c", State: begun.State}); err != nil {
+	if _, err := s.engine.Exchange(s.Context(), s.storage, s.config, name, backend.Redirect{Code: "c", State: begun.State}); err != nil {
 		s.Fatal(err)
 	}
 	return begun.URL
@@ -362,18 +372,26 @@ func TestNothingIsSentWhereNothingCanBeStored(t *testing.T) {
 
 // The storage fails between the provider's commit and the engine's write, for longer than a refresh lasts.
 func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
-	for name, outage := range map[string]time.Duration{"short": 2 * time.Second, "long": time.Hour} {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		outage time.Duration
+		unread bool // nobody reads the role before the plugin ends, which loses what is in memory alone
+	}{{"short", 2 * time.Second, false}, {"long", time.Hour, false}, {"long, and nobody reads", time.Hour, true}} {
+		t.Run(test.name, func(t *testing.T) {
 			inShop(t, true, func(s shop) {
 				done := make(chan error)
 				go func() { done <- s.rotate() }()
 				time.Sleep(50 * time.Millisecond) // under way
 				s.storage.fail(errors.New("no quorum"))
-				time.AfterFunc(outage, func() { s.storage.fail(nil) })
-				if err := <-done; (err == nil) != (outage < 10*time.Second) {
+				time.AfterFunc(test.outage, func() { s.storage.fail(nil) })
+				if err := <-done; (err == nil) != (test.outage < 10*time.Second) {
 					s.Errorf("%v", err)
 				}
-				time.Sleep(outage)
+				time.Sleep(test.outage)
+				if test.unread {
+					s.kept(time.Minute)
+					s.restart()
+				}
 				s.wantAlive()
 			})
 		})

@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -13,19 +14,25 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// keepEvery is how often the engine looks at all grants for those that would die unused.
-const keepEvery = 10 * time.Minute
+const (
+	// keepEvery is how often the engine looks at all grants for those that would die unused. In between it knows of each
+	// that is stored.
+	keepEvery = time.Hour
+	// keepRetry bounds how long it waits after a refresh that failed.
+	keepRetry = 10 * time.Minute
+)
 
 // Keep has the grants refreshed that die unused and cannot be had again without a person, once half of their life is
 // over, also where nobody reads them. Vault calls it every minute. Now and then it looks at all grants, in between at
 // those whose time has come or that were stored since. What cannot be read keeps nothing else from being refreshed.
+// Before that it stores what could not be stored before.
 func (e *Engine) Keep(ctx context.Context, s logical.Storage) error {
 	if !e.mayWrite() { // a call back into Vault, so not under the lock
 		e.keepNothing()
 		return nil
 	}
+	failures := []error{e.saveUnsaved(ctx, s)}
 	roles, all := e.toKeep()
-	var failures []error
 	if all {
 		var err error
 		if roles, err = grantedRoles(ctx, s); err != nil {
@@ -34,9 +41,38 @@ func (e *Engine) Keep(ctx context.Context, s logical.Storage) error {
 		}
 	}
 	for config, names := range roles {
+		if ctx.Err() != nil {
+			e.keepNext(config, names)
+			continue
+		}
 		failures = append(failures, e.keepConfig(ctx, s, config, names))
 	}
 	return errors.Join(failures...)
+}
+
+// keepNext has grants looked at with the next call: Vault allows each so much time.
+func (e *Engine) keepNext(config string, roles []string) {
+	for _, role := range roles {
+		e.keepFrom(slotKey{config, role}, time.Now())
+	}
+}
+
+// saveUnsaved stores the refresh tokens that are in memory alone, up to the first that still cannot be stored. One whose
+// refresh is under way is being stored by that.
+func (e *Engine) saveUnsaved(ctx context.Context, s logical.Storage) error {
+	e.mu.Lock()
+	unsaved := maps.Clone(e.unsaved)
+	maps.DeleteFunc(unsaved, func(key slotKey, _ *grant) bool {
+		sl, ok := e.slots[key]
+		return ok && sl.flight != nil
+	})
+	e.mu.Unlock()
+	for key, g := range unsaved {
+		if err := e.saveAgain(ctx, s, key, g); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepNothing forgets which grants are to be looked at when, so that all are.
@@ -100,6 +136,9 @@ func grantedRoles(ctx context.Context, s logical.Storage) (map[string][]string, 
 func (e *Engine) keepConfig(ctx context.Context, s logical.Storage, name string, roles []string) error {
 	config, err := e.Config(ctx, s, name)
 	if err != nil {
+		if ctx.Err() != nil {
+			e.keepNext(name, roles)
+		}
 		return err
 	}
 	var d provider.Definition
@@ -108,17 +147,21 @@ func (e *Engine) keepConfig(ctx context.Context, s logical.Storage, name string,
 	}
 	dies := d.RefreshTokens.ExpiresIn > 0 || len(d.Answer.RefreshExpiresIn) > 0
 	var failures []error
-	for _, role := range roles {
+	for i, role := range roles {
 		key := slotKey{name, role}
 		before := e.takeKeep(key) // before the grant is read, so that one which is stored meanwhile is looked at again
 		if !dies || d.RefreshTokens.WithClientCredentials != "" {
 			continue
 		}
-		if err := e.keepGrant(ctx, s, config, d, key); err != nil {
-			failures = append(failures, err)
-			if !before.IsZero() {
-				e.keepFrom(key, before)
-			}
+		err := e.keepGrant(ctx, s, config, d, key)
+		failures = append(failures, err)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			e.keepNext(name, roles[i:])
+			return errors.Join(failures...)
+		case !before.IsZero():
+			e.keepFrom(key, before)
 		}
 	}
 	return errors.Join(failures...)
@@ -141,7 +184,7 @@ func (e *Engine) keepGrant(ctx context.Context, s logical.Storage, config *Confi
 		e.keepFrom(key, due)
 		return nil
 	}
-	again := keepEvery
+	again := keepRetry
 	if left := end.Sub(now); left > 0 {
 		again = min(left/2, again)
 	}
