@@ -38,16 +38,18 @@ const (
 func (b *bench) hotReads(t *testing.T, w world) {
 	reads, paths := w.prepareReads(t)
 	token, client := w.Admin.Token(), newClient()
-	rates := make(map[string][]float64)
+	rates, costs := make(map[string][]float64), make(map[string][]float64)
 	leased := func(read string) bool { return read == credsRead || read == leasedRead }
 	leaseless := slices.DeleteFunc(slices.Clone(reads), leased)
 	reads = slices.DeleteFunc(reads, func(read string) bool { return !leased(read) })
 	for _, group := range [][]string{leaseless, reads} {
 		for round := range 1 + int(b.seconds/step.Seconds()) {
 			for _, read := range group {
-				rate := load(t, client, w.URL+"/v1/"+paths[read], token, step)
+				before := w.ProcessorTime(t)
+				answered, rate := load(t, client, w.URL+"/v1/"+paths[read], token, step)
+				cost := (w.ProcessorTime(t) - before).Seconds() * 1e6 / float64(answered)
 				if round > 0 { // the first is for caches and connections
-					rates[read] = append(rates[read], rate)
+					rates[read], costs[read] = append(rates[read], rate), append(costs[read], cost)
 				}
 			}
 			slices.Reverse(group)
@@ -56,6 +58,7 @@ func (b *bench) hotReads(t *testing.T, w world) {
 	for read, measured := range rates {
 		if read != controlRead {
 			b.table.set("rate/"+read, w.on, median(measured))
+			b.table.set("cost/"+read, w.on, median(costs[read]))
 		}
 	}
 	for _, ratio := range [][2]string{
@@ -121,15 +124,15 @@ func newClient() *http.Client {
 	}
 }
 
-// load has the workers read as fast as they are answered and returns the requests a second. Any answer but 200 fails
-// the test: an error may be answered faster than a token.
-func load(t *testing.T, client *http.Client, url, token string, duration time.Duration) float64 {
+// load has the workers read as fast as they are answered and returns how many requests were answered, and how many a
+// second. Any answer but 200 fails the test: an error may be answered faster than a token.
+func load(t *testing.T, client *http.Client, url, token string, duration time.Duration) (answered int, rate float64) {
 	t.Helper()
 	target := vegeta.NewStaticTargeter(vegeta.Target{
 		Method: http.MethodGet, URL: url, Header: http.Header{"X-Vault-Token": {token}, "X-Vault-Request": {"true"}},
 	})
 	attacker := vegeta.NewAttacker(vegeta.Client(client), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
-	answered, wrong := 0, (*vegeta.Result)(nil)
+	var wrong *vegeta.Result
 	began := time.Now()
 	for result := range attacker.Attack(target, vegeta.Rate{}, duration, "") { // a rate of zero: no pause at all
 		if result.Code != http.StatusOK {
@@ -140,7 +143,7 @@ func load(t *testing.T, client *http.Client, url, token string, duration time.Du
 	if wrong != nil {
 		t.Fatalf("%s\n\tanswered %d %s %s", url, wrong.Code, wrong.Body, wrong.Error)
 	}
-	return float64(answered) / time.Since(began).Seconds()
+	return answered, float64(answered) / time.Since(began).Seconds()
 }
 
 func quotients(a, b []float64) []float64 {

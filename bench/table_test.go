@@ -87,6 +87,14 @@ func newTable() *table {
 		{key: "rate/creds", by: "hot", title: "creds/", format: "%.0f", on: both},
 		{key: "rate/leased", by: "hot", title: "plugin that does nothing, with a lease", format: "%.0f", on: both},
 
+		{title: "the processor time of such a read, Vault's and the plugin's together: medians"},
+		{key: "cost/static", by: "hot", title: "static-creds/", format: "%.0f µs", on: both},
+		{key: "cost/direct", by: "hot", title: "plugin that does nothing, without a lease", format: "%.0f µs", on: both},
+		{key: "cost/framework", by: "hot", title: "the same through the framework's operations", format: "%.0f µs", on: both},
+		{key: "cost/kv", by: "hot", title: "KV version 1", format: "%.0f µs", on: both},
+		{key: "cost/creds", by: "hot", title: "creds/", format: "%.0f µs", on: both},
+		{key: "cost/leased", by: "hot", title: "plugin that does nothing, with a lease", format: "%.0f µs", on: both},
+
 		{title: "a read that mints, beyond the same token request sent directly"},
 		{key: "mint/median", by: "mint", title: "difference of the medians", format: "%.2f ms", target: atMost(2, " ms"), on: both, judged: memoryOnly},
 		{key: "mint/95", by: "mint", title: "difference of the 0.95 quantiles", format: "%.2f ms", on: both},

@@ -3,8 +3,14 @@
 package harness
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -46,4 +52,33 @@ func (p *process) ended() bool {
 	default:
 		return false
 	}
+}
+
+// tick is the unit of a process's times in /proc.
+const tick = time.Second / 100
+
+// ProcessorTime is what the Vault server and its plugins have taken so far, on
+// all processors together.
+func (s *Server) ProcessorTime(t testing.TB) time.Duration {
+	t.Helper()
+	vault := s.vault.cmd.Process.Pid
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spent := time.Duration(0)
+	for _, path := range all {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		// proc(5): the fields from the state on stand behind the last parenthesis
+		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+		number := func(i int) int { n, _ := strconv.Atoi(string(fields[i])); return n }
+		const parent, user, system = 1, 11, 12
+		if filepath.Base(filepath.Dir(path)) == fmt.Sprint(vault) || number(parent) == vault {
+			spent += time.Duration(number(user)+number(system)) * tick
+		}
+	}
+	return spent
 }
