@@ -76,10 +76,10 @@ func startSimulators(t *testing.T, count int) []*harness.Simulator {
 	return sims
 }
 
-// mount mounts a plugin and returns the path.
+// mount mounts a plugin and returns the path, of the same length for all: see pathLength.
 func mount(t *testing.T, s *harness.Server, plugin string) string {
 	t.Helper()
-	path := plugin + "-" + harness.Random()
+	path := "mount-" + harness.Random()
 	s.Do(t, harness.Request{Method: http.MethodPost, Path: "sys/mounts/" + path, Body: fields{"type": plugin}}).OK(t)
 	return path
 }
