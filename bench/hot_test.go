@@ -37,16 +37,16 @@ const (
 func (b *bench) hotReads(t *testing.T, w world) {
 	paths := w.prepareReads(t)
 	rounds := int(b.seconds / step.Seconds())
-	close := b.takeTurns(t, w, paths, 2*rounds, directRead, staticRead)
+	judged := b.takeTurns(t, w, paths, 2*rounds, directRead, staticRead)
 	wide := b.takeTurns(t, w, paths, rounds/2, controlRead, directRead, staticRead, frameworkRead, kvRead)
 	leased := b.takeTurns(t, w, paths, 2*rounds, leasedRead, credsRead)
-	b.compare(w, staticRead, close[staticRead], directRead, close[directRead])
+	b.compare(w, staticRead, judged[staticRead], directRead, judged[directRead])
 	b.compare(w, staticRead, wide[staticRead], frameworkRead, wide[frameworkRead])
 	b.compare(w, credsRead, leased[credsRead], leasedRead, leased[leasedRead])
 	b.compare(w, staticRead, wide[staticRead], kvRead, wide[kvRead])
 	b.compare(w, controlRead, wide[controlRead], directRead, wide[directRead])
 	b.table.set(credsRead+"/"+kvRead, w.on, median(leased[credsRead].rates)/median(wide[kvRead].rates))
-	for _, group := range []map[string]*measured{wide, close, leased} {
+	for _, group := range []map[string]*measured{wide, judged, leased} {
 		for read, m := range group {
 			if read != controlRead {
 				b.table.set("rate/"+read, w.on, median(m.rates))
@@ -108,8 +108,8 @@ func (w world) prepareReads(t *testing.T) map[string]string {
 	config := unverified(w.sim, demoClient, demoSecret)
 	config["verify_connection"] = true
 	static, creds := path("static-creds/"), path("creds/")
-	for _, path := range []string{static, creds} {
-		w.Write(t, "config/"+path[strings.Index(path, "/")+1:], config).OK(t)
+	for _, read := range []string{static, creds} {
+		w.Write(t, "config/"+read[strings.Index(read, "/")+1:], config).OK(t)
 	}
 	paths := map[string]string{
 		staticRead: w.Path + "/" + static, credsRead: w.Path + "/" + creds, kvRead: w.kv + "/" + path(""),
