@@ -32,8 +32,7 @@ Write the credentials to config/<name>, then read tokens from creds/<name>.
 // plugin puts Vault's requests to the engine.
 type plugin struct {
 	*framework.Backend
-	engine   *backend.Engine
-	maxLease maxLease
+	engine *backend.Engine
 }
 
 // Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
@@ -73,7 +72,9 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		Invalidate: func(_ context.Context, key string) { p.engine.Invalidate(key) },
 		Clean:      func(context.Context) { p.engine.Close() },
 	}
-	if err := p.Setup(ctx, conf); err != nil {
+	own := *conf
+	own.System = newSystem(conf.System)
+	if err := p.Setup(ctx, &own); err != nil {
 		return nil, err
 	}
 	return newGuard(p), nil

@@ -47,7 +47,7 @@ func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *fram
 		if err != nil {
 			return nil, err
 		}
-		if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 { // else its last whole second has just begun to run out
+		if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 { // else its last whole second has just begun to run out
 			return p.leaseToken(want.Config, issued, ttl), nil
 		}
 	}
@@ -70,7 +70,7 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if path, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
 		if want, ok := refOf(path); ok {
 			if issued := p.engine.Current(want); issued != nil {
-				if ttl := issued.LeaseTTL(time.Now(), p.mountMax()); ttl > 0 {
+				if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
 					return p.leaseToken(want.Config, issued, ttl)
 				}
 			}

@@ -4,7 +4,6 @@ package marketplace
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -60,23 +59,4 @@ func (p *plugin) revokeToken(_ context.Context, req *logical.Request, _ *framewo
 		p.engine.Revoke(text(leaseConfig), text(leaseConfigID), token)
 	}
 	return nil, nil
-}
-
-// maxLease is the mount's maximum lease TTL. To ask for it is a call back into Vault, so it is remembered for a while;
-// where it was lowered meanwhile, Vault cuts the lease itself and says so in a warning.
-type maxLease struct {
-	mu    sync.Mutex
-	value time.Duration
-	until time.Time
-}
-
-const maxLeaseRemembered = time.Minute
-
-func (p *plugin) mountMax() time.Duration {
-	p.maxLease.mu.Lock()
-	defer p.maxLease.mu.Unlock()
-	if now := time.Now(); now.After(p.maxLease.until) {
-		p.maxLease.value, p.maxLease.until = p.System().MaxLeaseTTL(), now.Add(maxLeaseRemembered)
-	}
-	return p.maxLease.value
 }
