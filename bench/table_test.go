@@ -70,7 +70,7 @@ var (
 // newTable is the table before anything was measured. A row without a key is a headline.
 func newTable() *table {
 	return &table{tried: make(map[measurement]bool), rows: []*row{
-		{title: "reads of a token that is there, 16 at a time: medians of the rounds' ratios, with their quartiles"},
+		{title: "reads of a token that is there, 16 at a time: ratios of the rates, with the quartiles of single rounds"},
 		{key: "static/direct", by: "hot", title: "static-creds/ : plugin that does nothing, without a lease", format: "%.2f", target: atLeast(0.95), on: both},
 		{key: "static/framework", by: "hot", title: "static-creds/ : the same through the framework's operations", format: "%.2f", target: atLeast(1.1), on: both},
 		{key: "creds/leased", by: "hot", title: "creds/ : plugin that does nothing, with a lease", format: "%.2f", target: atLeast(0.95), on: both},
@@ -78,7 +78,7 @@ func newTable() *table {
 		{key: "creds/kv", by: "hot", title: "creds/ : KV version 1", format: "%.2f", on: both},
 		{key: "control/direct", by: "hot", title: "the machine's noise: plugin that does nothing : itself", format: "%.2f", on: both},
 
-		{title: "the same in requests a second: medians"},
+		{title: "the same in requests a second"},
 		{key: "rate/static", by: "hot", title: "static-creds/", format: "%.0f", on: both},
 		{key: "rate/direct", by: "hot", title: "plugin that does nothing, without a lease", format: "%.0f", on: both},
 		{key: "rate/framework", by: "hot", title: "the same through the framework's operations", format: "%.0f", on: both},
