@@ -27,20 +27,20 @@ func (p *plugin) secretToken() *framework.Secret {
 	}
 }
 
-// Fields of a lease's internal data. Only a token that its reader alone has, and that its provider can revoke, is
-// among them.
+// Fields of a lease's internal data: which token it stands for, and where its reader alone has that token and its
+// provider can revoke it, what it takes to do so. Vault stores and decodes all of it with each lease.
 const (
+	leaseTokenID     = "token_id"
 	leaseConfig      = "config"
 	leaseConfigID    = "config_id"
-	leaseTokenID     = "token_id"
 	leaseAccessToken = "access_token"
 )
 
 // leaseToken lays a token under a lease.
 func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
-	internal := map[string]any{leaseConfig: config, leaseConfigID: issued.ConfigID, leaseTokenID: issued.ID}
+	internal := map[string]any{leaseTokenID: issued.ID}
 	if !issued.ReuseToken && issued.Revocable {
-		internal[leaseAccessToken] = issued.AccessToken
+		internal[leaseConfig], internal[leaseConfigID], internal[leaseAccessToken] = config, issued.ConfigID, issued.AccessToken
 	}
 	resp := p.Secret(secretTokenType).Response(tokenData(issued), internal)
 	resp.Secret.TTL = ttl

@@ -46,7 +46,7 @@ func (b *bench) hotReads(t *testing.T, w world) {
 	b.compare(w, staticRead, wide[staticRead], kvRead, wide[kvRead])
 	b.compare(w, controlRead, wide[controlRead], directRead, wide[directRead])
 	b.table.set(credsRead+"/"+kvRead, w.on, leased[credsRead].rate()/wide[kvRead].rate())
-	for _, group := range []map[string]*measured{wide, judged, leased} {
+	for _, group := range []map[string]*measured{wide, leased} {
 		for read, m := range group {
 			if read != controlRead {
 				b.table.set("rate/"+read, w.on, m.rate())
