@@ -57,10 +57,8 @@ type Engine struct {
 	keepAt map[slotKey]time.Time
 	// unsaved holds refresh tokens that could not be stored, until they can.
 	unsaved map[slotKey]*grant
-	// settings are the mount's as last read from storage; nil until they are. settingsChanges counts how often they may
-	// have changed since.
-	settings        *Settings
-	settingsChanges int
+	// settings are those that mints keep to.
+	settings rememberedSettings
 	// slots holds the tokens in memory by configuration and role. A slot is replaced, never changed, when what its token
 	// depends on changes; whoever works for an old one sees by its address that it is not wanted any more.
 	slots map[slotKey]*slot

@@ -285,7 +285,7 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 	if shared && !want.Shared && !config.ReuseToken {
 		return nil, nil
 	}
-	settings, err := e.Settings(ctx, s)
+	settings, err := e.mintSettings(ctx, s)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -27,23 +28,43 @@ func (s Settings) network() provider.NetworkPolicy {
 	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
 }
 
-// Settings returns the mount's settings; the defaults where nothing is stored. Every mint needs them, and a read of
-// storage is a call back into Vault, so they are remembered until they change.
+// Settings reads the mount's settings; the defaults where nothing is stored.
 func (e *Engine) Settings(ctx context.Context, s logical.Storage) (Settings, error) {
+	settings := Settings{Format: storageFormat}
+	_, err := load(ctx, s, settingsKey, &settings)
+	return settings, err
+}
+
+// settingsRemembered is how long a mint does without a look at the settings in storage. It hears of every write, here and
+// on other nodes, but not of a snapshot that was restored.
+const settingsRemembered = time.Minute
+
+// rememberedSettings are the settings as last read from storage. The engine's lock guards them.
+type rememberedSettings struct {
+	value Settings
+	until time.Time
+	// changes counts how often they may have changed in storage.
+	changes int
+}
+
+// mintSettings returns the settings that a mint keeps to. Each would read them, and a read of storage is a call back into
+// Vault, so they are remembered.
+func (e *Engine) mintSettings(ctx context.Context, s logical.Storage) (Settings, error) {
 	e.mu.Lock()
-	remembered, changes := e.settings, e.settingsChanges
+	remembered := e.settings
 	e.mu.Unlock()
-	if remembered != nil {
-		return *remembered, nil
+	now := time.Now()
+	if now.Before(remembered.until) {
+		return remembered.value, nil
 	}
-	settings, err := loadSettings(ctx, s)
+	settings, err := e.Settings(ctx, s)
 	if err != nil {
 		return Settings{}, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.settingsChanges == changes { // else what was read may be old by now
-		e.settings = &settings
+	if e.settings.changes == remembered.changes { // else what was read may be old by now
+		e.settings.value, e.settings.until = settings, now.Add(settingsRemembered)
 	}
 	return settings, nil
 }
@@ -52,14 +73,7 @@ func (e *Engine) Settings(ctx context.Context, s logical.Storage) (Settings, err
 func (e *Engine) forgetSettings() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.settings = nil
-	e.settingsChanges++
-}
-
-func loadSettings(ctx context.Context, s logical.Storage) (Settings, error) {
-	settings := Settings{Format: storageFormat}
-	_, err := load(ctx, s, settingsKey, &settings)
-	return settings, err
+	e.settings = rememberedSettings{changes: e.settings.changes + 1}
 }
 
 func (s *Settings) places() places {
@@ -76,7 +90,7 @@ func (e *Engine) WriteSettings(ctx context.Context, s logical.Storage, fields Fi
 		return err
 	}
 	defer release()
-	settings, err := loadSettings(ctx, s)
+	settings, err := e.Settings(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -95,7 +109,7 @@ func (e *Engine) DeleteSettings(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	defer release()
-	if _, err := loadSettings(ctx, s); err != nil {
+	if _, err := e.Settings(ctx, s); err != nil {
 		return err
 	}
 	defer e.forgetSettings()

@@ -13,14 +13,13 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// hosts are the settings' allowed hosts as a mint would get them.
-func (w world) hosts(s logical.Storage) []string {
+const hereHost, elsewhereHost = "auth.example.com", "elsewhere.example.com"
+
+// here configures a client whose token endpoint is at hereHost, and which mints for each reader.
+func (w world) here() {
 	w.Helper()
-	settings, err := w.engine.Settings(w.Context(), s)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return settings.AllowedHosts
+	w.configured()
+	w.write(backend.Fields{"token_url": "https://" + hereHost + "/token", "client_secret": "s3cret", "reuse_token": false})
 }
 
 // allow writes the settings on this node or, with another engine, on another.
@@ -31,72 +30,109 @@ func (w world) allow(engine *backend.Engine, host string) {
 	}
 }
 
-func (w world) wantHost(s logical.Storage, want, when string) {
+// mints tells whether the settings let a mint ask the token endpoint at hereHost.
+func (w world) mints(s logical.Storage) bool {
+	_, err := w.engine.Token(w.Context(), s, backend.Ref{Config: "kleinanzeigen"})
+	return err == nil
+}
+
+func (w world) wantMint(s logical.Storage, want bool, when string) {
 	w.Helper()
-	if got := w.hosts(s); len(got) != 1 || got[0] != want {
-		w.Errorf("%s the allowed hosts are %q, want %s", when, got, want)
+	if got := w.mints(s); got != want {
+		w.Errorf("%s a mint is allowed: %v, want %v", when, got, want)
 	}
 }
 
-func TestSettingsAreReadFromStorageOnce(t *testing.T) {
+func TestMintsKeepToTheSettings(t *testing.T) {
 	inWorld(t, func(w world) {
-		w.allow(w.engine, "one.example.com")
-		counting := &slowSettings{Storage: w.storage}
-		w.wantHost(counting, "one.example.com", "at first")
-		w.wantHost(counting, "one.example.com", "then")
-		if n := counting.reads.Load(); n != 1 {
-			w.Errorf("two mints read the settings from storage %d times, want once", n)
-		}
-		w.allow(w.engine, "two.example.com")
-		w.wantHost(counting, "two.example.com", "after a write")
+		w.here()
+		w.wantMint(w.storage, true, "by default")
+		w.allow(w.engine, elsewhereHost)
+		w.wantMint(w.storage, false, "with another host allowed")
+		w.allow(w.engine, hereHost)
+		w.wantMint(w.storage, true, "with this host allowed")
+		w.allow(w.engine, elsewhereHost)
+		w.wantMint(w.storage, false, "with another host allowed again")
 		if err := w.engine.DeleteSettings(w.Context(), w.storage); err != nil {
 			w.Fatal(err)
 		}
-		if got := w.hosts(counting); got != nil {
-			w.Errorf("after the deletion the allowed hosts are %q, want none", got)
-		}
+		w.wantMint(w.storage, true, "by default again")
 	})
 }
 
-func TestSettingsOfAnotherNodeHoldHereToo(t *testing.T) {
+func TestMintsKeepToTheSettingsOfAnotherNode(t *testing.T) {
 	inWorld(t, func(w world) {
+		w.here()
+		w.wantMint(w.storage, true, "by default")
 		other := w.node()
 		defer other.Close()
-		w.allow(w.engine, "one.example.com")
-		w.wantHost(w.storage, "one.example.com", "at first")
-		w.allow(other, "two.example.com")
+		w.allow(other, elsewhereHost)
 		w.engine.Invalidate("settings")
-		w.wantHost(w.storage, "two.example.com", "after another node's write")
+		w.wantMint(w.storage, false, "with another host allowed on another node")
+	})
+}
+
+// Vault tells a plugin nothing of a snapshot that was restored.
+func TestMintsKeepToSettingsThatWereRestored(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.here()
+		w.allow(w.engine, elsewhereHost)
+		snapshot, err := w.storage.Get(w.Context(), "settings")
+		if err != nil {
+			w.Fatal(err)
+		}
+		w.allow(w.engine, hereHost)
+		w.wantMint(w.storage, true, "before it")
+		if err := w.storage.Put(w.Context(), snapshot); err != nil {
+			w.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		w.wantMint(w.storage, false, "a minute after it")
 	})
 }
 
 // A read that began before a change and ends after it must not be what is remembered.
 func TestSettingsThatChangeWhileTheyAreRead(t *testing.T) {
 	inWorld(t, func(w world) {
-		w.allow(w.engine, "one.example.com")
-		slow := &slowSettings{Storage: w.storage, delay: time.Second}
+		w.here()
+		slow := &settingsReads{Storage: w.storage, delay: time.Second}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			w.hosts(slow)
+			w.mints(slow)
 		}()
 		time.Sleep(slow.delay / 2)
-		w.allow(w.engine, "two.example.com")
+		w.allow(w.engine, elsewhereHost)
 		<-done
-		w.wantHost(w.storage, "two.example.com", "after the write")
+		w.wantMint(w.storage, false, "after the write")
 	})
 }
 
-// slowSettings is a storage that counts what is read of it, and takes a time to hand it over.
-type slowSettings struct {
+func TestMintsReadTheSettingsOnce(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.here()
+		counting := &settingsReads{Storage: w.storage}
+		for range 5 {
+			w.wantMint(counting, true, "by default")
+		}
+		if n := counting.reads.Load(); n != 1 {
+			w.Errorf("five mints read the settings %d times, want once", n)
+		}
+	})
+}
+
+// settingsReads is a storage that counts reads of the settings, and takes its time with them.
+type settingsReads struct {
 	logical.Storage
 	delay time.Duration
 	reads atomic.Int64
 }
 
-func (s *slowSettings) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	s.reads.Add(1)
+func (s *settingsReads) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	entry, err := s.Storage.Get(ctx, key)
-	time.Sleep(s.delay)
+	if key == "settings" {
+		s.reads.Add(1)
+		time.Sleep(s.delay)
+	}
 	return entry, err
 }
