@@ -13,15 +13,13 @@ import (
 )
 
 func (p *plugin) pathsAuthorize() []*framework.Path {
-	config := &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the configuration."}
-	role := &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the role."}
 	sensitive := &framework.DisplayAttributes{Sensitive: true}
 	return []*framework.Path{
 		{
-			Pattern: "authorize/" + framework.GenericNameRegex("config") + "/" + roleRegex(),
+			Pattern: "authorize/" + rolePath(),
 			Fields: map[string]*framework.FieldSchema{
-				"config":       config,
-				"role":         role,
+				"config":       configField(),
+				"role":         roleField(),
 				"redirect_uri": {Type: framework.TypeString, Description: "Where the provider sends the user back to. Default: the role's, else the configuration's."},
 				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to ask for. Default: the role's, else the configuration's."},
 			},
@@ -32,10 +30,10 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 			HelpDescription: authorizeDescription,
 		},
 		{
-			Pattern: "exchange/" + framework.GenericNameRegex("config") + "/" + roleRegex(),
+			Pattern: "exchange/" + rolePath(),
 			Fields: map[string]*framework.FieldSchema{
-				"config":            config,
-				"role":              role,
+				"config":            configField(),
+				"role":              roleField(),
 				"code":              {Type: framework.TypeString, Description: "The code that came back with the user.", DisplayAttrs: sensitive},
 				"state":             {Type: framework.TypeString, Description: "The state that came back with the user.", DisplayAttrs: sensitive},
 				"error":             {Type: framework.TypeString, Description: "The error that came back instead of a code."},

@@ -52,7 +52,7 @@ func configFields() map[string]*framework.FieldSchema {
 	text, list, pairs := framework.TypeString, framework.TypeCommaStringSlice, framework.TypeKVPairs
 	duration, flag := framework.TypeDurationSecond, framework.TypeBool
 	return map[string]*framework.FieldSchema{
-		"config":             field(text, "Name of the configuration."),
+		"config":             configField(),
 		"provider":           field(text, "Name of a provider. Default: the configuration's own name, where a provider bears it."),
 		"environment":        field(text, "One of the provider's environments. Default: production."),
 		"client_id":          field(text, "The client identifier. Required."),

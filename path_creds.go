@@ -35,7 +35,7 @@ func tokenRegex() string {
 
 func tokenFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"config": {Type: framework.TypeString, Description: "Name of the configuration."},
+		"config": configField(),
 		"role":   {Type: framework.TypeString, Description: "Name of a role of it."},
 	}
 }
@@ -59,22 +59,27 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
 		return nil
 	}
-	if path, ok := strings.CutPrefix(req.Path, staticCredsPrefix); ok {
-		if want, ok := refOf(path); ok {
-			want.Shared = true
-			if issued := p.engine.Current(want); issued != nil {
-				return p.staticToken(want, issued)
-			}
+	path, static := strings.CutPrefix(req.Path, staticCredsPrefix)
+	if !static {
+		var leased bool
+		if path, leased = strings.CutPrefix(req.Path, credsPrefix); !leased {
+			return nil
 		}
 	}
-	if path, ok := strings.CutPrefix(req.Path, credsPrefix); ok {
-		if want, ok := refOf(path); ok {
-			if issued := p.engine.Current(want); issued != nil {
-				if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
-					return p.leaseToken(want.Config, issued, ttl)
-				}
-			}
-		}
+	want, ok := refOf(path)
+	if !ok {
+		return nil
+	}
+	want.Shared = static
+	issued := p.engine.Current(want)
+	if issued == nil {
+		return nil
+	}
+	if static {
+		return p.staticToken(want, issued)
+	}
+	if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
+		return p.leaseToken(want.Config, issued, ttl)
 	}
 	return nil
 }

@@ -17,6 +17,20 @@ func roleRegex() string {
 	return framework.GenericNameWithAtRegex("role")
 }
 
+// rolePath captures a role of a configuration.
+func rolePath() string {
+	return framework.GenericNameRegex("config") + "/" + roleRegex()
+}
+
+// configField and roleField describe the names that a path captures.
+func configField() *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the configuration."}
+}
+
+func roleField() *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the role."}
+}
+
 func (p *plugin) pathsRoles() []*framework.Path {
 	lists := map[logical.Operation]framework.OperationHandler{
 		logical.ListOperation: local(p.listRoles, "List the roles."),
@@ -29,16 +43,14 @@ func (p *plugin) pathsRoles() []*framework.Path {
 			HelpDescription: "Lists the names of the configurations that have roles.",
 		},
 		{
-			Pattern: "roles/" + framework.GenericNameRegex("config") + "/?$",
-			Fields: map[string]*framework.FieldSchema{
-				"config": {Type: framework.TypeString, Description: "Name of the configuration."},
-			},
+			Pattern:         "roles/" + framework.GenericNameRegex("config") + "/?$",
+			Fields:          map[string]*framework.FieldSchema{"config": configField()},
 			Operations:      lists,
 			HelpSynopsis:    "List the roles of a configuration.",
 			HelpDescription: "Lists the names of a configuration's roles.",
 		},
 		{
-			Pattern: "roles/" + framework.GenericNameRegex("config") + "/" + roleRegex(),
+			Pattern: "roles/" + rolePath(),
 			Fields:  roleFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation:   local(p.readRole, "Read a role, without its refresh token."),
@@ -56,8 +68,8 @@ func (p *plugin) pathsRoles() []*framework.Path {
 
 func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"config":       {Type: framework.TypeString, Description: "Name of the configuration."},
-		"role":         {Type: framework.TypeString, Description: "Name of the role."},
+		"config":       configField(),
+		"role":         roleField(),
 		"grant_type":   {Type: framework.TypeString, Description: "client_credentials, authorization_code or refresh_token. Default: the provider's primary one."},
 		"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope, instead of the configuration's."},
 		"audience":     {Type: framework.TypeString, Description: "Audience, instead of the configuration's."},
@@ -103,7 +115,7 @@ func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *frame
 		"redirect_uri": role.RedirectURI,
 		"ttl":          seconds(role.TTL),
 	}
-	if role.GrantType != "client_credentials" {
+	if role.User() {
 		authorization, err := p.engine.Authorization(ctx, req.Storage, config, name)
 		if err != nil {
 			return nil, err

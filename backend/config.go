@@ -250,7 +250,7 @@ func (e *Engine) checkNoRotation(ctx context.Context, s logical.Storage, name st
 		if err != nil {
 			return err
 		}
-		if r != nil && r.user() {
+		if r != nil && r.User() {
 			return &FieldError{Field: "reuse_token", Problem: "cannot be false, because each token of the role " + role + " spends a refresh token", Accepted: "true"}
 		}
 	}

@@ -176,7 +176,7 @@ func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *C
 	}
 	merged := c.with(role)
 	var issued *Issued
-	if role.user() {
+	if role.User() {
 		issued, err = e.refresh(ctx, s, want.key(), merged, settings)
 		var noGrant *UnauthorizedError
 		if errors.As(err, &noGrant) {

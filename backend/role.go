@@ -46,8 +46,8 @@ func roleTokenFields() []string {
 	return []string{"grant_type", "scope", "audience", "params", "redirect_uri"}
 }
 
-// user tells whether a person has to authorise the role.
-func (r *Role) user() bool {
+// User tells whether a person has to authorise the role.
+func (r *Role) User() bool {
 	return r.GrantType != string(provider.ClientCredentials)
 }
 
@@ -188,7 +188,7 @@ func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 	problem := ""
 	switch {
 	case refreshToken == nil:
-	case !r.user():
+	case !r.User():
 		problem = "is of no use to the grant type client_credentials"
 	case !d.Has(provider.RefreshToken):
 		problem = "is of no use: " + d.Name + " has no refresh_token grant"
@@ -212,7 +212,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 	if !slices.Contains(grants, r.GrantType) {
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
-	if r.user() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
+	if r.User() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
 		return &FieldError{Field: "grant_type", Problem: "the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
 	}
 	if r.TTL%time.Second != 0 {
