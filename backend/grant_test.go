@@ -19,7 +19,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
@@ -241,16 +240,7 @@ func anyServer() backend.Fields {
 // restart puts a new engine on the same storage.
 func (s *shop) restart() {
 	s.Helper()
-	if s.catalog == nil {
-		var err error
-		if s.catalog, err = provider.Builtin(); err != nil {
-			s.Fatal(err)
-		}
-	}
-	s.engine = backend.New(backend.Options{
-		Catalog: s.catalog, Client: provider.NewClient(provider.Options{Transport: s.sites}), Logger: hclog.NewNullLogger(),
-		Storage: s.storage, MayWrite: func() bool { return !s.sites.standby.Load() },
-	})
+	s.engine = newEngine(s.T, s.catalog, s.sites, s.storage, &s.sites.standby)
 }
 
 func (s shop) role(name string, fields backend.Fields, refreshToken *string) {

@@ -51,16 +51,23 @@ func inWorldAlone(t *testing.T, test func(w world)) {
 // node is an engine on the world's storage.
 func (w world) node() *backend.Engine {
 	w.Helper()
-	catalog, err := provider.Builtin()
-	if err != nil {
-		w.Fatal(err)
+	return newEngine(w.T, nil, w.endpoint, w.storage, &w.endpoint.standby)
+}
+
+// newEngine returns an engine for tests; without a catalogue, with the builtin one.
+func newEngine(
+	t *testing.T, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, standby *atomic.Bool,
+) *backend.Engine {
+	t.Helper()
+	if catalog == nil {
+		var err error
+		if catalog, err = provider.Builtin(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return backend.New(backend.Options{
-		Catalog:  catalog,
-		Client:   provider.NewClient(provider.Options{Transport: w.endpoint}),
-		Logger:   hclog.NewNullLogger(),
-		Storage:  w.storage,
-		MayWrite: func() bool { return !w.endpoint.standby.Load() },
+		Catalog: catalog, Client: provider.NewClient(provider.Options{Transport: network}), Logger: hclog.NewNullLogger(),
+		Storage: storage, MayWrite: func() bool { return !standby.Load() },
 	})
 }
 
