@@ -65,8 +65,7 @@ func (m Mount) runAgent(t testing.TB, dir, config string) {
 	defer log.Close() // the child has its own
 	cmd := exec.Command(os.Getenv(vaultBin), "agent", "-config="+path)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR="+m.URL,
-		"HTTP_PROXY=", "HTTPS_PROXY=", "http_proxy=", "https_proxy=")
+	cmd.Env = environment(m.URL, "")
 	agent, err := startProcess(cmd)
 	if err != nil {
 		t.Fatalf("start Vault Agent: %v", err)

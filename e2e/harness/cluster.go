@@ -179,9 +179,7 @@ func (s *Server) Kill() {
 	}
 	_ = s.vault.cmd.Process.Kill()
 	<-s.vault.done
-	for _, pid := range s.PluginProcesses() {
-		_ = killProcess(pid)
-	}
+	s.KillPluginNow(s.PluginProcesses())
 }
 
 // Leaks stops the cluster and searches the files of all nodes for the secrets

@@ -23,11 +23,7 @@ type Grants struct {
 // Grants reads a provider's counters of codes and refresh tokens.
 func (s *Simulator) Grants(t testing.TB, provider string) Grants {
 	t.Helper()
-	var all struct {
-		Providers map[string]Grants `json:"providers"`
-	}
-	s.control(t, http.MethodGet, "counters", nil, &all)
-	return all.Providers[provider]
+	return counted[Grants](t, s, provider)
 }
 
 // RefreshTokens are the provider's live refresh tokens, oldest first.

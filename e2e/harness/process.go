@@ -54,6 +54,12 @@ func (p *process) ended() bool {
 	}
 }
 
+// environment is this process's own without what leads to another Vault or
+// through another proxy.
+func environment(address, proxy string) []string {
+	return append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR="+address, "HTTP_PROXY=", "HTTPS_PROXY="+proxy, "http_proxy=", "https_proxy=")
+}
+
 // tick is the unit of a process's times in /proc.
 const tick = time.Second / 100
 

@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -17,11 +16,7 @@ type Revocations struct {
 // Revocations reads a provider's counters of revocations.
 func (s *Simulator) Revocations(t testing.TB, provider string) Revocations {
 	t.Helper()
-	var all struct {
-		Providers map[string]Revocations `json:"providers"`
-	}
-	s.control(t, http.MethodGet, "counters", nil, &all)
-	return all.Providers[provider]
+	return counted[Revocations](t, s, provider)
 }
 
 // RevocationRequests are the last revocations at a provider, as they came.

@@ -85,9 +85,7 @@ func (s *Server) Stop() {
 		return
 	}
 	s.vault.stop()
-	for _, pid := range s.PluginProcesses() {
-		_ = killProcess(pid)
-	}
+	s.KillPluginNow(s.PluginProcesses())
 }
 
 // Close stops the server and removes its files.
@@ -154,7 +152,7 @@ func (s *Server) launch() error {
 	defer log.Close() // the child has its own
 	cmd := exec.Command(os.Getenv(vaultBin), "server", "-config="+s.configPath())
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR=", "HTTP_PROXY=", "HTTPS_PROXY="+s.options.Proxy, "http_proxy=", "https_proxy=")
+	cmd.Env = environment("", s.options.Proxy)
 	s.vault, err = startProcess(cmd)
 	return err
 }

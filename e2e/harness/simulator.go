@@ -147,8 +147,14 @@ func (s *Simulator) ClearFaults(t testing.TB, provider string) {
 // Counters reads a provider's counters.
 func (s *Simulator) Counters(t testing.TB, provider string) Counters {
 	t.Helper()
+	return counted[Counters](t, s, provider)
+}
+
+// counted reads some of a provider's counters.
+func counted[T any](t testing.TB, s *Simulator, provider string) T {
+	t.Helper()
 	var all struct {
-		Providers map[string]Counters `json:"providers"`
+		Providers map[string]T `json:"providers"`
 	}
 	s.control(t, http.MethodGet, "counters", nil, &all)
 	return all.Providers[provider]
