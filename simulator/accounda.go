@@ -5,7 +5,6 @@ package simulator
 import (
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -64,8 +63,8 @@ func (a *accounda) set(body []byte) error {
 	if err := decode(body, &next); err != nil {
 		return err
 	}
-	if longest := int(accoundaRefreshLifetime / time.Second); next.RefreshExpiresIn < 1 || next.RefreshExpiresIn > longest {
-		return fmt.Errorf(`"refresh_expires_in" must be from 1 to %d, is %d`, longest, next.RefreshExpiresIn)
+	if err := secondsWithin("refresh_expires_in", next.RefreshExpiresIn, 1, accoundaRefreshLifetime); err != nil {
+		return err
 	}
 	a.settings = next
 	return nil

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -154,6 +155,15 @@ func oneOf(name, value string, accepted ...string) error {
 		return nil
 	}
 	return fmt.Errorf("%q must be one of %s, is %q", name, strings.Join(accepted, ", "), value)
+}
+
+// secondsWithin checks a switch that is a number of seconds, from least to the
+// length of most.
+func secondsWithin(name string, value, least int, most time.Duration) error {
+	if longest := int(most / time.Second); value < least || value > longest {
+		return fmt.Errorf("%q must be from %d to %d, is %d", name, least, longest, value)
+	}
+	return nil
 }
 
 func postFault(p *provider, _ *http.Request, body []byte) (any, error) {

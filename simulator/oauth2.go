@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -81,8 +80,8 @@ func (o *oauth2) set(body []byte) error {
 	if err := next.check(); err != nil {
 		return err
 	}
-	if longest := int(oauth2RefreshLifetime / time.Second); next.RefreshExpiresIn < 0 || next.RefreshExpiresIn > longest {
-		return fmt.Errorf(`"refresh_expires_in" must be from 0 to %d, is %d`, longest, next.RefreshExpiresIn)
+	if err := secondsWithin("refresh_expires_in", next.RefreshExpiresIn, 0, oauth2RefreshLifetime); err != nil {
+		return err
 	}
 	o.settings = next
 	return nil
