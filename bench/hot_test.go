@@ -40,11 +40,11 @@ func (b *bench) hotReads(t *testing.T, w world) {
 	judged := b.takeTurns(t, w, paths, 2*rounds, directRead, staticRead)
 	wide := b.takeTurns(t, w, paths, rounds/2, controlRead, directRead, staticRead, frameworkRead, kvRead)
 	leased := b.takeTurns(t, w, paths, 2*rounds, leasedRead, credsRead)
-	b.compare(w, staticRead, judged[staticRead], directRead, judged[directRead])
-	b.compare(w, staticRead, wide[staticRead], frameworkRead, wide[frameworkRead])
-	b.compare(w, credsRead, leased[credsRead], leasedRead, leased[leasedRead])
-	b.compare(w, staticRead, wide[staticRead], kvRead, wide[kvRead])
-	b.compare(w, controlRead, wide[controlRead], directRead, wide[directRead])
+	b.compare(w, judged, staticRead, directRead)
+	b.compare(w, wide, staticRead, frameworkRead)
+	b.compare(w, leased, credsRead, leasedRead)
+	b.compare(w, wide, staticRead, kvRead)
+	b.compare(w, wide, controlRead, directRead)
 	b.table.set(credsRead+"/"+kvRead, w.on, leased[credsRead].rate()/wide[kvRead].rate())
 	for _, group := range []map[string]*measured{wide, leased} {
 		for read, m := range group {
@@ -95,10 +95,10 @@ func (b *bench) takeTurns(t *testing.T, w world, paths map[string]string, rounds
 }
 
 // compare puts the ratio of two kinds of read into the table, with the quartiles of the single rounds' ratios.
-func (b *bench) compare(w world, ours string, a *measured, theirs string, c *measured) {
-	ratios := quotients(a.rates, c.rates)
-	b.table.set(ours+"/"+theirs, w.on, a.rate()/c.rate())
-	b.table.note(ours+"/"+theirs, w.on, "%.2f to %.2f", quantile(ratios, 0.25), quantile(ratios, 0.75))
+func (b *bench) compare(w world, group map[string]*measured, ours, theirs string) {
+	rounds := quotients(group[ours].rates, group[theirs].rates)
+	b.table.set(ours+"/"+theirs, w.on, group[ours].rate()/group[theirs].rate())
+	b.table.note(ours+"/"+theirs, w.on, "%.2f to %.2f", quantile(rounds, 0.25), quantile(rounds, 0.75))
 }
 
 // pathLength is how long the path of every kind of read is below its mount. For each character of it Vault looks for a
