@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
@@ -121,6 +123,31 @@ func TestTheProvidersRateLimit(t *testing.T) {
 	limited = w.Write(t, "config/b", w.kleinanzeigen()).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
 	if !saysHowLong(limited) {
 		t.Errorf("%s\n\twant it to say how long to wait", limited)
+	}
+}
+
+// A rate limit that does not say when it ends, or says nonsense, is waited for a moment, and one of a year for an hour.
+func TestOddRateLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i, header := range []string{"", "-5", "soon", "Sat, 01 Jan 2000 00:00:00 GMT", "31536000"} {
+		config := fmt.Sprint("c", i)
+		w.Write(t, "config/"+config, w.kleinanzeigen(unverified)).OK(t)
+		w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": header}})
+		limited := w.Read(t, "creds/"+config).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
+		text := limited.ErrorText()
+		if header == "31536000" {
+			if !strings.Contains(text, "in 1h0m0s") {
+				t.Errorf("%s\n\twant a wait of an hour", limited)
+			}
+			continue
+		}
+		if !strings.Contains(text, "in 1s") && !strings.Contains(text, "in 2s") {
+			t.Errorf("Retry-After: %s\n%s\n\twant a wait of a moment", header, limited)
+		}
+		harness.Eventually(t, 10*time.Second, "a token, by itself", func() bool {
+			return w.Read(t, "creds/"+config).Status == http.StatusOK
+		})
 	}
 }
 

@@ -9,8 +9,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -23,6 +28,35 @@ func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
 	both := otherCA(t) + w.Sim.CACert
 	w.Write(t, "config/b", w.kleinanzeigen(overTLS, fields{"ca_cert": both})).OK(t)
+}
+
+// Where a provider offers HTTP/2, all configurations share one connection.
+func TestHTTP2WhereItIsOffered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var old, connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			old.Add(1)
+		}
+		answer.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(answer, `{"access_token":"over-http2","token_type":"bearer","expires_in":3600}`)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	trusted := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	for i := range 10 {
+		w.Write(t, fmt.Sprint("config/c", i), w.kleinanzeigen(fields{"token_url": server.URL, "ca_cert": trusted})).OK(t)
+	}
+	if old.Load() != 0 || connections.Load() != 1 {
+		t.Errorf("%d of 10 token requests were not HTTP/2, over %d connections; want none, over 1", old.Load(), connections.Load())
+	}
 }
 
 // The certificate is always verified; the error says what would help.
