@@ -41,8 +41,10 @@ func mounted(t *testing.T) *mount {
 	client, server := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
 		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{Factory: Factory, Logger: logger},
 	})
-	t.Cleanup(server.Stop)
-	t.Cleanup(func() { client.Close() })
+	t.Cleanup(func() {
+		client.Close() // stops the server too; a second Stop would race with that one
+		<-server.DoneCh
+	})
 	dispensed, err := client.Dispense(sdkplugin.BackendPluginName)
 	if err != nil {
 		t.Fatal(err)
