@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -196,6 +197,15 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 		return nil, err
 	}
 	key := slotKey{config, name}
+	// What has to be read is read before the state is used up.
+	settings, err := e.Settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	before := new(grant)
+	if _, err := load(ctx, s, grantPrefix+key.path(), before); err != nil {
+		return nil, err
+	}
 	a, err := e.takeState(ctx, s, key, c, role, r.State)
 	if err != nil {
 		return nil, err
@@ -205,10 +215,6 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 		return nil, beginAgain(key, &FieldError{Field: "error", Problem: "the authorisation was refused: " + d.Clean(r.Error+" "+r.ErrorDescription) + ", and nothing was changed"})
 	case r.Code == "":
 		return nil, beginAgain(key, &FieldError{Field: "code", Problem: "is required"})
-	}
-	settings, err := e.Settings(ctx, s)
-	if err != nil {
-		return nil, err
 	}
 	// The code is spent from here on: that the client goes away changes nothing.
 	if err := e.beginWork(); err != nil {
@@ -228,7 +234,17 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 		}
 		return nil, beginAgain(key, failure)
 	}
-	return e.authorized(ctx, s, key, c, role, token, failure)
+	at := time.Now().UTC()
+	g := &grant{
+		Format: storageFormat, Client: c.Client, Version: before.Version, RefreshToken: token.RefreshToken, Scope: token.Scope,
+		AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
+	}
+	var issued *Issued
+	err = e.insist(ctx, key, func(ctx context.Context) (settled bool, err error) {
+		issued, settled, err = e.authorized(ctx, s, key, c, role, g, token, failure)
+		return settled, err
+	})
+	return issued, err
 }
 
 // BeginAgainError is an authorisation that came to nothing, and whose state and code are used up.
@@ -250,36 +266,41 @@ func beginAgain(key slotKey, err error) error {
 }
 
 // authorized stores a new grant and makes its access token the current one, unless the configuration or the role is
-// not any more what the user has authorised.
+// not any more what the user has authorised. Settled is false where the storage failed, and the grant is in memory alone.
 func (e *Engine) authorized(
-	ctx context.Context, s logical.Storage, key slotKey, c *Config, role *Role, token provider.Token, failure error,
-) (*Issued, error) {
+	ctx context.Context, s logical.Storage, key slotKey, c *Config, role *Role, g *grant, token provider.Token, failure error,
+) (issued *Issued, settled bool, err error) {
+	defer func() {
+		if settled {
+			e.setUnsaved(key, nil)
+		} else {
+			e.setUnsaved(key, g)
+		}
+	}()
 	release, err := e.writers.acquire(ctx, configPrefix+key.config)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer release()
 	now, nowRole, d, err := e.userRole(ctx, s, key.config, key.role)
-	if err != nil {
-		return nil, err
+	changed := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
+	switch {
+	case changed, err == nil && (now.Client != c.Client || nowRole.ID != role.ID):
+		return nil, true, beginAgain(key, &FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
+	case err != nil:
+		return nil, false, err
 	}
-	if now.Client != c.Client || nowRole.ID != role.ID {
-		return nil, beginAgain(key, &FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
-	}
-	at := time.Now().UTC()
-	g := &grant{
-		Client: c.Client, RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
-	}
-	if err := e.replaceGrant(ctx, s, key, g); err != nil {
-		return nil, err
+	stored := *g
+	if err := e.replaceGrant(ctx, s, key, &stored); err != nil {
+		return nil, false, err
 	}
 	e.dropRole(key.config, key.role)
 	if failure != nil {
-		return nil, failure
+		return nil, true, failure
 	}
-	issued, err := issue(d, token, now.terms(d))
+	issued, err = issue(d, token, now.terms(d))
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	issued.RoleTTL = nowRole.TTL
 	if now.Generation == c.Generation && reflect.DeepEqual(role, nowRole) {
@@ -287,7 +308,7 @@ func (e *Engine) authorized(
 		defer e.mu.Unlock()
 		e.start(key, issued)
 	}
-	return issued, nil
+	return issued, true, nil
 }
 
 // takeState ends a state: it is good once, for the role that it was made for, and for ten minutes.

@@ -16,7 +16,7 @@ import (
 const (
 	// saveRetry is how long the engine waits before it tries again to store a new refresh token.
 	saveRetry = 200 * time.Millisecond
-	// saveTimeout is how long it tries; after that it keeps it in memory until the next read.
+	// saveTimeout is how long it tries; after that it keeps it in memory until it can be stored.
 	saveTimeout = 10 * time.Second
 )
 
@@ -116,11 +116,10 @@ func (e *Engine) updateGrant(ctx context.Context, s logical.Storage, key slotKey
 	}
 	defer release()
 	stored := new(grant)
-	found, err := load(ctx, s, grantPrefix+key.path(), stored)
-	if err != nil {
+	if _, err := load(ctx, s, grantPrefix+key.path(), stored); err != nil {
 		return nil, err
 	}
-	if !found || stored.Version != g.Version {
+	if stored.Version != g.Version { // none, where there is none
 		return nil, errGrantChanged
 	}
 	changed := *g
@@ -214,7 +213,7 @@ func (e *Engine) usableGrant(ctx context.Context, s logical.Storage, key slotKey
 	unsaved := e.unsaved[key]
 	e.mu.Unlock()
 	if unsaved != nil {
-		if err := e.saveAgain(ctx, s, key, unsaved); err != nil {
+		if err := e.saveAgain(ctx, s, key, c, unsaved); err != nil {
 			return nil, err
 		}
 	}
@@ -313,31 +312,48 @@ func (e *Engine) rotated(
 // save stores a grant, and does not give up before its time is over: what it holds may be all there is. What cannot be
 // stored stays in memory until it can.
 func (e *Engine) save(ctx context.Context, s logical.Storage, key slotKey, g *grant, change func(*grant)) (*grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
-	defer cancel()
 	pending := *g
 	change(&pending)
-	for {
-		saved, err := e.updateGrant(ctx, s, key, g, change)
-		if err == nil || errors.Is(err, errGrantChanged) {
+	var saved *grant
+	err := e.insist(ctx, key, func(ctx context.Context) (bool, error) {
+		var err error
+		if saved, err = e.updateGrant(ctx, s, key, g, change); err == nil || errors.Is(err, errGrantChanged) {
 			e.setUnsaved(key, nil)
 			e.keepFrom(key, time.Now())
-			return saved, err
+			return true, err
 		}
 		e.setUnsaved(key, &pending)
+		return false, err
+	})
+	return saved, err
+}
+
+// insist has a new refresh token stored: it tries again until that is settled, one way or the other, or its time is over.
+func (e *Engine) insist(ctx context.Context, key slotKey, attempt func(context.Context) (settled bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	for {
+		settled, err := attempt(ctx)
+		if settled {
+			return err
+		}
 		timer := time.NewTimer(saveRetry)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
 			e.logger.Error("a new refresh token could not be stored yet", "config", key.config, "role", key.role, "error", err)
-			return nil, fmt.Errorf("a new refresh token could not be stored: %w", err)
+			return fmt.Errorf("a new refresh token could not be stored, and is kept in memory until it can: %w", err)
 		}
 	}
 }
 
-// saveAgain stores a grant that could not be stored before, unless there is another by now.
-func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, unsaved *grant) error {
+// saveAgain stores a grant that could not be stored before, unless there is another by now, or its client is gone.
+func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, c *Config, unsaved *grant) error {
+	if c == nil || c.Client != unsaved.Client {
+		e.setUnsaved(key, nil)
+		return nil
+	}
 	_, err := e.save(ctx, s, key, unsaved, func(*grant) {})
 	if errors.Is(err, errGrantChanged) {
 		return nil

@@ -259,14 +259,24 @@ func (s shop) authorize() string {
 
 func (s shop) authorizeRole(name string) string {
 	s.Helper()
+	target, exchange := s.begin(name)
+	if err := exchange(); err != nil {
+		s.Fatal(err)
+	}
+	return target
+}
+
+// begin begins an authorisation, and returns where the user was sent, and what ends it.
+func (s shop) begin(name string) (string, func() error) {
+	s.Helper()
 	begun, err := s.engine.Authorize(s.Context(), s.storage, s.config, name, "", nil)
 	if err != nil {
 		s.Fatal(err)
 	}
-	if _, err := s.engine.Exchange(s.Context(), s.storage, s.config, name, backend.Redirect{Code: "c", State: begun.State}); err != nil {
-		s.Fatal(err)
+	return begun.URL, func() error {
+		_, err := s.engine.Exchange(s.Context(), s.storage, s.config, name, backend.Redirect{Code: "c", State: begun.State})
+		return err
 	}
-	return begun.URL
 }
 
 func (s shop) token() (*backend.Issued, error) {
@@ -363,26 +373,87 @@ func TestNothingIsSentWhereNothingCanBeStored(t *testing.T) {
 // The storage fails between the provider's commit and the engine's write, for longer than a refresh lasts.
 func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		outage time.Duration
-		unread bool // nobody reads the role before the plugin ends, which loses what is in memory alone
-	}{{"short", 2 * time.Second, false}, {"long", time.Hour, false}, {"long, and nobody reads", time.Hour, true}} {
-		t.Run(test.name, func(t *testing.T) {
+		name       string
+		outage     time.Duration
+		unreadable bool // it fails reads too
+		unread     bool // nobody reads the role before the plugin ends, which loses what is in memory alone
+	}{
+		{name: "short", outage: 2 * time.Second},
+		{name: "short, of reads too", outage: 2 * time.Second, unreadable: true},
+		{name: "long", outage: time.Hour},
+		{name: "long, and nobody reads", outage: time.Hour, unread: true},
+	} {
+		// holds has the storage fail while a new refresh token is under way.
+		holds := func(s shop, spend func() error) {
+			done := make(chan error)
+			go func() { done <- spend() }()
+			time.Sleep(50 * time.Millisecond)
+			s.storage.fail(errors.New("no quorum"))
+			if test.unreadable {
+				s.storage.unreadable.Store(new(string))
+			}
+			time.AfterFunc(test.outage, func() {
+				s.storage.fail(nil)
+				s.storage.unreadable.Store(nil)
+			})
+			if err := <-done; (err == nil) != (test.outage < 10*time.Second) {
+				s.Errorf("%v", err)
+			}
+			time.Sleep(test.outage)
+			if test.unread {
+				s.kept(time.Minute)
+				s.restart()
+			}
+			s.wantAlive()
+		}
+		t.Run("a refresh/"+test.name, func(t *testing.T) {
+			inShop(t, true, func(s shop) { holds(s, s.rotate) })
+		})
+		t.Run("a second code/"+test.name, func(t *testing.T) {
 			inShop(t, true, func(s shop) {
+				_, exchange := s.begin("shop")
+				holds(s, exchange)
+			})
+		})
+		t.Run("the first code/"+test.name, func(t *testing.T) {
+			inShop(t, true, func(s shop) {
+				if err := s.engine.DeleteRole(s.Context(), s.storage, s.config, "shop"); err != nil {
+					s.Fatal(err)
+				}
+				s.role("shop", byUser(), nil)
+				_, exchange := s.begin("shop")
+				holds(s, exchange)
+			})
+		})
+	}
+}
+
+// A refresh token that is in memory alone goes with what it belonged to.
+func TestWhatCouldNotBeStoredIsNotStoredForAnotherClient(t *testing.T) {
+	for name, lose := range map[string]func(s shop) error{
+		"the role is deleted":          func(s shop) error { return s.engine.DeleteRole(s.Context(), s.storage, s.config, "new") },
+		"the configuration is deleted": func(s shop) error { return s.engine.DeleteConfig(s.Context(), s.storage, s.config, true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inShop(t, true, func(s shop) {
+				s.role("new", byUser(), nil)
+				_, exchange := s.begin("new")
 				done := make(chan error)
-				go func() { done <- s.rotate() }()
-				time.Sleep(50 * time.Millisecond) // under way
+				go func() { done <- exchange() }()
+				time.Sleep(50 * time.Millisecond)
 				s.storage.fail(errors.New("no quorum"))
-				time.AfterFunc(test.outage, func() { s.storage.fail(nil) })
-				if err := <-done; (err == nil) != (test.outage < 10*time.Second) {
-					s.Errorf("%v", err)
+				if err := <-done; err == nil {
+					s.Error("it was stored")
 				}
-				time.Sleep(test.outage)
-				if test.unread {
-					s.kept(time.Minute)
-					s.restart()
+				s.storage.fail(nil)
+				if err := lose(s); err != nil {
+					s.Fatal(err)
 				}
-				s.wantAlive()
+				s.kept(time.Minute)
+				keys, err := logical.CollectKeysWithPrefix(s.Context(), s.storage.Storage, "grant/marktplaats/new")
+				if err != nil || len(keys) != 0 {
+					s.Errorf("stored: %v %v", keys, err)
+				}
 			})
 		})
 	}

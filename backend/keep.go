@@ -68,7 +68,11 @@ func (e *Engine) saveUnsaved(ctx context.Context, s logical.Storage) error {
 	})
 	e.mu.Unlock()
 	for key, g := range unsaved {
-		if err := e.saveAgain(ctx, s, key, g); err != nil {
+		config, err := e.Config(ctx, s, key.config)
+		if err != nil {
+			return err
+		}
+		if err := e.saveAgain(ctx, s, key, config, g); err != nil {
 			return err
 		}
 	}
