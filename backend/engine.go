@@ -45,6 +45,8 @@ type Engine struct {
 
 	// writers keeps two writes of one storage entry apart.
 	writers keyedLock
+	// spenders keeps two refreshes of one role apart.
+	spenders keyedLock
 	// limits is where a mint waits for its turn.
 	limits limits
 	// revocations counts what became of tokens that were to be revoked at their provider.
@@ -164,27 +166,40 @@ type keyedLock struct {
 // acquire waits for the name's lock and returns what releases it.
 func (l *keyedLock) acquire(ctx context.Context, name string) (release func(), err error) {
 	for {
-		l.mu.Lock()
-		if l.held == nil {
-			l.held = make(map[string]chan struct{})
+		release, busy := l.take(name)
+		if release != nil {
+			return release, nil
 		}
-		busy, taken := l.held[name]
-		if !taken {
-			released := make(chan struct{})
-			l.held[name] = released
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.held, name)
-				l.mu.Unlock()
-				close(released)
-			}, nil
-		}
-		l.mu.Unlock()
 		select {
 		case <-busy:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// tryAcquire is acquire for who does not wait.
+func (l *keyedLock) tryAcquire(name string) (release func(), ok bool) {
+	release, _ = l.take(name)
+	return release, release != nil
+}
+
+// take returns what releases the name's lock, or where it is taken what is closed once it is not.
+func (l *keyedLock) take(name string) (release func(), busy <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if busy, taken := l.held[name]; taken {
+		return nil, busy
+	}
+	if l.held == nil {
+		l.held = make(map[string]chan struct{})
+	}
+	released := make(chan struct{})
+	l.held[name] = released
+	return func() {
+		l.mu.Lock()
+		delete(l.held, name)
+		l.mu.Unlock()
+		close(released)
+	}, nil
 }

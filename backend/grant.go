@@ -135,11 +135,11 @@ func (e *Engine) replaceGrant(ctx context.Context, s logical.Storage, key slotKe
 		return err
 	}
 	defer release()
-	e.setUnsaved(key, nil)
 	g.Format, g.Version = storageFormat, newID()
 	if err := store(ctx, s, grantPrefix+key.path(), g); err != nil {
 		return err
 	}
+	e.setUnsaved(key, nil)
 	e.keepFrom(key, time.Now())
 	return nil
 }
@@ -150,8 +150,11 @@ func (e *Engine) deleteGrant(ctx context.Context, s logical.Storage, key slotKey
 		return err
 	}
 	defer release()
+	if err := s.Delete(ctx, grantPrefix+key.path()); err != nil {
+		return err
+	}
 	e.setUnsaved(key, nil)
-	return s.Delete(ctx, grantPrefix+key.path())
+	return nil
 }
 
 func (e *Engine) setUnsaved(key slotKey, g *grant) {
@@ -193,7 +196,15 @@ func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *C
 
 // refresh spends the role's refresh token for an access token. Whoever calls it gives it a context that does not end
 // when a client goes away.
+//
+// A role's refresh token is spent by one refresh at a time. That one flight is under way for a slot does not hold them
+// apart: a write replaces the slot, and the next reader begins another.
 func (e *Engine) refresh(ctx context.Context, s logical.Storage, key slotKey, c *Config, settings Settings) (*Issued, error) {
+	release, err := e.spenders.acquire(ctx, key.path())
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	for range 3 { // an operator's write begins it anew
 		g, err := e.usableGrant(ctx, s, key, c)
 		if err != nil {
@@ -209,13 +220,8 @@ func (e *Engine) refresh(ctx context.Context, s logical.Storage, key slotKey, c 
 
 // usableGrant reads the role's grant, storing first what could not be stored before.
 func (e *Engine) usableGrant(ctx context.Context, s logical.Storage, key slotKey, c *Config) (*grant, error) {
-	e.mu.Lock()
-	unsaved := e.unsaved[key]
-	e.mu.Unlock()
-	if unsaved != nil {
-		if err := e.saveAgain(ctx, s, key, c, unsaved); err != nil {
-			return nil, err
-		}
+	if err := e.saveAgain(ctx, s, key, c); err != nil {
+		return nil, err
 	}
 	g, err := e.grantOf(ctx, s, c, key)
 	switch {
@@ -348,8 +354,15 @@ func (e *Engine) insist(ctx context.Context, key slotKey, attempt func(context.C
 	}
 }
 
-// saveAgain stores a grant that could not be stored before, unless there is another by now, or its client is gone.
-func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, c *Config, unsaved *grant) error {
+// saveAgain stores the role's grant that could not be stored before, if there is one, unless there is another by now, or
+// its client is gone.
+func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, c *Config) error {
+	e.mu.Lock()
+	unsaved := e.unsaved[key]
+	e.mu.Unlock()
+	if unsaved == nil {
+		return nil
+	}
 	if c == nil || c.Client != unsaved.Client {
 		e.setUnsaved(key, nil)
 		return nil

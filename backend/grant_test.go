@@ -564,6 +564,41 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 	})
 }
 
+// A write during a refresh makes the next reader begin another, which must neither spend the same refresh token nor
+// have the successor thrown away.
+func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
+	for name, write := range map[string]func(s shop){
+		"the role's ttl":   func(s shop) { s.role("shop", backend.Fields{"ttl": time.Minute}, nil) },
+		"the role's scope": func(s shop) { s.role("shop", backend.Fields{"scope": []string{"read"}}, nil) },
+		"the ttl":          func(s shop) { s.configure(s.config, backend.Fields{"ttl": time.Minute}) },
+		"the secret":       func(s shop) { s.configure(s.config, backend.Fields{"client_secret": "next"}) },
+		"another node":     func(s shop) { s.engine.Invalidate("role/marktplaats/shop") },
+		"an import": func(s shop) {
+			s.sites.set(func(p *sites) { p.live["imported"] = true })
+			s.role("shop", nil, ptr("imported"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inShop(t, true, func(s shop) {
+				s.restart() // nothing in memory
+				s.sites.set(func(p *sites) { p.latency = 2 * time.Second })
+				var readers sync.WaitGroup
+				read := func() {
+					if _, err := s.token(); err != nil {
+						s.Errorf("a reader gets %v", err)
+					}
+				}
+				readers.Go(read)
+				time.Sleep(time.Second) // its answer is on the way
+				write(s)
+				readers.Go(read)
+				readers.Wait()
+				s.wantAlive()
+			})
+		})
+	}
+}
+
 func spent(requests []url.Values, token string) bool {
 	for _, r := range requests {
 		if r.Get("refresh_token") == token {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,22 +62,28 @@ func (e *Engine) keepNext(config string, roles []string) {
 // refresh is under way is being stored by that.
 func (e *Engine) saveUnsaved(ctx context.Context, s logical.Storage) error {
 	e.mu.Lock()
-	unsaved := maps.Clone(e.unsaved)
-	maps.DeleteFunc(unsaved, func(key slotKey, _ *grant) bool {
-		sl, ok := e.slots[key]
-		return ok && sl.flight != nil
-	})
+	unsaved := slices.Collect(maps.Keys(e.unsaved))
 	e.mu.Unlock()
-	for key, g := range unsaved {
-		config, err := e.Config(ctx, s, key.config)
-		if err != nil {
-			return err
+	for _, key := range unsaved {
+		release, free := e.spenders.tryAcquire(key.path())
+		if !free {
+			continue
 		}
-		if err := e.saveAgain(ctx, s, key, config, g); err != nil {
+		err := e.saveRole(ctx, s, key)
+		release()
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (e *Engine) saveRole(ctx context.Context, s logical.Storage, key slotKey) error {
+	config, err := e.Config(ctx, s, key.config)
+	if err != nil {
+		return err
+	}
+	return e.saveAgain(ctx, s, key, config)
 }
 
 // keepNothing forgets which grants are to be looked at when, so that all are.
