@@ -94,7 +94,8 @@ func New(o Options) *Engine {
 	}
 }
 
-// Close ends all work and all connections. It waits a second at most for work to end.
+// Close ends all work and all connections. It waits a second at most for work to end, and for refresh tokens that are in
+// memory alone to be stored.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true // no work begins from here on
@@ -104,8 +105,11 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		e.work.Wait()
-		close(done)
+		if err := e.saveUnsaved(e.life, e.storage); err != nil {
+			e.logger.Error("a refresh token is lost that could not be stored", "error", err)
+		}
 	}()
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()

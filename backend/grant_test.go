@@ -143,19 +143,36 @@ type failing struct {
 	slow       atomic.Int64           // nanoseconds that a read takes
 	mu         sync.Mutex
 	err        error
-	// after is called behind a write that succeeded.
-	after func(key string)
+	unwritable atomic.Pointer[string] // the keys' prefix; nil: none
+	// before is called ahead of a write, after behind one that succeeded.
+	before, after func(key string)
 }
 
 func (f *failing) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	f.mu.Lock()
-	err, after := f.err, f.after
+	err, before, after := f.err, f.before, f.after
 	f.mu.Unlock()
+	if before != nil {
+		before(entry.Key)
+	}
+	if prefix := f.unwritable.Load(); prefix != nil && strings.HasPrefix(entry.Key, *prefix) {
+		err = errors.New("no quorum")
+	}
 	if err == nil {
 		err = f.Storage.Put(ctx, entry)
 	}
 	if err == nil && after != nil {
 		after(entry.Key)
+	}
+	return err
+}
+
+func (f *failing) Delete(ctx context.Context, key string) error {
+	f.mu.Lock()
+	err := f.err
+	f.mu.Unlock()
+	if err == nil {
+		err = f.Storage.Delete(ctx, key)
 	}
 	return err
 }
@@ -426,6 +443,84 @@ func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
 			})
 		})
 	}
+}
+
+// inMemory has the storage fail during a refresh, until the new refresh token is in memory alone.
+func (s shop) inMemory() {
+	s.Helper()
+	done := make(chan error)
+	go func() { done <- s.rotate() }()
+	time.Sleep(50 * time.Millisecond)
+	s.storage.fail(errors.New("no quorum"))
+	if err := <-done; err == nil {
+		s.Fatal("it was stored")
+	}
+}
+
+func TestWhatIsInMemoryAloneIsStoredAtTheEnd(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.inMemory()
+		s.storage.fail(nil)
+		s.engine.Close()
+		s.restart()
+		s.wantAlive()
+	})
+}
+
+func TestADeletionThatFailsLosesNothing(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.inMemory()
+		if err := s.engine.DeleteRole(s.Context(), s.storage, s.config, "shop"); err == nil {
+			s.Error("it was deleted")
+		}
+		s.storage.fail(nil)
+		s.wantAlive()
+	})
+}
+
+// What an import has stored before it failed must not go on with the token of before.
+func TestAnImportThatFails(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		before, err := s.token()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.storage.unwritable.Store(ptr("grant/"))
+		write := backend.RoleWrite{Fields: backend.Fields{"scope": []string{"narrow"}}, RefreshToken: ptr("imported")}
+		if err := s.engine.WriteRole(s.Context(), s.storage, s.config, "shop", write); err == nil {
+			s.Error("it was stored")
+		}
+		s.storage.unwritable.Store(nil)
+		after, err := s.token()
+		if err != nil || after.AccessToken == before.AccessToken {
+			s.Errorf("%v, and the same token %t", err, after.AccessToken == before.AccessToken)
+		}
+	})
+}
+
+// The refresh is in the middle of its write when the configuration is deleted.
+func TestADeletionDuringAWriteLeavesNothing(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		deleted := make(chan error)
+		puts := 0
+		s.storage.before = func(key string) {
+			if !strings.HasPrefix(key, "grant/") {
+				return
+			}
+			if puts++; puts == 2 { // the first is the intent
+				go func() { deleted <- s.engine.DeleteConfig(s.Context(), s.storage, s.config, true) }()
+				time.Sleep(time.Second)
+			}
+		}
+		_ = s.rotate()
+		if err := <-deleted; err != nil {
+			s.Error(err)
+		}
+		keys, err := logical.CollectKeys(s.Context(), s.storage.Storage)
+		if err != nil || len(keys) != 0 {
+			s.Errorf("left: %v %v", keys, err)
+		}
+	})
 }
 
 // A refresh token that is in memory alone goes with what it belonged to.

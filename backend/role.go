@@ -134,16 +134,20 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 	if err != nil {
 		return err
 	}
+	anew := old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0
+	if anew {
+		defer e.dropRole(config, name) // also where only a part of it could be stored
+	}
 	if err := store(ctx, s, rolePrefix+key.path(), role); err != nil {
 		return err
 	}
 	if write.RefreshToken != nil {
-		if err := e.replaceGrant(ctx, s, key, &grant{Client: c.Client, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}); err != nil {
+		imported := &grant{Client: c.Client, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
+		if err := e.replaceGrant(ctx, s, key, imported); err != nil {
 			return err
 		}
 	}
-	if old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0 {
-		e.dropRole(config, name)
+	if anew {
 		return nil
 	}
 	e.mu.Lock()
@@ -287,15 +291,22 @@ func (e *Engine) checkDiscard(ctx context.Context, s logical.Storage, config str
 
 // deleteRoles removes everything that stands below a configuration's name.
 func (e *Engine) deleteRoles(ctx context.Context, s logical.Storage, config string) error {
-	for _, prefix := range []string{grantPrefix, rolePrefix} {
-		names, err := s.List(ctx, prefix+config+"/")
-		if err != nil {
+	granted, err := s.List(ctx, grantPrefix+config+"/")
+	if err != nil {
+		return err
+	}
+	for _, name := range granted {
+		if err := e.deleteGrant(ctx, s, slotKey{config, name}); err != nil {
 			return err
 		}
-		for _, name := range names {
-			if err := s.Delete(ctx, prefix+config+"/"+name); err != nil {
-				return err
-			}
+	}
+	names, err := s.List(ctx, rolePrefix+config+"/")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := s.Delete(ctx, rolePrefix+config+"/"+name); err != nil {
+			return err
 		}
 	}
 	return nil
