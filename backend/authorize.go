@@ -9,10 +9,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -138,24 +140,26 @@ func checkRedirect(merged *Config, d provider.Definition, redirectURI string) er
 		return err
 	}
 	prefix := d.Authorization.RedirectURI == "prefix"
-	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && sameHost(redirectURI, registered) {
+	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && within(redirectURI, registered) {
 		return nil
 	}
 	accepted := registered
 	if prefix {
-		accepted += ", and what begins with it, without a fragment"
+		accepted += ", and what begins with it, without a fragment and without .. in its path"
 	}
 	return &FieldError{Field: "redirect_uri", Problem: "is not the one that is registered", Accepted: accepted}
 }
 
-// sameHost keeps a prefix that ends within a host's name from standing for other hosts.
-func sameHost(a, b string) bool {
-	first, err := url.Parse(a)
+// within keeps a prefix from standing for what a browser does not find below it: another host, whose name begins with
+// the one where the prefix ends, or what the path leads back up to.
+func within(redirectURI, registered string) bool {
+	u, err := url.Parse(redirectURI)
 	if err != nil {
 		return false
 	}
-	second, err := url.Parse(b)
-	return err == nil && first.Scheme == second.Scheme && first.Host == second.Host
+	above, err := url.Parse(registered)
+	up := slices.ContainsFunc(strings.Split(u.Path, "/"), func(segment string) bool { return segment == ".." })
+	return err == nil && !up && u.Scheme == above.Scheme && u.Host == above.Host
 }
 
 // checkRedirectURI holds a redirect URI to RFC 6749, section 3.1.2: absolute and without a fragment. Applications on a
@@ -192,35 +196,49 @@ type Redirect struct {
 
 // Exchange ends the authorization code grant: it trades the code for a refresh token that stays here.
 func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name string, r Redirect) (*Issued, error) {
+	// Nothing that can fail for another reason comes after the state is used up.
+	if r.Code == "" && r.Error == "" {
+		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
+	}
 	c, role, d, err := e.userRole(ctx, s, config, name)
 	if err != nil {
 		return nil, err
 	}
-	key := slotKey{config, name}
-	// What has to be read is read before the state is used up.
 	settings, err := e.Settings(ctx, s)
 	if err != nil {
 		return nil, err
 	}
+	key := slotKey{config, name}
 	before := new(grant)
 	if _, err := load(ctx, s, grantPrefix+key.path(), before); err != nil {
 		return nil, err
 	}
-	a, err := e.takeState(ctx, s, key, c, role, r.State)
-	if err != nil {
+	if err := e.limits.heldBack(c, d); err != nil {
 		return nil, err
 	}
-	switch {
-	case r.Error != "":
-		return nil, beginAgain(key, &FieldError{Field: "error", Problem: "the authorisation was refused: " + d.Clean(r.Error+" "+r.ErrorDescription) + ", and nothing was changed"})
-	case r.Code == "":
-		return nil, beginAgain(key, &FieldError{Field: "code", Problem: "is required"})
-	}
-	// The code is spent from here on: that the client goes away changes nothing.
 	if err := e.beginWork(); err != nil {
 		return nil, err
 	}
 	defer e.work.Done()
+	a, err := e.takeState(ctx, s, key, c, role, r.State)
+	if err != nil {
+		return nil, err
+	}
+	issued, err := e.trade(s, key, c, role, d, settings, before.Version, a, r)
+	if err != nil {
+		e.failedStates.put(stateKey(r.State), failedState{key: key, err: err, until: a.ExpiresAt})
+	}
+	return issued, err
+}
+
+// trade trades the code of a state that is used up. That the client goes away changes nothing from here on.
+func (e *Engine) trade(
+	s logical.Storage, key slotKey, c *Config, role *Role, d provider.Definition, settings Settings, version string, a *authorization, r Redirect,
+) (*Issued, error) {
+	if r.Error != "" {
+		said := d.Clean(r.Error + " " + r.ErrorDescription)
+		return nil, beginAgain(key, &FieldError{Field: "error", Problem: "the authorisation was refused: " + said + ", and nothing was changed"})
+	}
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
 	merged := c.with(role)
@@ -236,18 +254,52 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	}
 	at := time.Now().UTC()
 	g := &grant{
-		Format: storageFormat, Client: c.Client, Version: before.Version, RefreshToken: token.RefreshToken, Scope: token.Scope,
+		Format: storageFormat, Client: c.Client, Version: version, RefreshToken: token.RefreshToken, Scope: token.Scope,
 		AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
 	}
 	var issued *Issued
-	err = e.insist(ctx, key, func(ctx context.Context) (settled bool, err error) {
+	err := e.insist(ctx, key, func(ctx context.Context) (settled bool, err error) {
 		issued, settled, err = e.authorized(ctx, s, key, c, role, g, token, failure)
 		return settled, err
 	})
 	return issued, err
 }
 
-// BeginAgainError is an authorisation that came to nothing, and whose state and code are used up.
+// failedState is a state that is used up, and why it came to nothing. It is kept for who asks again: Vault's API client
+// does, by itself, when it is answered 5xx, and would else tell its user of nothing but a state that is not known.
+type failedState struct {
+	key   slotKey
+	err   error
+	until time.Time
+}
+
+type failedStates struct {
+	mu     sync.Mutex
+	states map[string]failedState
+}
+
+func (f *failedStates) put(key string, failed failedState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.states == nil {
+		f.states = make(map[string]failedState)
+	}
+	maps.DeleteFunc(f.states, func(_ string, old failedState) bool { return time.Now().After(old.until) })
+	f.states[key] = failed
+}
+
+// get returns why the state came to nothing; nil where that is not known.
+func (f *failedStates) get(key string, role slotKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	failed, ok := f.states[key]
+	if !ok || failed.key != role || time.Now().After(failed.until) {
+		return nil
+	}
+	return failed.err
+}
+
+// BeginAgainError is an authorisation that came to nothing, and does not with the same state and code.
 type BeginAgainError struct {
 	Config, Role string
 	Err          error
@@ -296,7 +348,7 @@ func (e *Engine) authorized(
 	}
 	e.dropRole(key.config, key.role)
 	if failure != nil {
-		return nil, true, failure
+		return nil, true, fmt.Errorf("%w; its refresh token was stored, and the role is authorised", failure)
 	}
 	issued, err = issue(d, token, now.terms(d))
 	if err != nil {
@@ -330,6 +382,9 @@ func (e *Engine) takeState(ctx context.Context, s logical.Storage, key slotKey, 
 		return nil, err
 	}
 	if !found {
+		if err := e.failedStates.get(stateKey(state), key); err != nil {
+			return nil, err
+		}
 		return refuse("is not known: it was never given out, was used before, or is over")
 	}
 	if a.Config != key.config || a.Role != key.role {

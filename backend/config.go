@@ -201,8 +201,16 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	if err != nil {
 		return err
 	}
+	if old != nil && old.Generation == config.Generation && write.Fields.has("client_secret") && e.refused(name) {
+		config.Generation = newID() // a client that was refused is brought again: something may have changed at the provider
+	}
 	if old != nil && old.Generation == config.Generation {
-		return e.storeConfig(ctx, s, name, config, func(terms Terms) { e.reinstall(name, terms) })
+		return e.storeConfig(ctx, s, name, config, func(terms Terms) {
+			e.reinstall(name, terms)
+			if old.RequestTimeout != config.RequestTimeout {
+				e.endHolds(name, provider.Timeout)
+			}
+		})
 	}
 	var verified *Issued
 	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
@@ -227,10 +235,8 @@ func (e *Engine) checkRoles(ctx context.Context, s logical.Storage, name string,
 	if old == nil {
 		return nil, e.deleteRoles(ctx, s, name) // what a deletion that was interrupted has left
 	}
-	if old.ReuseToken && !config.ReuseToken {
-		if err := e.checkNoRotation(ctx, s, name, config); err != nil {
-			return nil, err
-		}
+	if err := e.checkFit(ctx, s, name, old, config); err != nil {
+		return nil, err
 	}
 	if !e.movesClient(old, config) {
 		return nil, nil
@@ -238,11 +244,15 @@ func (e *Engine) checkRoles(ctx context.Context, s logical.Storage, name string,
 	return e.checkDiscard(ctx, s, name, old, discard, "this change of the client, or of where it is known,")
 }
 
-// checkNoRotation holds that no role has each read spend a refresh token.
-func (e *Engine) checkNoRotation(ctx context.Context, s logical.Storage, name string, config *Config) error {
+// checkFit holds that the configuration's roles are still of use: to another provider, or where tokens are not shared.
+func (e *Engine) checkFit(ctx context.Context, s logical.Storage, name string, old, config *Config) error {
+	fields := changed(old.places(), config.places(), []string{"provider", "reuse_token"})
+	if len(fields) == 0 {
+		return nil
+	}
 	d, _ := e.Definition(config)
 	roles, err := e.ListRoles(ctx, s, name)
-	if err != nil || d.RefreshTokens.Rotation == "never" {
+	if err != nil {
 		return err
 	}
 	for _, role := range roles {
@@ -250,8 +260,11 @@ func (e *Engine) checkNoRotation(ctx context.Context, s logical.Storage, name st
 		if err != nil {
 			return err
 		}
-		if r != nil && r.User() {
-			return &FieldError{Field: "reuse_token", Problem: "cannot be false, because each token of the role " + role + " spends a refresh token", Accepted: "true"}
+		if r == nil {
+			continue
+		}
+		if err := checkRole(config, r, d); err != nil {
+			return &FieldError{Field: fields[0], Problem: "does not go with the role " + role + ", whose " + err.Error()}
 		}
 	}
 	return nil

@@ -49,6 +49,8 @@ type Engine struct {
 	spenders keyedLock
 	// limits is where a mint waits for its turn.
 	limits limits
+	// failedStates are the states of authorisations that came to nothing.
+	failedStates failedStates
 	// revocations counts what became of tokens that were to be revoked at their provider.
 	revocations revocations
 

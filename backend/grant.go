@@ -259,11 +259,19 @@ func (e *Engine) spend(ctx context.Context, s logical.Storage, key slotKey, c *C
 		}
 		var failure *provider.Error
 		if !errors.As(err, &failure) || failure.Kind != provider.RefusedGrant {
+			if failure != nil && failure.Kind.Permanent() && d.RefreshTokens.WithClientCredentials != "" {
+				return e.mintAnew(ctx, s, key, c, settings, g)
+			}
 			e.settle(ctx, s, key, g, interrupted, err)
 			return nil, err
 		}
-		if newer, err := e.grantOf(ctx, s, c, key); err != nil || newer == nil || newer.Version != g.Version {
-			return nil, errors.Join(err, errGrantChanged)
+		newer, unread := e.grantOf(ctx, s, c, key)
+		switch {
+		case unread != nil:
+			e.settle(ctx, s, key, g, interrupted, err)
+			return nil, unread
+		case newer == nil || newer.Version != g.Version:
+			return nil, errGrantChanged
 		}
 		refused = failure
 	}
@@ -292,7 +300,7 @@ func (e *Engine) rotated(
 	spent string, token provider.Token, failure error,
 ) (*Issued, error) {
 	replaced := token.RefreshToken != "" && token.RefreshToken != spent
-	_, err := e.save(ctx, s, key, g, func(g *grant) {
+	saved, err := e.save(ctx, s, key, g, func(g *grant) {
 		if replaced {
 			g.Previous, g.RefreshToken = spent, token.RefreshToken
 		}
@@ -301,8 +309,8 @@ func (e *Engine) rotated(
 			g.ExpiresAt = token.RefreshExpiresAt()
 		}
 		g.RefreshedAt = time.Now().UTC()
-		if failure == nil {
-			g.Scope = token.Scope
+		if token.Scope != "" {
+			g.Scope = token.Scope // else it is as granted before (RFC 6749, section 6)
 		}
 		g.Intent = time.Time{}
 	})
@@ -312,6 +320,7 @@ func (e *Engine) rotated(
 	case failure != nil:
 		return nil, failure
 	}
+	token.Scope = saved.Scope
 	return issue(d, token, c.terms(d))
 }
 
@@ -390,6 +399,7 @@ func (e *Engine) dead(
 		g.Dead, g.Reason, g.Intent = time.Now().UTC(), reason, time.Time{}
 	})
 	if err != nil {
+		e.settle(ctx, s, key, g, interrupted, refused)
 		return nil, err
 	}
 	e.logger.Error("a role needs to be authorised again", "config", key.config, "role", key.role, "reason", reason)

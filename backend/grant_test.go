@@ -141,6 +141,7 @@ type failing struct {
 	reads      atomic.Int64
 	unreadable atomic.Pointer[string] // the keys' prefix; nil: none
 	slow       atomic.Int64           // nanoseconds that a read takes
+	failRead   atomic.Int64           // counts down reads, the one at 1 fails
 	mu         sync.Mutex
 	err        error
 	unwritable atomic.Pointer[string] // the keys' prefix; nil: none
@@ -193,6 +194,9 @@ func (f *failing) List(ctx context.Context, prefix string) ([]string, error) {
 
 func (f *failing) read(ctx context.Context, key string) error {
 	f.reads.Add(1)
+	if f.failRead.Add(-1) == 0 {
+		return errors.New("no quorum")
+	}
 	time.Sleep(time.Duration(f.slow.Load()))
 	if err := ctx.Err(); err != nil {
 		return err

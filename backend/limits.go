@@ -57,19 +57,21 @@ type limit struct {
 	users int
 	slots *semaphore.Weighted
 	rates []*rate.Limiter
+	// held is the provider's own rate limit that was met last, until heldUntil: it is the client's, whichever of its
+	// configurations or roles meets it.
+	held      *provider.Error
+	heldUntil time.Time
 }
 
 // acquire waits for a turn and returns what ends it.
 func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxQueue)
 	defer cancel()
-	host := hostOf(c, d)
-	key := limitKey{host, d.Name, c.ClientID}
-	client := l.use(key, maxConcurrentPerClient, d.Limits)
-	whole := l.use(limitKey{host: host}, maxConcurrentPerHost, nil)
+	host, key := limitKey{host: hostOf(c, d)}, clientKey(c, d)
+	client, whole := l.use(key, maxConcurrentPerClient, d.Limits), l.use(host, maxConcurrentPerHost, nil)
 	give := func() {
 		l.leave(key)
-		l.leave(limitKey{host: host})
+		l.leave(host)
 	}
 	if err := client.wait(ctx); err != nil {
 		give()
@@ -80,11 +82,43 @@ func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) 
 		give()
 		return nil, queueError(err, d)
 	}
-	return func() {
+	release = func() {
 		whole.slots.Release(1)
 		client.slots.Release(1)
 		give()
-	}, nil
+	}
+	if err := l.heldBack(c, d); err != nil { // what was in front in the queue may have met it
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func clientKey(c *Config, d provider.Definition) limitKey {
+	return limitKey{hostOf(c, d), d.Name, c.ClientID}
+}
+
+// hold remembers a provider's rate limit that was met, and that says how long it lasts.
+func (l *limits) hold(c *Config, d provider.Definition, failure *provider.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if client, ok := l.held[clientKey(c, d)]; ok {
+		client.held, client.heldUntil = failure, time.Now().Add(failure.RetryAfter)
+	}
+}
+
+// heldBack returns a [*HeldBackError] while the provider wants to be left alone by the client.
+func (l *limits) heldBack(c *Config, d provider.Definition) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	client, ok := l.held[clientKey(c, d)]
+	if !ok || client.held == nil {
+		return nil
+	}
+	if wait := time.Until(client.heldUntil); wait > 0 {
+		return &HeldBackError{Wait: wait, Cause: client.held}
+	}
+	return nil
 }
 
 // queueError tells the one who went away from the queue that was too long.
@@ -151,7 +185,7 @@ func (l *limits) sweep() {
 		return
 	}
 	for key, limit := range l.held {
-		if limit.users == 0 && limit.full() {
+		if limit.users == 0 && limit.full() && time.Now().After(limit.heldUntil) {
 			delete(l.held, key)
 		}
 	}

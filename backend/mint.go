@@ -61,6 +61,8 @@ type slot struct {
 	failures  int
 	held      *provider.Error
 	heldUntil time.Time
+	// nextTry is when the current token is tried to be replaced again, after a failure of whatever kind.
+	nextTry time.Time
 }
 
 // stop ends what waits to be done for the slot.
@@ -167,7 +169,7 @@ func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 	held := sl.heldBack(now)
 	if current := sl.current; current.good(now) && (want.Shared || current.ReuseToken) {
 		sl.read = true
-		if !current.fresh(now) && held == nil && sl.flight == nil {
+		if !current.fresh(now) && held == nil && sl.flight == nil && !now.Before(sl.nextTry) {
 			e.takeOff(s, want, sl)
 		}
 		if sl.flight != nil && current.Remaining(now) < aboutToEnd {
@@ -258,9 +260,13 @@ func (e *Engine) land(f *flight) {
 		e.forget(f.want.key()) // no memory for names that stand for nothing
 	case f.err != nil && sl.read:
 		next := time.Now().Add(firstBackoff) // also for what is no failure of the provider's
+		if errors.As(f.err, new(*UnauthorizedError)) {
+			next = time.Now().Add(permanentHold) // it takes a person
+		}
 		if sl.heldUntil.After(next) {
 			next = sl.heldUntil
 		}
+		sl.nextTry = next
 		if sl.current.good(next) {
 			e.replaceAt(f.want.key(), sl, next)
 		}
@@ -301,6 +307,15 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 // mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
 // went away is none.
 func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, sl *slot) (*Issued, error) {
+	if want.Role != "" { // it may spend a refresh token, which must not be cut off
+		if err := e.beginWork(); err != nil {
+			return nil, err
+		}
+		defer e.work.Done()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(e.life, flightTimeout)
+		defer cancel()
+	}
 	issued, err := e.mintStored(ctx, s, want, false)
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -332,6 +347,10 @@ func (e *Engine) ask(ctx context.Context, config *Config, request provider.Reque
 	}
 	defer release()
 	token, err := e.client.Do(ctx, d, request)
+	var failure *provider.Error
+	if errors.As(err, &failure) && failure.Kind == provider.RateLimited && failure.RetryAfter > 0 {
+		e.limits.hold(config, d, failure)
+	}
 	return d, token, err
 }
 
@@ -348,6 +367,11 @@ func issue(d provider.Definition, token provider.Token, terms Terms) (*Issued, e
 func (e *Engine) record(sl *slot, issued *Issued, err error) error {
 	if issued != nil {
 		sl.failures, sl.held = 0, nil
+	}
+	var held *HeldBackError
+	if errors.As(err, &held) { // with another of its client's
+		sl.held, sl.heldUntil = held.Cause, time.Now().Add(held.Wait)
+		return err
 	}
 	var failure *provider.Error
 	if !errors.As(err, &failure) || e.closed {

@@ -2,11 +2,15 @@
 
 package backend
 
-import "time"
+import (
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
 
 // setCurrent makes a token the current one of a slot, and has it replaced in time. The lock is held.
 func (e *Engine) setCurrent(key slotKey, sl *slot, issued *Issued, read bool) {
-	sl.current, sl.read = issued, read
+	sl.current, sl.read, sl.nextTry = issued, read, time.Time{}
 	e.replaceAt(key, sl, issued.ReplaceAt)
 }
 
@@ -49,8 +53,11 @@ func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 	defer e.mu.Unlock()
 	now := time.Now()
 	wait := issued.ReplaceAt.Sub(now)
-	if sl, ok := e.slots[want.key()]; ok && sl.held != nil {
-		wait = max(wait, sl.heldUntil.Sub(now))
+	if sl, ok := e.slots[want.key()]; ok {
+		if sl.held != nil {
+			wait = max(wait, sl.heldUntil.Sub(now))
+		}
+		wait = max(wait, sl.nextTry.Sub(now))
 	}
 	wait = min(wait, issued.Remaining(now))
 	return max(wait.Truncate(time.Second), time.Second) // a reader comes back a second later than it is told
@@ -102,6 +109,33 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	e.slots[key] = sl
 	if current := old.current; current != nil {
 		e.setCurrent(key, sl, newIssued(current.Token, current.ID, terms(current.Terms)), old.read)
+	}
+}
+
+// refused tells whether the provider has refused a token request of the configuration for good, as far as is known.
+func (e *Engine) refused(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	for key, sl := range e.slots {
+		if key.config != name {
+			continue
+		}
+		if held := sl.heldBack(now); held != nil && held.Cause.Kind.Permanent() {
+			return true
+		}
+	}
+	return false
+}
+
+// endHolds lets a configuration's token requests be made again that are held back for a failure of that kind.
+func (e *Engine) endHolds(name string, kind provider.Kind) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, sl := range e.slots {
+		if key.config == name && sl.held != nil && sl.held.Kind == kind {
+			sl.failures, sl.held = 0, nil
+		}
 	}
 }
 

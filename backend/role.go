@@ -134,6 +134,9 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 	if err != nil {
 		return err
 	}
+	if err := e.checkKeepsGrant(ctx, s, key, c, old, role); err != nil {
+		return err
+	}
 	anew := old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0
 	if anew {
 		defer e.dropRole(config, name) // also where only a part of it could be stored
@@ -177,6 +180,22 @@ func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error)
 	return &role, checkImport(&role, d, write.RefreshToken)
 }
 
+// checkKeepsGrant holds that a role which holds a refresh token goes on to use it.
+func (e *Engine) checkKeepsGrant(ctx context.Context, s logical.Storage, key slotKey, c *Config, old, role *Role) error {
+	if old == nil || !old.User() || role.User() {
+		return nil
+	}
+	g, err := e.grantOf(ctx, s, c, key)
+	if err != nil || g == nil || !g.Dead.IsZero() {
+		return err
+	}
+	return &FieldError{
+		Field:    "grant_type",
+		Problem:  "cannot become " + role.GrantType + ", because the role holds a refresh token that this has no use for",
+		Accepted: "another grant type after the role, and with it the refresh token, was deleted",
+	}
+}
+
 // primaryGrant is what a role's grant_type is where it does not say.
 func primaryGrant(d provider.Definition) string {
 	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
@@ -217,7 +236,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
 	if r.User() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
-		return &FieldError{Field: "grant_type", Problem: "the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
+		return &FieldError{Field: "grant_type", Problem: "is not possible: the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
 	}
 	if r.TTL%time.Second != 0 {
 		return &FieldError{Field: "ttl", Problem: "holds a fraction of a second", Accepted: "whole seconds"}
