@@ -32,7 +32,7 @@ func (p *plugin) secretToken() *framework.Secret {
 const (
 	leaseTokenID     = "token_id"
 	leaseConfig      = "config"
-	leaseConfigID    = "config_id"
+	leaseClient      = "client"
 	leaseAccessToken = "access_token"
 )
 
@@ -40,7 +40,7 @@ const (
 func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
 	internal := map[string]any{leaseTokenID: issued.ID}
 	if !issued.ReuseToken && issued.Revocable {
-		internal[leaseConfig], internal[leaseConfigID], internal[leaseAccessToken] = config, issued.ConfigID, issued.AccessToken
+		internal[leaseConfig], internal[leaseClient], internal[leaseAccessToken] = config, issued.Client, issued.AccessToken
 	}
 	resp := p.Secret(secretTokenType).Response(tokenData(issued), internal)
 	resp.Secret.TTL = ttl
@@ -56,7 +56,7 @@ func (p *plugin) revokeToken(_ context.Context, req *logical.Request, _ *framewo
 		return value
 	}
 	if token := text(leaseAccessToken); token != "" {
-		p.engine.Revoke(text(leaseConfig), text(leaseConfigID), token)
+		p.engine.Revoke(text(leaseConfig), text(leaseClient), token)
 	}
 	return nil, nil
 }

@@ -38,7 +38,10 @@ func (s *system) MaxLeaseTTL() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.After(s.until) {
-		s.maxLease, s.until = s.SystemView.MaxLeaseTTL(), now.Add(maxLeaseRemembered)
+		s.maxLease = s.SystemView.MaxLeaseTTL()
+		if s.maxLease > 0 { // 0 says that Vault could not be asked
+			s.until = now.Add(maxLeaseRemembered)
+		}
 	}
 	return s.maxLease
 }

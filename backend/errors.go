@@ -55,8 +55,9 @@ type HeldBackError struct {
 
 func (e *HeldBackError) Error() string {
 	cause := *e.Cause
-	cause.RetryAfter = 0 // Wait says it, and by now it is less
-	return fmt.Sprintf("the next token request is made in %s: %s", max(e.Wait, time.Second).Round(time.Second), &cause)
+	cause.RetryAfter = 0                                                 // Wait says it, and by now it is less
+	wait := max(e.Wait+time.Second-1, time.Second).Truncate(time.Second) // who comes back then is not too early
+	return fmt.Sprintf("the next token request is made in %s: %s", wait, &cause)
 }
 
 func (e *HeldBackError) Unwrap() error {

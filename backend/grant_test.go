@@ -40,7 +40,7 @@ type sites struct {
 	refuse   bool   // every refresh
 	keep     bool   // a refresh brings no new refresh token
 	answer   string // instead of a token's, beside the new refresh token
-	standby  atomic.Bool
+	standby  standby
 }
 
 var errLost = errors.New("connection reset by peer")

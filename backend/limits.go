@@ -44,12 +44,15 @@ func (e *QueueError) Error() string {
 type limits struct {
 	mu   sync.Mutex
 	held map[limitKey]*limit
+	// sweepAt is how many limits may be held until those are looked for that hold nobody back.
+	sweepAt int
 }
 
 // limitKey names whom a limit is for: a host, or one client of a provider there, to whom that provider's documented
-// limits apply.
+// limits apply. Revocations have limits of their own.
 type limitKey struct {
 	host, provider, client string
+	revocation             bool
 }
 
 // limit bounds the requests under way and those begun in a time.
@@ -95,7 +98,23 @@ func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) 
 }
 
 func clientKey(c *Config, d provider.Definition) limitKey {
-	return limitKey{hostOf(c, d), d.Name, c.ClientID}
+	return limitKey{host: hostOf(c, d), provider: d.Name, client: c.ClientID}
+}
+
+// acquireRevocation is acquire for a revocation.
+func (l *limits) acquireRevocation(ctx context.Context, c *Config, d provider.Definition) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, maxQueue)
+	defer cancel()
+	key := limitKey{host: hostOf(c, d), revocation: true}
+	host := l.use(key, maxRevocationsPerHost, nil)
+	if err := host.wait(ctx); err != nil {
+		l.leave(key)
+		return nil, queueError(err, d)
+	}
+	return func() {
+		host.slots.Release(1)
+		l.leave(key)
+	}, nil
 }
 
 // hold remembers a provider's rate limit that was met, and that says how long it lasts.
@@ -179,11 +198,13 @@ func (l *limits) leave(key limitKey) {
 	l.held[key].users--
 }
 
-// sweep forgets the limits that hold nobody back, once there are many. The lock is held.
+// sweep forgets the limits that hold nobody back, once there are many, and then not before they have doubled. The lock
+// is held.
 func (l *limits) sweep() {
-	if len(l.held) < maxIdleLimits {
+	if len(l.held) < max(l.sweepAt, maxIdleLimits) {
 		return
 	}
+	defer func() { l.sweepAt = 2 * len(l.held) }()
 	for key, limit := range l.held {
 		if limit.users == 0 && limit.full() && time.Now().After(limit.heldUntil) {
 			delete(l.held, key)

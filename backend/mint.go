@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/semaphore"
 
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -57,12 +58,15 @@ type slot struct {
 	timer *time.Timer
 	// flight is the mint under way; nil where there is none.
 	flight *flight
-	// failures counts the failures since the last success; held is the last of them, until heldUntil.
+	// failures counts the failures since the last success; held is the last of them, from heldAt until heldUntil.
 	failures  int
 	held      *provider.Error
+	heldAt    time.Time
 	heldUntil time.Time
 	// nextTry is when the current token is tried to be replaced again, after a failure of whatever kind.
 	nextTry time.Time
+	// turns are the mints under way of readers who share no token; nil before the first.
+	turns *semaphore.Weighted
 }
 
 // stop ends what waits to be done for the slot.
@@ -92,6 +96,18 @@ type flight struct {
 	err    error
 	// stale says that the configuration changed meanwhile: what was brought is nobody's.
 	stale bool
+	// terms lays the token under those that hold since the flight began; nil: they are the same.
+	terms func(Terms) Terms
+}
+
+// moveTo has a flight land in another slot, whose token is handed out on other terms. The lock is held.
+func (f *flight) moveTo(sl *slot, terms func(Terms) Terms) {
+	f.slot = sl
+	if before := f.terms; before != nil {
+		f.terms = func(t Terms) Terms { return terms(before(t)) }
+		return
+	}
+	f.terms = terms
 }
 
 // Current returns the current token while it is fresh, from memory alone; nil where it takes more than that.
@@ -115,10 +131,18 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 		if f == nil {
 			return current, err
 		}
-		if err := f.wait(ctx); err != nil {
-			return nil, err
+		late, cancel := ctx, context.CancelFunc(func() {})
+		if current != nil { // it is waited for no longer than that is good
+			late, cancel = context.WithTimeout(ctx, current.Remaining(time.Now())-minRemaining-leaseDelay)
 		}
-		if f.err != nil && current.good(time.Now()) && !f.stale {
+		err = f.wait(late)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil && current.good(time.Now()):
+			return current, nil
+		case err != nil:
+			return nil, err
+		case f.err != nil && current.good(time.Now()) && !f.stale:
 			return current, nil
 		}
 		switch {
@@ -238,12 +262,16 @@ func (e *Engine) fly(s logical.Storage, f *flight) {
 	defer e.work.Done()
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
+	began := time.Now()
 	issued, err := e.mintStored(ctx, s, f.want, true)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f.slot.flight = nil
-	f.issued, f.err = issued, e.record(f.slot, issued, err)
+	if issued != nil && f.terms != nil {
+		issued = newIssued(issued.Token, issued.ID, f.terms(issued.Terms))
+	}
+	f.issued, f.err = issued, e.record(f.slot, began, issued, err)
 	if f.stale = e.slots[f.want.key()] != f.slot; !f.stale {
 		e.land(f)
 	}
@@ -258,6 +286,8 @@ func (e *Engine) land(f *flight) {
 		e.setCurrent(f.want.key(), sl, f.issued, f.awaited)
 	case errors.As(f.err, &missing):
 		e.forget(f.want.key()) // no memory for names that stand for nothing
+	case f.err != nil && sl.current == nil && sl.failures == 0 && sl.held == nil:
+		e.forget(f.want.key()) // nor for what may be such a name: the storage failed
 	case f.err != nil && sl.read:
 		next := time.Now().Add(firstBackoff) // also for what is no failure of the provider's
 		if errors.As(f.err, new(*UnauthorizedError)) {
@@ -307,6 +337,11 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 // mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
 // went away is none.
 func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, sl *slot) (*Issued, error) {
+	release, err := e.turn(ctx, want, sl)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if want.Role != "" { // it may spend a refresh token, which must not be cut off
 		if err := e.beginWork(); err != nil {
 			return nil, err
@@ -316,13 +351,41 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 		ctx, cancel = context.WithTimeout(e.life, flightTimeout)
 		defer cancel()
 	}
+	began := time.Now()
 	issued, err := e.mintStored(ctx, s, want, false)
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return issued, e.record(sl, issued, err)
+	return issued, e.record(sl, began, issued, err)
+}
+
+// turn waits until a reader may have a token minted that is not shared, and returns what ends that. Those in front of it
+// may have met a failure meanwhile, which is its own, too.
+func (e *Engine) turn(ctx context.Context, want Ref, sl *slot) (release func(), err error) {
+	e.mu.Lock()
+	if sl.turns == nil {
+		sl.turns = semaphore.NewWeighted(maxConcurrentPerClient)
+	}
+	turns := sl.turns
+	e.mu.Unlock()
+	queue, cancel := context.WithTimeout(ctx, maxQueue)
+	defer cancel()
+	if err := turns.Acquire(queue, 1); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &QueueError{Provider: want.Config}
+	}
+	e.mu.Lock()
+	held := sl.heldBack(time.Now())
+	e.mu.Unlock()
+	if held != nil {
+		turns.Release(1)
+		return nil, held
+	}
+	return func() { turns.Release(1) }, nil
 }
 
 // mint asks the provider for a token with the client credentials grant.
@@ -363,14 +426,17 @@ func issue(d provider.Definition, token provider.Token, terms Terms) (*Issued, e
 	return issued, nil
 }
 
-// record notes the outcome of a mint in its slot and returns the error that its readers get. The lock is held.
-func (e *Engine) record(sl *slot, issued *Issued, err error) error {
-	if issued != nil {
+// record notes the outcome of a mint that began then in its slot and returns the error that its readers get. Mints of a
+// slot can be under way at once: one that began before another failed takes nothing back of what that one was told. The
+// lock is held.
+func (e *Engine) record(sl *slot, began time.Time, issued *Issued, err error) error {
+	before := sl.held != nil && began.Before(sl.heldAt)
+	if issued != nil && !before {
 		sl.failures, sl.held = 0, nil
 	}
 	var held *HeldBackError
 	if errors.As(err, &held) { // with another of its client's
-		sl.held, sl.heldUntil = held.Cause, time.Now().Add(held.Wait)
+		sl.hold(held.Cause, held.Wait)
 		return err
 	}
 	var failure *provider.Error
@@ -380,13 +446,27 @@ func (e *Engine) record(sl *slot, issued *Issued, err error) error {
 	if failure.Kind == provider.Forbidden {
 		return err // nothing was sent, so there is nobody to be left alone
 	}
-	hold := holdFor(failure, sl.failures)
-	sl.failures++
-	sl.held, sl.heldUntil = failure, time.Now().Add(hold)
+	if before && failure.RetryAfter == 0 {
+		return err // the same failure, seen by one more
+	}
+	wait := holdFor(failure, sl.failures)
+	if !before {
+		sl.failures++
+	}
+	sl.hold(failure, wait)
 	if failure.Kind == provider.RateLimited {
-		return &HeldBackError{Wait: hold, Cause: failure}
+		return &HeldBackError{Wait: wait, Cause: failure}
 	}
 	return err
+}
+
+// hold leaves the provider alone for so long, or for longer where that is so already.
+func (sl *slot) hold(cause *provider.Error, wait time.Duration) {
+	now := time.Now()
+	if until := now.Add(wait); sl.held == nil || until.After(sl.heldUntil) {
+		sl.held, sl.heldUntil = cause, until
+	}
+	sl.heldAt = now
 }
 
 // holdFor returns how long a provider is left alone after a failure: as long as it asks for, else by our own backoff,
@@ -394,7 +474,7 @@ func (e *Engine) record(sl *slot, issued *Issued, err error) error {
 func holdFor(failure *provider.Error, failures int) time.Duration {
 	switch {
 	case failure.Kind.Permanent():
-		return permanentHold
+		return max(permanentHold, failure.RetryAfter)
 	case failure.RetryAfter > 0:
 		return failure.RetryAfter
 	}

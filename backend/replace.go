@@ -17,6 +17,9 @@ func (e *Engine) setCurrent(key slotKey, sl *slot, issued *Issued, read bool) {
 // replaceAt has the slot's current token replaced at that time. The lock is held.
 func (e *Engine) replaceAt(key slotKey, sl *slot, at time.Time) {
 	sl.stop()
+	if e.closed {
+		return
+	}
 	sl.timer = time.AfterFunc(time.Until(at), func() { e.replace(key, sl) })
 }
 
@@ -28,7 +31,10 @@ func (e *Engine) replace(key slotKey, sl *slot) {
 			_ = Recovered(e.logger, panicked) // logged; nobody waits for an error
 		}
 	}()
-	if !e.mayWrite() { // a call back into Vault, so not under the lock
+	e.mu.Lock()
+	closed := e.closed
+	e.mu.Unlock()
+	if closed || !e.mayWrite() { // a call back into Vault, so not under the lock
 		return
 	}
 	e.mu.Lock()
@@ -47,7 +53,9 @@ func (e *Engine) replace(key slotKey, sl *slot) {
 }
 
 // NextRotation returns how long the token stays the current one, as far as can be said: until it is replaced, while its
-// provider fails until the next try, and a second while the next one is being minted.
+// provider fails until the next try, and a second while the next one is being minted. It is in whole seconds, rounded up,
+// because a reader comes back a second after it, and finds then what is new; but rounded so that this is before the
+// token's end.
 func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -59,8 +67,9 @@ func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 		}
 		wait = max(wait, sl.nextTry.Sub(now))
 	}
-	wait = min(wait, issued.Remaining(now))
-	return max(wait.Truncate(time.Second), time.Second) // a reader comes back a second later than it is told
+	wait = (wait + time.Second - 1).Truncate(time.Second)
+	wait = min(wait, (issued.Remaining(now) - time.Second).Truncate(time.Second))
+	return max(wait, time.Second)
 }
 
 // install puts a new generation of a configuration in force, with the token that verified it, if any.
@@ -104,9 +113,12 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	if !ok || e.closed {
 		return
 	}
-	sl := &slot{failures: old.failures, held: old.held, heldUntil: old.heldUntil}
+	sl := &slot{failures: old.failures, held: old.held, heldAt: old.heldAt, heldUntil: old.heldUntil, nextTry: old.nextTry, flight: old.flight}
 	e.forget(key)
 	e.slots[key] = sl
+	if sl.flight != nil {
+		sl.flight.moveTo(sl, terms)
+	}
 	if current := old.current; current != nil {
 		e.setCurrent(key, sl, newIssued(current.Token, current.ID, terms(current.Terms)), old.read)
 	}

@@ -12,11 +12,14 @@ import (
 )
 
 const (
-	// revocationTimeout bounds one revocation.
+	// revocationTimeout bounds one revocation, once it has its turn.
 	revocationTimeout = 5 * time.Second
 	// maxRevocations bounds the revocations under way: a mount with many leases may be disabled while its provider
 	// hangs.
 	maxRevocations = 256
+	// maxRevocationsPerHost bounds those that are sent to one host at once, so that a revocation endpoint which hangs
+	// leaves connections to the token endpoint beside it.
+	maxRevocationsPerHost = 4
 )
 
 // revocations counts the tokens that were to be revoked at their provider.
@@ -31,8 +34,9 @@ func (e *Engine) RevocationsFailed() int64 {
 }
 
 // Revoke has an access token revoked at its provider (RFC 7009), as a best effort that nobody waits for. The token must
-// have been minted with the configuration of that name and identity: a successor's credentials are not its own.
-func (e *Engine) Revoke(config, configID, accessToken string) {
+// have been minted for that client of the configuration of that name: a successor's credentials are not its own, and where
+// the configuration points by now may be somewhere else.
+func (e *Engine) Revoke(config, client, accessToken string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || e.revocations.underWay.Load() >= maxRevocations {
@@ -45,27 +49,27 @@ func (e *Engine) Revoke(config, configID, accessToken string) {
 	go func() {
 		defer e.work.Done()
 		defer e.revocations.underWay.Add(-1)
-		if err := e.revoke(config, configID, accessToken); err != nil {
+		if err := e.revoke(config, client, accessToken); err != nil {
 			e.revocations.failed.Add(1)
 			e.logger.Warn("a token was not revoked at its provider; it ends when it expires", "config", config, "error", err)
 		}
 	}()
 }
 
-func (e *Engine) revoke(name, configID, accessToken string) (err error) {
+func (e *Engine) revoke(name, client, accessToken string) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			err = Recovered(e.logger, panicked)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(e.life, revocationTimeout)
+	ctx, cancel := context.WithTimeout(e.life, maxQueue+revocationTimeout)
 	defer cancel()
 	config, err := e.Config(ctx, e.storage, name)
 	if err != nil {
 		return err
 	}
-	if config == nil || config.ID != configID {
-		return errors.New("its configuration is gone")
+	if config == nil || config.Client != client {
+		return errors.New("its client is gone from the configuration")
 	}
 	settings, err := e.Settings(ctx, e.storage)
 	if err != nil {
@@ -78,6 +82,11 @@ func (e *Engine) revoke(name, configID, accessToken string) (err error) {
 	request := config.request(settings)
 	request.Grant, request.AccessToken = provider.Revocation, accessToken
 	request.Timeout = min(request.Timeout, revocationTimeout)
+	release, err := e.limits.acquireRevocation(ctx, config, d)
+	if err != nil {
+		return err
+	}
+	defer release()
 	_, err = e.client.Do(ctx, d, request)
 	return err
 }

@@ -29,8 +29,8 @@ type Issued struct {
 // Terms are what a configuration and its provider's definition say of how a token is handed out. A token depends on
 // none of them but Generation.
 type Terms struct {
-	// ConfigID and Generation are the configuration's that the token was minted with.
-	ConfigID, Generation string
+	// Client and Generation are the configuration's that the token was minted with.
+	Client, Generation string
 	// Provider, APIURL and Use are the definition's; the last two may be empty.
 	Provider, APIURL, Use string
 	// MaxTTL and RoleTTL are the configuration's and the role's caps on leases; 0: none.
@@ -47,7 +47,7 @@ type Terms struct {
 func (c *Config) terms(d provider.Definition) Terms {
 	environment := d.Environments[c.Environment]
 	return Terms{
-		ConfigID:      c.ID,
+		Client:        c.Client,
 		Generation:    c.Generation,
 		Provider:      d.Name,
 		APIURL:        environment.APIURL,

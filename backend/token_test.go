@@ -5,6 +5,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -155,7 +156,7 @@ func TestTheNextRotationIsNeverNow(t *testing.T) {
 			return w.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, w.wantShared())
 		}
 		first := w.wantShared()
-		if got, due := next(), time.Until(first.ReplaceAt); got > due || got <= due-time.Second {
+		if got, due := next(), time.Until(first.ReplaceAt); got < due || got >= due+time.Second {
 			w.Errorf("%v, while the token is replaced in %v", got, due)
 		}
 		w.endpoint.answersAfter(5 * time.Second)
@@ -379,7 +380,7 @@ func TestADeletedConfigurationLeavesNothing(t *testing.T) {
 			w.Fatalf("%v, want that it is not there", err)
 		}
 		w.configured()
-		if second := w.wantToken("token-2"); second.ConfigID == first.ConfigID {
+		if second := w.wantToken("token-2"); second.Client == first.Client {
 			w.Error("the successor has the identity of the deleted one")
 		}
 	})
@@ -557,4 +558,118 @@ func TestATokenWithoutAWholeSecondIsNotHandedOut(t *testing.T) {
 			w.Error("a token with less than a second left was served")
 		}
 	})
+}
+
+// A reader that waits for what replaces a token which is about to end gets that token rather than an error.
+func TestNobodyWaitsPastTheEndOfAGoodToken(t *testing.T) {
+	inWorld(t, func(w world) {
+		if err := w.tryWrite(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
+			w.Fatal(err)
+		}
+		time.Sleep(time.Hour - 3*time.Second) // nobody has read it, so it was not replaced
+		w.endpoint.answersAfter(time.Hour)
+		if issued := w.wantToken("token-1"); issued.Remaining(time.Now()) < time.Second {
+			w.Errorf("it has %v to live", issued.Remaining(time.Now()))
+		}
+	})
+}
+
+func TestAReaderAfterTheTTLFindsTheNextToken(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answersAfter(500 * time.Millisecond)
+		last := w.wantShared()
+		for range 100 {
+			time.Sleep(w.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, last) + time.Second)
+			next := w.wantShared()
+			if next.ID == last.ID {
+				w.Fatal("the old token was read a second after its ttl")
+			}
+			last = next
+		}
+	})
+}
+
+// What is written while a mint is under way, and changes nothing that the token depends on, begins no second one.
+func TestAMintGoesOnUnderOtherTerms(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answersAfter(5 * time.Second)
+		var readers sync.WaitGroup
+		for i := range 5 {
+			readers.Go(func() { w.wantToken("token-1") })
+			time.Sleep(100 * time.Millisecond)
+			w.write(backend.Fields{"ttl": time.Duration(i+1) * time.Minute})
+		}
+		readers.Wait()
+		w.wantRequests(1)
+		if ttl := w.wantToken("token-1").LeaseTTL(time.Now(), 0); ttl != 5*time.Minute {
+			w.Errorf("its lease has %v, want the last write's", ttl)
+		}
+	})
+}
+
+func TestAClosedEngineAsksVaultNothing(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		go func() { _, _ = w.token(w.Context()) }()
+		time.Sleep(50 * time.Millisecond) // its answer is on the way
+		w.engine.Close()
+		asked := w.endpoint.standby.asked.Load()
+		time.Sleep(day)
+		if n := w.endpoint.standby.asked.Load(); n != asked {
+			w.Errorf("it was asked %d times more", n-asked)
+		}
+	})
+}
+
+// ownTokens has each reader mint a token of his own.
+func (w world) ownTokens() {
+	w.configured()
+	w.write(backend.Fields{"reuse_token": false})
+	w.wantToken("token-1")
+}
+
+func TestReadersOfTheirOwnTokensShareFailures(t *testing.T) {
+	for _, header := range []string{"600", ""} {
+		t.Run("Retry-After: "+header, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.ownTokens()
+				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", header)
+				var readers sync.WaitGroup
+				for range 1000 {
+					readers.Go(func() { _, _ = w.token(w.Context()) })
+				}
+				readers.Wait()
+				if n := w.endpoint.count() - 1; n > 8 {
+					w.Errorf("%d token requests, want no more than were under way with the first", n)
+				}
+				if header == "" {
+					w.wantHeldBack(2 * time.Second) // one failure, however many met it
+				}
+			})
+		})
+	}
+}
+
+// What began before the provider asked to be left alone, and ends after it, changes nothing of that.
+func TestARateLimitIsNotForgotten(t *testing.T) {
+	for _, late := range []int{0, http.StatusInternalServerError} {
+		t.Run(fmt.Sprint(late), func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.ownTokens()
+				w.endpoint.answersAfter(time.Second)
+				w.endpoint.answer(late)
+				go func() { _, _ = w.token(w.Context()) }()
+				synctest.Wait()
+				w.endpoint.answersAfter(100 * time.Millisecond)
+				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "600")
+				_, _ = w.token(w.Context())
+				time.Sleep(5 * time.Second)
+				if held := w.wantHeldBack(10 * time.Minute); held.Wait < 9*time.Minute {
+					w.Errorf("held back for %v", held.Wait)
+				}
+			})
+		})
+	}
 }

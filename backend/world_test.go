@@ -56,7 +56,7 @@ func (w world) node() *backend.Engine {
 
 // newEngine returns an engine for tests; without a catalogue, with the builtin one.
 func newEngine(
-	t *testing.T, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, standby *atomic.Bool,
+	t *testing.T, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, node *standby,
 ) *backend.Engine {
 	t.Helper()
 	if catalog == nil {
@@ -67,24 +67,37 @@ func newEngine(
 	}
 	return backend.New(backend.Options{
 		Catalog: catalog, Client: provider.NewClient(provider.Options{Transport: network}), Logger: hclog.NewNullLogger(),
-		Storage: storage, MayWrite: func() bool { return !standby.Load() },
+		Storage: storage, MayWrite: node.mayWrite,
 	})
+}
+
+// standby tells whether the node is one. How often it was asked is counted.
+type standby struct {
+	atomic.Bool
+	asked atomic.Int64
+}
+
+func (s *standby) mayWrite() bool {
+	s.asked.Add(1)
+	return !s.Load()
 }
 
 // endpoint is a token endpoint that issues numbered tokens which live for an hour, unless told otherwise.
 type endpoint struct {
-	mu       sync.Mutex
-	latency  time.Duration
-	expires  string
-	status   int
-	header   http.Header
-	panics   bool
+	mu      sync.Mutex
+	latency time.Duration
+	expires string
+	status  int
+	header  http.Header
+	panics  bool
+	// wrapped has the token stand where Fuuffy has it.
+	wrapped  bool
 	requests []string // the bodies, in order
 	// forgetful has the endpoint keep no bodies.
 	forgetful bool
 	underWay  int
 	most      int // requests at once
-	standby   atomic.Bool
+	standby   standby
 }
 
 func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -119,6 +132,9 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 		expires = "3600"
 	}
 	answer := fmt.Sprintf(`{"access_token":"token-%d","token_type":"bearer","expires_in":%s}`, number, expires)
+	if e.wrapped {
+		answer = `{"data":` + answer + `}`
+	}
 	if status == 0 {
 		status = http.StatusOK
 	} else {
