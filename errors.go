@@ -18,13 +18,35 @@ import (
 // respond is the one door through which errors leave. On the way to Vault an error keeps its meaning only as one
 // of the SDK's own, unwrapped: a status other than 400 and 403 as a bare coded error without a response, and
 // ErrReadOnly as itself, because it is how a standby learns to forward the request.
-func respond(req *logical.Request, resp *logical.Response, err error) (*logical.Response, error) {
+func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical.Response, err error) (*logical.Response, error) {
 	if err == nil {
 		return resp, nil
 	}
 	if sentinel := sentinelOf(err); sentinel != nil {
 		return nil, sentinel
 	}
+	var (
+		again *backend.BeginAgainError
+		next  string
+	)
+	if errors.As(err, &again) {
+		err = again.Err
+		next = "; begin again with: " + authorizeCommand(req, again.Config, again.Role)
+	}
+	switch status, text := g.describe(ctx, req, err); {
+	case status == http.StatusBadRequest:
+		return logical.ErrorResponse(text + next), logical.ErrInvalidRequest
+	case status != 0:
+		return nil, logical.CodedError(status, text+next)
+	case next != "":
+		return nil, fmt.Errorf("%w%s", err, next)
+	}
+	return nil, err
+}
+
+// describe says what an error means to the caller: the status, and the text. The status is 0 where it is no error that
+// is known here, such as the storage's.
+func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (status int, text string) {
 	var (
 		field    *backend.FieldError
 		missing  *backend.NotFoundError
@@ -35,26 +57,26 @@ func respond(req *logical.Request, resp *logical.Response, err error) (*logical.
 	)
 	switch {
 	case errors.As(err, &field):
-		return badRequest(err.Error())
+		return http.StatusBadRequest, err.Error()
 	case errors.As(err, &missing):
-		return notFound(req, missing)
+		return g.notFound(ctx, req, missing)
 	case errors.As(err, &noGrant):
-		return badRequest(noGrant.Error() + "; " + authorizeCommand(req, noGrant))
+		return http.StatusBadRequest, noGrant.Error() + "; " + remedy(req, noGrant)
 	case errors.As(err, &heldBack):
 		if heldBack.Cause.Kind == provider.RateLimited {
-			return nil, logical.CodedError(http.StatusTooManyRequests, heldBack.Error())
+			return http.StatusTooManyRequests, heldBack.Error()
 		}
-		return nil, logical.CodedError(http.StatusServiceUnavailable, heldBack.Error())
+		return http.StatusServiceUnavailable, heldBack.Error()
 	case errors.As(err, &queue):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, queue.Error())
+		return http.StatusServiceUnavailable, queue.Error()
 	case errors.As(err, &failure):
-		return providerFailure(failure.Kind, err.Error())
+		return statusOf(failure.Kind), err.Error()
 	case errors.Is(err, context.Canceled):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, "the request was cancelled")
+		return http.StatusServiceUnavailable, "the request was cancelled"
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, logical.CodedError(http.StatusGatewayTimeout, "the request's time was over before there was an answer")
+		return http.StatusGatewayTimeout, "the request's time was over before there was an answer"
 	}
-	return nil, err
+	return 0, ""
 }
 
 // sentinelOf returns the SDK's own error that an error stands for. Storage is another process: what it says comes
@@ -71,24 +93,74 @@ func sentinelOf(err error) error {
 	return nil
 }
 
-func badRequest(text string) (*logical.Response, error) {
-	return logical.ErrorResponse(text), logical.ErrInvalidRequest
-}
-
 // notFound is 404 for the resource itself; for what is made from it, 400 with the command that creates it.
-func notFound(req *logical.Request, missing *backend.NotFoundError) (*logical.Response, error) {
+func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *backend.NotFoundError) (status int, text string) {
+	text = missing.Error()
 	if strings.HasPrefix(req.Path, "config/") || strings.HasPrefix(req.Path, "roles/") {
-		return nil, logical.CodedError(http.StatusNotFound, missing.Error())
+		return http.StatusNotFound, text
 	}
-	command := fmt.Sprintf("vault write %sconfig/%s client_id=… client_secret=…", req.MountPoint, missing.Config)
-	if missing.Role != "" {
-		command = fmt.Sprintf("vault write %sroles/%s/%s scope=…", req.MountPoint, missing.Config, missing.Role)
+	if missing.Role == "" {
+		return http.StatusBadRequest, text + "; create it with: " + g.configCommand(req, missing.Config)
 	}
-	return badRequest(missing.Error() + "; create it with: " + command)
+	d, known := g.definitionOf(ctx, req, missing.Config)
+	if known && byUser(req) && !d.Has(provider.AuthorizationCode) {
+		return http.StatusBadRequest, text + ", and " + d.Name + " has no authorization_code grant to authorise one with"
+	}
+	return http.StatusBadRequest, text + "; create it with: " + roleCommand(req, missing, d)
 }
 
-// authorizeCommand says how a user's authorisation is begun.
-func authorizeCommand(req *logical.Request, e *backend.UnauthorizedError) string {
+// byUser tells whether a request is for a role that a user authorises.
+func byUser(req *logical.Request) bool {
+	return strings.HasPrefix(req.Path, authorizePrefix) || strings.HasPrefix(req.Path, exchangePrefix)
+}
+
+// definitionOf returns the definition of a configuration's provider, as far as it can be had: it is for a better text
+// alone.
+func (g *guard) definitionOf(ctx context.Context, req *logical.Request, config string) (provider.Definition, bool) {
+	c, err := g.plugin.engine.Config(ctx, req.Storage, config)
+	if err != nil || c == nil {
+		return provider.Definition{}, false
+	}
+	return g.plugin.engine.Definition(c)
+}
+
+// configCommand creates a configuration, with all that its provider requires. Which provider that is, the name says
+// only where a provider bears it.
+func (g *guard) configCommand(req *logical.Request, config string) string {
+	command := "vault write " + req.MountPoint + "config/" + config
+	d, known := g.plugin.engine.Catalog().Lookup(config)
+	if !known {
+		command += " provider=…"
+	}
+	command += " client_id=… client_secret=…"
+	if known && d.Environments[provider.DefaultEnvironment].TokenURL == "" {
+		command += " token_url=…"
+	}
+	if d.ClientAuthRequired {
+		command += " client_auth=…"
+	}
+	return command
+}
+
+// roleCommand creates a role that the request can be repeated with.
+func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provider.Definition) string {
+	path := fmt.Sprintf("%sroles/%s/%s", req.MountPoint, missing.Config, missing.Role)
+	switch {
+	case byUser(req):
+		return "vault write " + path + " grant_type=authorization_code"
+	case d.Takes(provider.FromScope):
+		return "vault write " + path + " scope=…"
+	}
+	return "vault write -f " + path
+}
+
+// authorizeCommand begins a user's authorisation.
+func authorizeCommand(req *logical.Request, config, role string) string {
+	return fmt.Sprintf("vault write %s%s%s/%s redirect_uri=…", req.MountPoint, authorizePrefix, config, role)
+}
+
+// remedy says how a role comes to the refresh token that it lacks.
+func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 	role := e.Role
 	if role == "" {
 		role = "<role>"
@@ -96,17 +168,17 @@ func authorizeCommand(req *logical.Request, e *backend.UnauthorizedError) string
 	if e.Import {
 		return fmt.Sprintf("import one with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
-	return fmt.Sprintf("begin with: vault write %sauthorize/%s/%s redirect_uri=…", req.MountPoint, e.Config, role)
+	return "begin with: " + authorizeCommand(req, e.Config, role)
 }
 
-func providerFailure(kind provider.Kind, text string) (*logical.Response, error) {
+func statusOf(kind provider.Kind) int {
 	switch kind {
 	case provider.RefusedClient, provider.RefusedGrant, provider.RefusedRequest, provider.Forbidden:
-		return badRequest(text)
+		return http.StatusBadRequest
 	case provider.RateLimited:
-		return nil, logical.CodedError(http.StatusTooManyRequests, text)
+		return http.StatusTooManyRequests
 	case provider.Timeout:
-		return nil, logical.CodedError(http.StatusGatewayTimeout, text)
+		return http.StatusGatewayTimeout
 	}
-	return nil, logical.CodedError(http.StatusBadGateway, text)
+	return http.StatusBadGateway
 }

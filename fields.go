@@ -5,18 +5,23 @@ package marketplace
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
 )
 
+const day = 24 * time.Hour
+
 // maxDuration bounds the durations that a field takes.
-const maxDuration = 10 * 365 * 24 * time.Hour
+const maxDuration = 10 * 365 * day
 
 type fieldsKey struct{}
 
@@ -31,13 +36,22 @@ func fieldsOf(ctx context.Context) backend.Fields {
 	return fields
 }
 
+// nullField is the error of a null that resets nothing, because it does not come in a patch.
+func nullField(name string, path *framework.Path) error {
+	problem := "is null; leave it out"
+	switch {
+	case path.Operations[logical.PatchOperation] != nil:
+		problem += " to keep its value, or reset it with a PATCH"
+	case path.Operations[logical.DeleteOperation] != nil:
+		problem += " to keep its value, give its default, or reset all fields with a DELETE"
+	}
+	return &backend.FieldError{Field: name, Problem: problem}
+}
+
 // readField returns a field's value as [backend.Fields] holds it. Its errors never repeat the value.
 func readField(name string, fieldType framework.FieldType, raw any, patch bool) (any, error) {
 	if raw == nil {
-		if patch {
-			return nil, nil
-		}
-		return nil, &backend.FieldError{Field: name, Problem: "is null; leave it out to keep its value, or reset it with a PATCH"}
+		return nil, nil // resets the field
 	}
 	var (
 		value    any
@@ -64,7 +78,19 @@ func readField(name string, fieldType framework.FieldType, raw any, patch bool) 
 	if !ok {
 		return nil, &backend.FieldError{Field: name, Problem: "is of the wrong type or form", Accepted: accepted}
 	}
+	if duration, ok := value.(time.Duration); ok {
+		return value, checkRange(name, duration)
+	}
 	return value, nil
+}
+
+// checkRange holds a duration to what every field takes. The engine holds request_timeout to closer bounds, and names
+// those.
+func checkRange(name string, duration time.Duration) error {
+	if name == "request_timeout" || duration >= 0 && duration <= maxDuration {
+		return nil
+	}
+	return &backend.FieldError{Field: name, Problem: "is out of range", Accepted: fmt.Sprintf("0s to %dd", maxDuration/day)}
 }
 
 // readBool takes what the framework takes for a bool from a terminal, where everything is a string.
@@ -80,10 +106,14 @@ func readBool(raw any) (bool, bool) {
 }
 
 var (
-	secondsSyntax = regexp.MustCompile(`^[0-9]{1,9}$`)
-	daysSyntax    = regexp.MustCompile(`^[0-9]{1,4}d$`)
+	secondsSyntax = regexp.MustCompile(`^-?[0-9]+$`)
+	daysSyntax    = regexp.MustCompile(`^-?[0-9]+d$`)
+	// unitsSyntax is what time.ParseDuration reads.
+	unitsSyntax = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 )
 
+// readDuration reads a duration of whatever length: one that does not fit is read as the longest there is, in its
+// direction, which no field takes.
 func readDuration(raw any) (time.Duration, bool) {
 	var text string
 	switch raw := raw.(type) {
@@ -98,21 +128,34 @@ func readDuration(raw any) (time.Duration, bool) {
 	default:
 		return 0, false
 	}
-	var duration time.Duration
 	switch {
 	case secondsSyntax.MatchString(text):
-		seconds, _ := strconv.Atoi(text)
-		duration = time.Duration(seconds) * time.Second
+		return times(text, time.Second), true
 	case daysSyntax.MatchString(text):
-		days, _ := strconv.Atoi(strings.TrimSuffix(text, "d"))
-		duration = time.Duration(days) * 24 * time.Hour
-	default:
-		var err error
-		if duration, err = time.ParseDuration(text); err != nil {
-			return 0, false
-		}
+		return times(strings.TrimSuffix(text, "d"), day), true
 	}
-	return duration, duration >= 0 && duration <= maxDuration
+	duration, err := time.ParseDuration(text)
+	if err != nil && unitsSyntax.MatchString(text) {
+		return longest(text), true
+	}
+	return duration, err == nil
+}
+
+// times returns so many of a unit.
+func times(count string, unit time.Duration) time.Duration {
+	n, err := strconv.ParseInt(count, 10, 64)
+	if limit := int64(math.MaxInt64 / unit); err != nil || n > limit || n < -limit {
+		return longest(count)
+	}
+	return time.Duration(n) * unit
+}
+
+// longest returns the longest duration there is, in a number's direction.
+func longest(number string) time.Duration {
+	if strings.HasPrefix(number, "-") {
+		return math.MinInt64
+	}
+	return math.MaxInt64
 }
 
 func readList(raw any) ([]string, bool) {

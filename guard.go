@@ -49,23 +49,24 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 		logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
 	default: // help, revoke, renew, rollback: nothing in them comes from a caller's body
 		resp, err = g.Backend.HandleRequest(ctx, req)
-		return respond(req, resp, err)
+		return g.respond(ctx, req, resp, err)
 	}
 	path, err := g.route(req)
 	if err != nil {
-		return respond(req, nil, err)
+		return g.respond(ctx, req, nil, err)
 	}
-	if path != nil {
+	// Where the path has no such operation, that is the mistake and not a field, and the framework says so.
+	if path != nil && path.Operations[req.Operation] != nil {
 		fields, err := g.readFields(path, req)
 		if err != nil {
-			return respond(req, nil, err)
+			return g.respond(ctx, req, nil, err)
 		}
 		ctx = withFields(ctx, fields)
 	}
 	bare := *req
 	bare.Data = nil
 	resp, err = g.Backend.HandleRequest(ctx, &bare)
-	return respond(req, resp, err)
+	return g.respond(ctx, req, resp, err)
 }
 
 // HandleExistenceCheck tells Vault whether a write creates or updates. It looks at the path alone: Vault logs what
@@ -90,7 +91,7 @@ func (g *guard) route(req *logical.Request) (*framework.Path, error) {
 		return nil, &backend.FieldError{
 			Field:    "path",
 			Problem:  "holds two dots in a row",
-			Accepted: "names of letters, digits, _, - and ., not beginning or ending with - or .",
+			Accepted: "names of letters, digits and _, with - and . inside, and in a role's name also @",
 		}
 	}
 	return g.Route(req.Path), nil
@@ -99,15 +100,19 @@ func (g *guard) route(req *logical.Request) (*framework.Path, error) {
 // readFields reads the fields that the request brings.
 func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.Fields, error) {
 	fields := make(backend.Fields, len(req.Data))
+	taken := g.fieldsTaken(path, req.Operation)
 	for name, raw := range req.Data {
 		if slices.Contains(g.captures[path], name) {
 			return nil, &backend.FieldError{Field: name, Problem: "is a part of the path and cannot be given beside it"}
 		}
-		schema, ok := path.Fields[name]
-		if !ok || !takesField(req.Operation, name) {
-			return nil, unknownField(name, path, g.captures[path], req.Operation)
+		if !slices.Contains(taken, name) {
+			return nil, unknownField(name, taken)
 		}
-		value, err := readField(name, schema.Type, raw, req.Operation == logical.PatchOperation)
+		patch := req.Operation == logical.PatchOperation
+		if raw == nil && !patch {
+			return nil, nullField(name, path)
+		}
+		value, err := readField(name, path.Fields[name].Type, raw, patch)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +121,19 @@ func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.
 	return fields, nil
 }
 
-// takesField tells whether an operation takes a field beside its path.
+// fieldsTaken lists the fields that an operation takes beside its path.
+func (g *guard) fieldsTaken(path *framework.Path, operation logical.Operation) []string {
+	var taken []string
+	for name := range path.Fields {
+		if takesField(operation, name) && !slices.Contains(g.captures[path], name) {
+			taken = append(taken, name)
+		}
+	}
+	slices.Sort(taken)
+	return taken
+}
+
+// takesField tells whether an operation takes a field that its path has.
 func takesField(operation logical.Operation, name string) bool {
 	switch operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation:
@@ -129,23 +146,17 @@ func takesField(operation logical.Operation, name string) bool {
 
 var fieldNameSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-func unknownField(name string, path *framework.Path, captures []string, operation logical.Operation) error {
+// unknownField is the error of a field that is not among those that the operation takes.
+func unknownField(name string, taken []string) error {
 	if !fieldNameSyntax.MatchString(name) {
 		name = "(a name that no field has)" // perhaps a secret in the wrong place
 	}
-	if !takesField(operation, name) {
+	if len(taken) == 0 {
 		return &backend.FieldError{Field: name, Problem: "is not known: this operation takes no fields"}
 	}
-	var known []string
-	for field := range path.Fields {
-		if !slices.Contains(captures, field) {
-			known = append(known, field)
-		}
-	}
-	slices.Sort(known)
-	problem := "is not a field of this path"
-	if nearest := backend.Nearest(name, known); nearest != "" {
+	problem := "is not known"
+	if nearest := backend.Nearest(name, taken); nearest != "" {
 		problem += ", did you mean " + nearest + "?"
 	}
-	return &backend.FieldError{Field: name, Problem: problem, Accepted: strings.Join(known, ", ")}
+	return &backend.FieldError{Field: name, Problem: problem, Accepted: strings.Join(taken, ", ")}
 }

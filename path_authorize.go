@@ -12,11 +12,16 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
+const (
+	authorizePrefix = "authorize/"
+	exchangePrefix  = "exchange/"
+)
+
 func (p *plugin) pathsAuthorize() []*framework.Path {
 	sensitive := &framework.DisplayAttributes{Sensitive: true}
 	return []*framework.Path{
 		{
-			Pattern: "authorize/" + rolePath(),
+			Pattern: authorizePrefix + rolePath(),
 			Fields: map[string]*framework.FieldSchema{
 				"config":       configField(),
 				"role":         roleField(),
@@ -30,7 +35,7 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 			HelpDescription: authorizeDescription,
 		},
 		{
-			Pattern: "exchange/" + rolePath(),
+			Pattern: exchangePrefix + rolePath(),
 			Fields: map[string]*framework.FieldSchema{
 				"config":            configField(),
 				"role":              roleField(),

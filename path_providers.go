@@ -76,13 +76,14 @@ func providerData(d provider.Definition) map[string]any {
 		"limit_headers": said(map[string]any{
 			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,
 		}),
-		"authorization": said(map[string]any{"redirect_uri": d.Authorization.RedirectURI}),
+		"authorization": said(map[string]any{"redirect_uri": d.Authorization.RedirectURI, "pkce": d.Authorization.PKCE}),
 		"refresh_tokens": said(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,
 			"expires_in":              d.RefreshTokens.ExpiresIn,
 			"with_client_credentials": d.RefreshTokens.WithClientCredentials,
 		}),
+		"answer": answerData(d.Answer),
 	})
 	maps.Copy(shown, map[string]any{
 		"name":                 d.Name,
@@ -108,6 +109,22 @@ func parameterData(request provider.GrantRequest) map[string]any {
 		parameters[name] = shown
 	}
 	return parameters
+}
+
+// answerData lays out where an answer is unlike RFC 6749, section 5.1.
+func answerData(a provider.Answer) map[string]any {
+	shown := said(map[string]any{
+		"object":             a.Object,
+		"names":              a.Names,
+		"default_expires_in": a.DefaultExpiresIn,
+		"refresh_expires_in": a.RefreshExpiresIn,
+		"extra":              a.Extra,
+		"no_value":           a.NoValue,
+	})
+	if a.ExpiresAs != provider.ExpiresSeconds {
+		shown["expires_as"] = a.ExpiresAs
+	}
+	return shown
 }
 
 // said leaves out what a definition does not say.

@@ -299,8 +299,8 @@ func TestAStateThatIsLate(t *testing.T) {
 		t.Fatalf("the state is stored until %q, and said to be good until %s", end, b.ExpiresAt)
 	}
 	w.Store(t, key, with(entry, fields{"expires_at": b.ExpiresAt.Add(-10*time.Minute - time.Second)}))
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is over since", "begin again with authorize/a/r")
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is not known", "begin again with authorize/a/r")
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is over since", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is not known", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
 	w.asked(t, marktplaats, 0, "with a state that is late")
 	w.isUnauthorized(t, "a/r")
 	w.authorizeRole(t, marktplaats, "a/r")

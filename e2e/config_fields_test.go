@@ -153,9 +153,12 @@ func TestRefusedFields(t *testing.T) {
 		{fields{"request_timeout": "0s"}, []string{"request_timeout", "1s"}},
 		{fields{"request_timeout": "500ms"}, []string{"request_timeout"}},
 		{fields{"request_timeout": "soon"}, []string{"request_timeout"}},
-		{fields{"ttl": "-1s"}, []string{"ttl"}},
-		{fields{"refresh_before": "-1s"}, []string{"refresh_before"}},
-		{fields{"default_expires_in": "-1s"}, []string{"default_expires_in"}},
+		{fields{"request_timeout": -5}, []string{"request_timeout", "out of range", "1s to 15s"}},
+		{fields{"ttl": "-1s"}, []string{"ttl", "out of range", "0s to 3650d"}},
+		{fields{"ttl": -5}, []string{"ttl", "out of range", "0s to 3650d"}},
+		{fields{"ttl": 99999999999}, []string{"ttl", "out of range", "0s to 3650d"}},
+		{fields{"refresh_before": "-1s"}, []string{"refresh_before", "out of range", "0s to 3650d"}},
+		{fields{"default_expires_in": "-1s"}, []string{"default_expires_in", "out of range", "0s to 3650d"}},
 		{fields{"reuse_token": "perhaps"}, []string{"reuse_token"}},
 		{fields{"params": fields{"grant_type": "password"}}, []string{"params", "grant_type"}},
 		{fields{"params": fields{"client_secret": "x"}}, []string{"params", "client_secret"}},
@@ -182,6 +185,34 @@ func TestRefusedFields(t *testing.T) {
 	}
 	if got := w.Sim.Counters(t, oauth2).TokenRequests; got != 0 {
 		t.Errorf("what was refused made %d token requests", got)
+	}
+}
+
+// A deletion takes one field, and only a configuration's does.
+func TestAMistypedFieldOfADeletion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
+	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t)
+	w.Delete(t, "config/a?discard_grant=true").
+		Refused(t, http.StatusBadRequest, "discard_grant: is not known, did you mean discard_grants?; accepted: discard_grants")
+	w.Delete(t, "roles/a/r?discard_grants=true").
+		Refused(t, http.StatusBadRequest, "discard_grants: is not known: this operation takes no fields")
+	w.Read(t, "roles/a/r").OK(t)
+	w.Delete(t, "config/a?discard_grants=true").OK(t)
+}
+
+// Where the name is forgotten, or a path cannot be written, no field is what is wrong.
+func TestFieldsForAPathThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for path, body := range map[string]fields{
+		"config":        {"client_id": "a"},
+		"roles":         {"scope": "read"},
+		"creds/a":       {"ttl": "5m"},
+		"providers/foo": {"definition": "x"},
+	} {
+		w.Write(t, path, body).Refused(t, http.StatusMethodNotAllowed, "unsupported operation")
 	}
 }
 

@@ -6,36 +6,57 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// `vault path-help` names every field of a path.
+// `vault path-help` names every field of a path, on a line of its own.
 func TestHelpNamesEveryField(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
+	role := []string{"config", "role"}
 	for path, names := range map[string][]string{
-		"config/a":                slices.Sorted(maps.Keys(configFields)),
+		"config/a":                append(slices.Sorted(maps.Keys(configFields)), "config"),
+		"roles/a/r":               append(role, "grant_type", "scope", "audience", "params", "redirect_uri", "ttl", "refresh_token"),
+		"roles/a/":                {"config"},
+		"authorize/a/r":           append(role, "redirect_uri", "scope"),
+		"exchange/a/r":            append(role, "code", "state", "error", "error_description"),
+		"creds/a":                 role,
+		"static-creds/a/r":        role,
+		"rotate/a":                role,
+		"providers/kleinanzeigen": {"provider"},
 		"settings":                slices.Sorted(maps.Keys(settingsFields)),
-		"creds/a":                 {"config"},
-		"providers/kleinanzeigen": nil,
 		"config/":                 nil,
+		"roles/":                  nil,
 		"providers/":              nil,
 	} {
-		got := m.Do(t, harness.Request{Method: http.MethodGet, Path: m.Path + "/" + path + "?help=1"}).OK(t)
-		var answer struct {
-			Help string `json:"help"`
+		help := helpOf(t, m, path)
+		var named []string
+		for _, line := range fieldLine.FindAllStringSubmatch(help, -1) {
+			named = append(named, line[1])
 		}
-		if err := json.Unmarshal(got.Body, &answer); err != nil || answer.Help == "" {
-			t.Errorf("%s\n\twant a help text", got)
-		}
-		for _, name := range names {
-			if !strings.Contains(answer.Help, name) {
-				t.Errorf("the help of %s does not name %s:\n%s", path, name, answer.Help)
-			}
+		slices.Sort(names)
+		slices.Sort(named)
+		if !slices.Equal(named, names) {
+			t.Errorf("the help of %s names the fields %v, want %v:\n%s", path, named, names, help)
 		}
 	}
+}
+
+// fieldLine is a field's own line in a help text, followed by its description.
+var fieldLine = regexp.MustCompile(`(?m)^    (\w+) \(.+\)\n\n        \S`)
+
+func helpOf(t testing.TB, m harness.Mount, path string) string {
+	t.Helper()
+	got := m.Do(t, harness.Request{Method: http.MethodGet, Path: m.Path + "/" + path + "?help=1"}).OK(t)
+	var answer struct {
+		Help string `json:"help"`
+	}
+	if err := json.Unmarshal(got.Body, &answer); err != nil || answer.Help == "" {
+		t.Fatalf("%s\n\twant a help text", got)
+	}
+	return answer.Help
 }

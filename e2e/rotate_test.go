@@ -103,7 +103,7 @@ func TestErrorsOfRotate(t *testing.T) {
 	w.Write(t, "rotate/nothing", nil).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/nothing")
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
 	w.Write(t, "rotate/a", fields{"force": true}).Refused(t, http.StatusBadRequest, "force")
-	w.Write(t, "rotate/a/role", nil).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/roles/a/role")
+	w.Write(t, "rotate/a/role", nil).Refused(t, http.StatusBadRequest, "vault write -f "+w.Path+"/roles/a/role")
 	w.Write(t, "rotate/a/role/more", nil).Refused(t, http.StatusNotFound)
 	w.Read(t, "rotate/a").Refused(t, http.StatusMethodNotAllowed)
 	w.Delete(t, "rotate/a").Refused(t, http.StatusMethodNotAllowed)

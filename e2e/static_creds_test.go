@@ -194,10 +194,10 @@ func TestErrorsOfStaticCreds(t *testing.T) {
 	w.Read(t, "static-creds/nothing").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/nothing")
 	w.Read(t, "static-creds/a..b").Refused(t, http.StatusBadRequest)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
-	w.Read(t, "static-creds/a/role").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/roles/a/role")
+	w.Read(t, "static-creds/a/role").Refused(t, http.StatusBadRequest, "vault write -f "+w.Path+"/roles/a/role")
 	w.Read(t, "static-creds/a/role/more").Refused(t, http.StatusNotFound)
 	w.Write(t, "static-creds/a", fields{}).Refused(t, http.StatusMethodNotAllowed)
-	w.Write(t, "static-creds/a", fields{"ttl": 5}).Refused(t, http.StatusBadRequest, "ttl")
+	w.Write(t, "static-creds/a", fields{"ttl": 5}).Refused(t, http.StatusMethodNotAllowed)
 	w.Delete(t, "static-creds/a").Refused(t, http.StatusMethodNotAllowed)
 	if got := w.tokenRequests(t, kleinanzeigen); got != 0 {
 		t.Fatalf("%d token requests, want none yet", got)

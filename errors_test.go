@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// refused makes a request that has to be answered with that status, and returns the text.
+func (m *mount) refused(want int, operation logical.Operation, path string, data map[string]any) string {
+	m.Helper()
+	resp, err := m.request(operation, path, data)
+	code, text := status(operation, resp, err)
+	if code != want {
+		m.Errorf("%s %s: %d %q, want %d", operation, path, code, text, want)
+	}
+	return text
+}
+
+var commandSyntax = regexp.MustCompile(`vault write( -f)? marketplace/(\S+)((?: \S+=\S*)*)$`)
+
+// follow runs the command that an error ends with, as it stands but for values in the place of "…".
+func (m *mount) follow(text string, values map[string]any) {
+	m.Helper()
+	command := commandSyntax.FindStringSubmatch(text)
+	if command == nil {
+		m.Fatalf("%q ends with no command", text)
+	}
+	force, path := command[1] != "", command[2]
+	data := make(map[string]any)
+	for _, pair := range strings.Fields(command[3]) {
+		field, value, _ := strings.Cut(pair, "=")
+		data[field] = value
+		if value == "…" {
+			data[field] = values[field]
+		}
+	}
+	if force != (len(data) == 0) {
+		m.Errorf("%q: a write without fields needs -f, another does not", text)
+	}
+	for field, value := range values {
+		if _, named := data[field]; !named {
+			m.Errorf("%q does not name %s", text, field)
+		}
+		data[field] = value
+	}
+	m.write(path, data)
+}
+
+// write creates or updates, as Vault decides it.
+func (m *mount) write(path string, data map[string]any) {
+	m.Helper()
+	req := &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage}
+	found, exists, err := m.backend.HandleExistenceCheck(m.Context(), req)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if found && !exists {
+		req.Operation = logical.CreateOperation
+	}
+	m.must(req.Operation, path, data)
+}
+
+func TestTheCommandThatCreatesAConfigurationWorks(t *testing.T) {
+	t.Parallel()
+	for config, fields := range map[string]map[string]any{
+		"kleinanzeigen": {"client_id": "id", "client_secret": "s3cret"},
+		"nope":          {"client_id": "id", "client_secret": "s3cret", "provider": "kleinanzeigen"},
+		"oauth2": {
+			"client_id": "id", "client_secret": "s3cret", "client_auth": "client_secret_basic",
+			"token_url": "https://auth.example.com/token",
+		},
+	} {
+		m := mounted(t)
+		var command string
+		for path, operation := range map[string]logical.Operation{
+			"creds/": logical.ReadOperation, "static-creds/": logical.ReadOperation, "rotate/": logical.UpdateOperation,
+		} {
+			command = m.refused(400, operation, path+config, nil)
+			m.refused(400, operation, path+config+"/role", nil)
+		}
+		m.refused(400, logical.UpdateOperation, "authorize/"+config+"/role", nil)
+		// What the command leaves to its default would ask the provider itself.
+		m.follow(command+" verify_connection=false", fields)
+		m.must(logical.ReadOperation, "config/"+config, nil)
+	}
+}
+
+func TestTheCommandThatCreatesARoleWorks(t *testing.T) {
+	t.Parallel()
+	for name, fields := range map[string]map[string]any{
+		"kleinanzeigen": nil,
+		"accounda":      nil,
+		"marktplaats":   {"scope": "read"},
+	} {
+		for path, operation := range map[string]logical.Operation{
+			"creds/": logical.ReadOperation, "static-creds/": logical.ReadOperation, "rotate/": logical.UpdateOperation,
+		} {
+			m := mounted(t)
+			m.configure("a", m.at(name))
+			m.follow(m.refused(400, operation, path+"a/shop", nil), fields)
+			m.must(operation, path+"a/shop", nil)
+		}
+	}
+}
+
+// at says where the simulator has a provider.
+func (m *mount) at(provider string) map[string]any {
+	where := map[string]any{"provider": provider}
+	switch provider {
+	case "marktplaats":
+		where["token_url"] = m.simulator.HTTP + "/marktplaats/accounts/oauth/token"
+	case "accounda":
+		where["token_url"] = m.simulator.HTTP + "/accounda/v1/token/"
+		where["refresh_url"] = m.simulator.HTTP + "/accounda/v1/token/refresh/"
+	}
+	return where
+}
+
+func TestTheCommandThatCreatesARoleForAUserWorks(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	m.configure("a", m.at("marktplaats"))
+	redirect := map[string]any{"redirect_uri": "https://app.example.com/callback"}
+	back := map[string]any{"code": "a code", "state": "a state"}
+
+	m.follow(m.refused(400, logical.UpdateOperation, "authorize/a/shop", redirect), nil)
+	m.must(logical.UpdateOperation, "authorize/a/shop", redirect)
+
+	m.follow(m.refused(400, logical.UpdateOperation, "exchange/a/other", back), nil)
+	m.follow(m.refused(400, logical.ReadOperation, "creds/a/other", nil), redirect)
+}
+
+// No command makes a role that the provider has no grant for.
+func TestARoleThatNoUserCanAuthorise(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	m.configure("a", nil)
+	text := m.refused(400, logical.UpdateOperation, "authorize/a/shop", map[string]any{"redirect_uri": "https://app.example.com/"})
+	if strings.Contains(text, "vault write") || !strings.Contains(text, "kleinanzeigen has no authorization_code grant") {
+		t.Error(text)
+	}
+}
+
+func TestTheCommandThatBeginsAgainWorks(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	m.configure("a", m.at("marktplaats"))
+	m.must(logical.CreateOperation, "roles/a/shop", map[string]any{"grant_type": "authorization_code"})
+	text := m.refused(400, logical.UpdateOperation, "exchange/a/shop", map[string]any{"code": "a code", "state": "a state"})
+	if !strings.HasPrefix(text, "state: is not known") || strings.Count(text, "begin again") != 1 {
+		t.Error(text)
+	}
+	m.follow(text, map[string]any{"redirect_uri": "https://app.example.com/callback"})
+}
+
+// Why an authorisation came to nothing decides the status, and the command is told whatever it was.
+func TestAnAuthorisationThatCameToNothing(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	refused := &provider.Error{Provider: "marktplaats", Kind: provider.RefusedGrant, Code: "invalid_grant", StatusCode: 400}
+	for _, test := range []struct {
+		err    error
+		status int
+	}{
+		{&backend.FieldError{Field: "state", Problem: "is over"}, 400},
+		{&backend.QueueError{Provider: "marktplaats"}, 503},
+		{&backend.HeldBackError{Cause: refused}, 503},
+		{refused, 400},
+		{&provider.Error{Provider: "marktplaats", Kind: provider.Unavailable, StatusCode: 500}, 502},
+		{&provider.Error{Provider: "marktplaats", Kind: provider.Timeout}, 504},
+		{&provider.Error{Provider: "marktplaats", Kind: provider.RateLimited}, 429},
+		{errors.New("the storage is gone"), 500},
+	} {
+		req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop", MountPoint: "shops/market/", Storage: new(logical.InmemStorage)}
+		resp, err := b.respond(t.Context(), req, nil, &backend.BeginAgainError{Config: "a", Role: "shop", Err: test.err})
+		code, text := status(req.Operation, resp, err)
+		want := test.err.Error() + "; begin again with: vault write shops/market/authorize/a/shop redirect_uri=…"
+		if code != test.status || text != want {
+			t.Errorf("%d %q\n\twant %d %q", code, text, test.status, want)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestWhatIsSaidOfFields(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	for _, test := range []struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+		want      string
+	}{
+		{
+			logical.DeleteOperation, "config/a", map[string]any{"discard_grant": "true"},
+			"discard_grant: is not known, did you mean discard_grants?; accepted: discard_grants",
+		},
+		{logical.DeleteOperation, "config/a", map[string]any{"client_id": "x"}, "client_id: is not known; accepted: discard_grants"},
+		{logical.DeleteOperation, "roles/a/r", map[string]any{"discard_grants": "true"}, "discard_grants: is not known: this operation takes no fields"},
+		{logical.DeleteOperation, "settings", map[string]any{"allowed_hosts": "x"}, "allowed_hosts: is not known: this operation takes no fields"},
+		{logical.ReadOperation, "creds/a", map[string]any{"ttl": "5m"}, "ttl: is not known: this operation takes no fields"},
+		{logical.UpdateOperation, "rotate/a", map[string]any{"force": true}, "force: is not known: this operation takes no fields"},
+		{
+			logical.UpdateOperation, "settings", map[string]any{"allowed_host": "x"},
+			"allowed_host: is not known, did you mean allowed_hosts?; accepted: allow_private_addresses, allowed_hosts",
+		},
+		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(a name that no field has): is not known; accepted: allow_private_addresses, allowed_hosts"},
+		{logical.UpdateOperation, "roles/a/r", map[string]any{"role": "s"}, "role: is a part of the path and cannot be given beside it"},
+
+		{logical.UpdateOperation, "config/a", map[string]any{"ttl": nil}, "ttl: is null; leave it out to keep its value, or reset it with a PATCH"},
+		{logical.CreateOperation, "roles/a/r", map[string]any{"scope": nil}, "scope: is null; leave it out to keep its value, or reset it with a PATCH"},
+		{
+			logical.UpdateOperation, "settings", map[string]any{"allowed_hosts": nil},
+			"allowed_hosts: is null; leave it out to keep its value, give its default, or reset all fields with a DELETE",
+		},
+		{logical.UpdateOperation, "authorize/a/r", map[string]any{"scope": nil}, "scope: is null; leave it out"},
+		{logical.UpdateOperation, "exchange/a/r", map[string]any{"code": nil}, "code: is null; leave it out"},
+
+		{logical.ReadOperation, "roles/x/a..b", nil, "path: holds two dots in a row; accepted: names of letters, digits and _, with - and . inside, and in a role's name also @"},
+	} {
+		req := &logical.Request{Operation: test.operation, Path: test.path, Data: test.data, Storage: new(logical.InmemStorage)}
+		resp, err := b.HandleRequest(t.Context(), req)
+		if code, text := status(test.operation, resp, err); code != 400 || text != test.want {
+			t.Errorf("%s %s %v: %d %q\n\twant %q", test.operation, test.path, test.data, code, text, test.want)
+		}
+	}
+}
+
+// Where a path has no such operation, the fields that come with it are not what is wrong.
+func TestFieldsDoNotHideThatThereIsNoSuchOperation(t *testing.T) {
+	t.Parallel()
+	b, log := inProcess(t)
+	data := map[string]any{"client_id": "CANARY", "definition": "CANARY", "ttl": nil, "config": "CANARY"}
+	for path, operations := range map[string][]logical.Operation{
+		"config":        {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"roles":         {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"roles/a":       {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"providers/foo": {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"creds/a":       {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation},
+		"static-creds/a": {
+			logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation,
+		},
+		"rotate/a":      {logical.ReadOperation, logical.PatchOperation, logical.DeleteOperation},
+		"authorize/a/r": {logical.ReadOperation, logical.PatchOperation, logical.DeleteOperation},
+		"settings":      {logical.PatchOperation},
+	} {
+		for _, operation := range operations {
+			req := &logical.Request{Operation: operation, Path: path, Data: data, Storage: new(logical.InmemStorage)}
+			resp, err := b.HandleRequest(t.Context(), req)
+			if code, text := status(operation, resp, err); code != 405 || strings.Contains(text, "CANARY") {
+				t.Errorf("%s %s: %d %q, want 405", operation, path, code, text)
+			}
+		}
+	}
+	if strings.Contains(log.String(), "CANARY") {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+func TestDurations(t *testing.T) {
+	t.Parallel()
+	const form, outOfRange = "ttl: is of the wrong type or form", "ttl: is out of range; accepted: 0s to 3650d"
+	for _, test := range []struct {
+		raw  any
+		want time.Duration
+		says string
+	}{
+		{"90s", 90 * time.Second, ""},
+		{" 1m30s ", 90 * time.Second, ""},
+		{json.Number("90"), 90 * time.Second, ""},
+		{90, 90 * time.Second, ""},
+		{90.0, 90 * time.Second, ""},
+		{"2d", 48 * time.Hour, ""},
+		{"0", 0, ""},
+		{json.Number("315360000"), maxDuration, ""},
+		{"3650d", maxDuration, ""},
+		{"87600h", maxDuration, ""},
+
+		{json.Number("-5"), 0, outOfRange},
+		{"-5", 0, outOfRange},
+		{"-5s", 0, outOfRange},
+		{"-1d", 0, outOfRange},
+		{"-1h1s", 0, outOfRange},
+		{json.Number("315360001"), 0, outOfRange},
+		{json.Number("99999999999"), 0, outOfRange},
+		{"99999999999999999999", 0, outOfRange},
+		{"-99999999999999999999", 0, outOfRange},
+		{"3651d", 0, outOfRange},
+		{"99999999999999d", 0, outOfRange},
+		{"99999999999s", 0, outOfRange},
+		{"-9999999999h1.5s", 0, outOfRange},
+		{1e30, 0, outOfRange},
+
+		{"soon", 0, form},
+		{"", 0, form},
+		{"-", 0, form},
+		{"1.2.3s", 0, form},
+		{"1d12h", 0, form},
+		{json.Number("0.5"), 0, form},
+		{true, 0, form},
+	} {
+		got, err := readField("ttl", framework.TypeDurationSecond, test.raw, false)
+		switch {
+		case test.says == "" && (err != nil || got != test.want):
+			t.Errorf("%#v: %v %v, want %s", test.raw, got, err, test.want)
+		case test.says != "" && (err == nil || !strings.HasPrefix(err.Error(), test.says)):
+			t.Errorf("%#v: %v %v, want an error: %s", test.raw, got, err, test.says)
+		}
+	}
+}
+
+// request_timeout has closer bounds, and its error names those whatever is out of them.
+func TestTheRangeOfTheRequestTimeout(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	for _, timeout := range []any{-5, 0, 16, "99999999999", "-99999999999999999999h"} {
+		req := &logical.Request{
+			Operation: logical.CreateOperation, Path: "config/kleinanzeigen", Storage: new(logical.InmemStorage),
+			Data: map[string]any{"client_id": "id", "client_secret": "s3cret", "verify_connection": false, "request_timeout": timeout},
+		}
+		resp, err := b.HandleRequest(t.Context(), req)
+		if code, text := status(req.Operation, resp, err); code != 400 || text != "request_timeout: is out of range; accepted: 1s to 15s" {
+			t.Errorf("%v: %d %q", timeout, code, text)
+		}
+	}
+}
+
+// What there is evidence of is shown, so far as a definition says it outside of how a request is made and an error reads.
+func TestAProviderShowsWhatThereIsEvidenceOf(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	catalog := b.plugin.engine.Catalog()
+	for _, name := range catalog.Names() {
+		d, _ := catalog.Lookup(name)
+		shown := providerData(d)
+		for _, evidence := range d.Evidence {
+			for _, fact := range evidence.Facts {
+				if !strings.HasPrefix(fact, "grants.") && !strings.HasPrefix(fact, "errors") && !shows(shown, fact) {
+					t.Errorf("%s: %s is not shown", name, fact)
+				}
+			}
+		}
+	}
+	oauth2, _ := catalog.Lookup("oauth2")
+	for field, want := range map[string]any{
+		"authorization": map[string]any{"redirect_uri": "exact", "pkce": true},
+		"answer":        map[string]any{"refresh_expires_in": []string{"refresh_expires_in", "refresh_token_expires_in"}},
+	} {
+		if got := providerData(oauth2)[field]; !reflect.DeepEqual(got, want) {
+			t.Errorf("oauth2: %s is %v, want %v", field, got, want)
+		}
+	}
+}
+
+// shows tells whether a fact is among what is shown, dots leading inwards.
+func shows(shown map[string]any, fact string) bool {
+	name, inner, deeper := strings.Cut(fact, ".")
+	value, ok := shown[name]
+	if !ok || !deeper {
+		return ok
+	}
+	switch value := value.(type) {
+	case map[string]any:
+		return shows(value, inner)
+	case map[string]string:
+		return slices.Contains(slices.Collect(maps.Keys(value)), inner)
+	}
+	return false
+}
