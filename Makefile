@@ -13,7 +13,7 @@ help: ## list the targets
 build: ## build the plugin and the simulator into build/
 	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/...
 
-vault: ## print the path of a Vault server; build one where none is installed (about 10 minutes, once)
+vault: ## print the path of a Vault server; build one where none is installed (about eight minutes on two cores, once)
 	@scripts/vault
 
 demo: ## show the plugin at work on a Vault server of its own
@@ -35,7 +35,7 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 test-e2e: build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
 
-bench: build ## measure on a real Vault server (about 9 minutes; BENCH_SECONDS=1: two)
+bench: build ## measure on a real Vault server (about eight minutes; BENCH_SECONDS=1: two)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing

@@ -138,8 +138,6 @@ start() {
   clean_environment
   start_simulator
   start_vault
-  # Vault's command line repeats a request that was answered 5xx; here the first answer is the one to see.
-  export VAULT_MAX_RETRIES=0
 }
 
 # --- the transcript ------------------------------------------------------------------------------------------------
