@@ -214,7 +214,7 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	}
 	var verified *Issued
 	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
-		if verified, err = e.mint(ctx, config, settings); err != nil {
+		if verified, err = e.mint(ctx, config, settings, nil); err != nil {
 			return err
 		}
 	}

@@ -168,7 +168,7 @@ func (e *Engine) setUnsaved(key slotKey, g *grant) {
 }
 
 // mintRole mints a role's token.
-func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *Config, settings Settings) (*Issued, error) {
+func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *Config, settings Settings, before *Issued) (*Issued, error) {
 	role, err := e.roleOf(ctx, s, c, want.key())
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *C
 			noGrant.Import = role.GrantType == string(provider.RefreshToken)
 		}
 	} else {
-		issued, err = e.mint(ctx, merged, settings)
+		issued, err = e.mint(ctx, merged, settings, before)
 	}
 	if err != nil {
 		return nil, err

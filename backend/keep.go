@@ -26,7 +26,7 @@ const (
 // Keep has the grants refreshed that die unused and cannot be had again without a person, once half of their life is
 // over, also where nobody reads them. Vault calls it every minute. Now and then it looks at all grants, in between at
 // those whose time has come or that were stored since. What cannot be read keeps nothing else from being refreshed.
-// Before that it stores what could not be stored before.
+// Before that it stores what could not be stored before, and now and then it removes states that are over.
 func (e *Engine) Keep(ctx context.Context, s logical.Storage) error {
 	if !e.mayWrite() { // a call back into Vault, so not under the lock
 		e.keepNothing()
@@ -35,6 +35,7 @@ func (e *Engine) Keep(ctx context.Context, s logical.Storage) error {
 	failures := []error{e.saveUnsaved(ctx, s)}
 	roles, all := e.toKeep()
 	if all {
+		e.sweepStates(ctx, s)
 		var err error
 		if roles, err = grantedRoles(ctx, s); err != nil {
 			e.keepNothing() // the next call looks at all again

@@ -289,7 +289,7 @@ func TestKeepReadsLittle(t *testing.T) {
 		s.kept(time.Minute)
 		s.storage.reads.Store(0)
 		s.keptWith(0, 0, time.Hour)
-		if n, most := s.storage.reads.Load(), int64(grants+3); n > most {
+		if n, most := s.storage.reads.Load(), int64(grants+4); n > most {
 			s.Errorf("%d reads of storage in an hour, want %d at most", n, most)
 		}
 	})

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -88,6 +89,8 @@ func (sl *slot) heldBack(now time.Time) *HeldBackError {
 type flight struct {
 	want Ref
 	slot *slot
+	// before is the token that was current when the flight began; nil where there was none.
+	before *Issued
 	// awaited says that a reader waits for the token.
 	awaited bool
 	done    chan struct{}
@@ -252,7 +255,7 @@ func (e *Engine) beginWork() error {
 
 // takeOff begins a flight. The lock is held.
 func (e *Engine) takeOff(s logical.Storage, want Ref, sl *slot) {
-	sl.flight = &flight{want: want, slot: sl, done: make(chan struct{})}
+	sl.flight = &flight{want: want, slot: sl, before: sl.current, done: make(chan struct{})}
 	e.work.Add(1)
 	go e.fly(s, sl.flight)
 }
@@ -263,7 +266,7 @@ func (e *Engine) fly(s logical.Storage, f *flight) {
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
 	began := time.Now()
-	issued, err := e.mintStored(ctx, s, f.want, true)
+	issued, err := e.mintStored(ctx, s, f.want, true, f.before)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -303,9 +306,9 @@ func (e *Engine) land(f *flight) {
 	}
 }
 
-// mintStored mints with the stored configuration. Where the configuration shares no token with this kind of reader and
-// shared is asked for, it returns neither a token nor an error.
-func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, shared bool) (issued *Issued, err error) {
+// mintStored mints with the stored configuration what follows the token before. Where the configuration shares no token
+// with this kind of reader and shared is asked for, it returns neither a token nor an error.
+func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, shared bool, before *Issued) (issued *Issued, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			issued, err = nil, Recovered(e.logger, panicked)
@@ -326,12 +329,12 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 		return nil, err
 	}
 	if want.Role != "" {
-		return e.mintRole(ctx, s, want, config, settings)
+		return e.mintRole(ctx, s, want, config, settings, before)
 	}
 	if d, ok := e.Definition(config); ok && !d.Has(provider.ClientCredentials) {
 		return nil, &UnauthorizedError{Config: want.Config, Reason: d.Name + " has no client credentials grant: a role has to be authorised"}
 	}
-	return e.mint(ctx, config, settings)
+	return e.mint(ctx, config, settings, before)
 }
 
 // mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
@@ -352,7 +355,7 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 		defer cancel()
 	}
 	began := time.Now()
-	issued, err := e.mintStored(ctx, s, want, false)
+	issued, err := e.mintStored(ctx, s, want, false, nil)
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -388,8 +391,25 @@ func (e *Engine) turn(ctx context.Context, want Ref, sl *slot) (release func(), 
 	return func() { turns.Release(1) }, nil
 }
 
-// mint asks the provider for a token with the client credentials grant.
-func (e *Engine) mint(ctx context.Context, config *Config, settings Settings) (*Issued, error) {
+// mint asks the provider for a token with the client credentials grant, or where its definition says that this is worth
+// it, with the refresh token that came with the token before. That one is in memory alone: it is lost for no more than
+// another mint.
+func (e *Engine) mint(ctx context.Context, config *Config, settings Settings, before *Issued) (*Issued, error) {
+	d, _ := e.Definition(config)
+	if d.RefreshTokens.WithClientCredentials == "used" && before != nil && before.RefreshToken != "" && before.Client == config.Client {
+		request := config.request(settings)
+		request.Grant, request.RefreshToken = provider.RefreshToken, before.RefreshToken
+		d, token, err := e.ask(ctx, config, request)
+		var failure *provider.Error
+		switch {
+		case err == nil:
+			token.RefreshToken = cmp.Or(token.RefreshToken, before.RefreshToken)
+			token.Scope = cmp.Or(token.Scope, before.Scope)
+			return issue(d, token, config.terms(d))
+		case !errors.As(err, &failure) || !failure.Kind.Permanent():
+			return nil, err
+		}
+	}
 	d, token, err := e.ask(ctx, config, config.request(settings))
 	if err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"vault-plugin-secrets-marketplace/backend"
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -319,5 +321,54 @@ func TestMoreTimeEndsTheWaitAfterTooLittle(t *testing.T) {
 		}
 		w.write(backend.Fields{"request_timeout": 12 * time.Second})
 		w.wantToken("token-2")
+	})
+}
+
+const bringingDefinition = `
+format: 1
+name: bringing
+title: Bringing
+documentation: https://shop.example.com/docs
+environments: {production: {token_url: "https://shop.example.com/token"}}
+client_auth: [client_secret_post]
+grants:
+  client_credentials: {}
+  refresh_token: {parameters: {refresh_token: {from: refresh_token}}}
+refresh_tokens: {rotation: always, previous: dies, with_client_credentials: used}
+evidence:
+  - {facts: [environments, client_auth, grants, refresh_tokens], known_by: documentation, source: "https://shop.example.com/docs"}
+`
+
+// Where the definition says that it is worth it, a refresh token that came with a client credentials answer is used.
+func TestARefreshTokenThatComesWithClientCredentials(t *testing.T) {
+	definition, err := provider.ParseDefinition([]byte(bringingDefinition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := shop{config: "bringing", catalog: provider.NewCatalog(definition), sites: &sites{strict: true}}
+	s.run(t, func(s shop) {
+		s.configure("bringing", nil)
+		mint := func(want string) {
+			s.Helper()
+			if _, err := s.engine.Rotate(s.Context(), s.storage, backend.Ref{Config: "bringing"}); err != nil {
+				s.Fatal(err)
+			}
+			if got := s.sites.requests[len(s.sites.requests)-1].Get("grant_type"); got != want {
+				s.Errorf("minted with %s, want %s", got, want)
+			}
+		}
+		mint("client_credentials")
+		mint("refresh_token")
+		mint("refresh_token")
+		s.sites.set(func(p *sites) { p.refuse = true })
+		mint("client_credentials")
+		s.sites.set(func(p *sites) { p.refuse = false })
+		mint("refresh_token")
+		s.configure("bringing", backend.Fields{"client_id": "another"})
+		mint("client_credentials")
+		keys, err := logical.CollectKeysWithPrefix(s.Context(), s.storage, "grant/")
+		if err != nil || len(keys) > 0 {
+			s.Errorf("stored: %v %v", keys, err)
+		}
 	})
 }
