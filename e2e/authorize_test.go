@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
@@ -438,6 +440,36 @@ func TestAnExchangeThatFails(t *testing.T) {
 	}
 	w.authorizeRole(t, marktplaats, "a/r")
 	w.Creds(t, "a/r")
+}
+
+// Vault's API client repeats by itself what is answered 5xx. It has to be told each time what happened, and not that the
+// state is used up.
+func TestAnExchangeThatIsRepeated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	config := api.DefaultConfig()
+	config.Address, config.MinRetryWait, config.MaxRetryWait = w.URL, time.Millisecond, time.Millisecond
+	client, err := api.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.SetToken(w.Admin.Token())
+	exchange := func(fault fields, says string) {
+		t.Helper()
+		back := w.allow(t, w.authorize(t, "a/r", nil))
+		w.Sim.Fault(t, marktplaats, fault)
+		before := w.tokenRequests(t, marktplaats)
+		_, err := client.Logical().Write(w.Path+"/exchange/a/r", back)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want it to say %q", err, says)
+		}
+		w.asked(t, marktplaats, before+1, "however often the client asks")
+	}
+	exchange(fields{"kind": "status", "status": 500}, "HTTP 500")
+	w.isUnauthorized(t, "a/r")
+	exchange(malformedWith(w.elsewhere(t, marktplaats)), "the role is authorised")
+	w.isAuthorized(t, "a/r")
 }
 
 // What an answer brings is kept, also where the rest of it is malformed.

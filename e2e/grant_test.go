@@ -474,6 +474,34 @@ func (w world) heldRotation(ctx context.Context, t testing.TB, role string, befo
 	return done
 }
 
+// A write while a refresh token is spent has the next reader begin anew. It must neither spend the same one again nor have
+// the one that comes thrown away.
+func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
+	t.Parallel()
+	for path, write := range map[string]fields{
+		"roles/a/r": {"scope": "read"},
+		"config/a":  with(unverified, fields{"default_expires_in": "1h"}),
+	} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.authorizedRole(t, strict)
+			done := w.heldRotation(t.Context(), t, "a/r", false)
+			w.Write(t, path, write).OK(t)
+			read := w.inBackground(t.Context(), http.MethodGet, "creds/a/r", nil)
+			w.inFlight(t, "creds/a/r", 1)
+			w.Sim.Release(t, marktplaats)
+			for _, waits := range []<-chan result{done, read} {
+				if r := <-waits; r.err != nil || r.response.Status != http.StatusOK {
+					t.Errorf("%v %s", r.err, r.response)
+				}
+			}
+			w.rotate(t, "a/r")
+			w.isAuthorized(t, "a/r")
+		})
+	}
+}
+
 // A client who goes away while a refresh token is spent takes nothing along.
 func TestAClientGoesAwayDuringARefresh(t *testing.T) {
 	t.Parallel()

@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,4 +175,28 @@ func within(t testing.TB, limit time.Duration, what string, do func()) {
 	if took := time.Since(begun); took > limit {
 		t.Errorf("%s took %s, want %s at most", what, took, limit)
 	}
+}
+
+// Who may write a configuration, and nothing else, must not learn by it the tokens that applications hold.
+func TestATokenIsNotRevokedElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.ownTokens()).OK(t)
+	held := w.Creds(t, "a")
+	received := make(chan string, 10)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		received <- string(body)
+	}))
+	t.Cleanup(elsewhere.Close)
+	w.Write(t, "config/a", fields{"client_secret": demoSecret, "revocation_url": elsewhere.URL}).OK(t)
+	own := w.Creds(t, "a")
+	for _, lease := range []string{held.LeaseID, own.LeaseID} {
+		w.Revoke(t, lease).OK(t)
+	}
+	harness.Eventually(t, 10*time.Second, "the one that was minted since is revoked there", func() bool { return len(received) > 0 })
+	if got := <-received; !strings.Contains(got, own.AccessToken) {
+		t.Errorf("the first revocation that arrives is %q", got)
+	}
+	w.provides(t, oauth2, held.AccessToken, demoClient)
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -117,10 +116,7 @@ func (w world) burst(t *testing.T, config string, answer func(http.ResponseWrite
 	done := make(chan []result, 1)
 	ctx := t.Context()
 	go func() { done <- w.readAll(ctx, readers, func(int) string { return config }) }()
-	harness.Eventually(t, 10*time.Second, "all readers are being served", func() bool {
-		got := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/in-flight-req"}).OK(t)
-		return bytes.Count(got.Body, []byte(w.Path+"/creds/"+config)) == readers
-	})
+	w.inFlight(t, "creds/"+config, readers)
 	arrived()
 	answers := tokens(t, <-done, status)
 	if got := provider.crowd().requests; len(answers) != 1 || got != 1 {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"net/http"
@@ -178,6 +179,15 @@ func (w world) inBackground(ctx context.Context, method, path string, body any) 
 		done <- result{got, err}
 	}()
 	return done
+}
+
+// inFlight waits until Vault serves so many requests for the path.
+func (w world) inFlight(t testing.TB, path string, requests int) {
+	t.Helper()
+	harness.Eventually(t, 10*time.Second, "all requests are being served", func() bool {
+		got := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/in-flight-req"}).OK(t)
+		return bytes.Count(got.Body, []byte(w.Path+"/"+path)) == requests
+	})
 }
 
 // readUnderWay begins to read a token and comes back once the provider is
