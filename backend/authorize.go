@@ -213,7 +213,9 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if _, err := load(ctx, s, grantPrefix+key.path(), before); err != nil {
 		return nil, err
 	}
-	if err := e.limits.heldBack(c, d); err != nil {
+	request := c.with(role).request(settings)
+	request.Grant = provider.AuthorizationCode
+	if err := e.limits.heldBack(clientOf(c, d, request)); err != nil {
 		return nil, err
 	}
 	if err := e.beginWork(); err != nil {
@@ -236,7 +238,7 @@ func (e *Engine) trade(
 	s logical.Storage, key slotKey, c *Config, role *Role, d provider.Definition, settings Settings, version string, a *authorization, r Redirect,
 ) (*Issued, error) {
 	if r.Error != "" {
-		said := d.Clean(r.Error + " " + r.ErrorDescription)
+		said := provider.Clean(r.Error+" "+r.ErrorDescription, r.Code, r.State)
 		return nil, beginAgain(key, &FieldError{Field: "error", Problem: "the authorisation was refused: " + said + ", and nothing was changed"})
 	}
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"sync"
 	"time"
 
@@ -66,71 +65,73 @@ type limit struct {
 	heldUntil time.Time
 }
 
-// acquire waits for a turn and returns what ends it.
-func (l *limits) acquire(ctx context.Context, c *Config, d provider.Definition) (release func(), err error) {
+// clientOf names the client that a request is made for, at the host that it is sent to.
+func clientOf(c *Config, d provider.Definition, request provider.Request) limitKey {
+	host, _ := request.Host(d) // what is wrong with a URL is said by who sends it there
+	return limitKey{host: host, provider: d.Name, client: c.ClientID}
+}
+
+// acquire waits for a client's turn, under its provider's documented limits, and returns what ends it.
+func (l *limits) acquire(ctx context.Context, key limitKey, documented []provider.Limit) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxQueue)
 	defer cancel()
-	host, key := limitKey{host: hostOf(c, d)}, clientKey(c, d)
-	client, whole := l.use(key, maxConcurrentPerClient, d.Limits), l.use(host, maxConcurrentPerHost, nil)
+	host := limitKey{host: key.host}
+	client, whole := l.use(key, maxConcurrentPerClient, documented), l.use(host, maxConcurrentPerHost, nil)
 	give := func() {
 		l.leave(key)
 		l.leave(host)
 	}
 	if err := client.wait(ctx); err != nil {
 		give()
-		return nil, queueError(err, d)
+		return nil, queueError(err, key)
 	}
 	if err := whole.wait(ctx); err != nil {
 		client.slots.Release(1)
 		give()
-		return nil, queueError(err, d)
+		return nil, queueError(err, key)
 	}
 	release = func() {
 		whole.slots.Release(1)
 		client.slots.Release(1)
 		give()
 	}
-	if err := l.heldBack(c, d); err != nil { // what was in front in the queue may have met it
+	if err := l.heldBack(key); err != nil { // what was in front in the queue may have met it
 		release()
 		return nil, err
 	}
 	return release, nil
 }
 
-func clientKey(c *Config, d provider.Definition) limitKey {
-	return limitKey{host: hostOf(c, d), provider: d.Name, client: c.ClientID}
-}
-
 // acquireRevocation is acquire for a revocation.
-func (l *limits) acquireRevocation(ctx context.Context, c *Config, d provider.Definition) (release func(), err error) {
+func (l *limits) acquireRevocation(ctx context.Context, key limitKey) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxQueue)
 	defer cancel()
-	key := limitKey{host: hostOf(c, d), revocation: true}
-	host := l.use(key, maxRevocationsPerHost, nil)
-	if err := host.wait(ctx); err != nil {
-		l.leave(key)
-		return nil, queueError(err, d)
+	host := limitKey{host: key.host, revocation: true}
+	whole := l.use(host, maxRevocationsPerHost, nil)
+	if err := whole.wait(ctx); err != nil {
+		l.leave(host)
+		return nil, queueError(err, key)
 	}
 	return func() {
-		host.slots.Release(1)
-		l.leave(key)
+		whole.slots.Release(1)
+		l.leave(host)
 	}, nil
 }
 
 // hold remembers a provider's rate limit that was met, and that says how long it lasts.
-func (l *limits) hold(c *Config, d provider.Definition, failure *provider.Error) {
+func (l *limits) hold(key limitKey, failure *provider.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if client, ok := l.held[clientKey(c, d)]; ok {
+	if client, ok := l.held[key]; ok {
 		client.held, client.heldUntil = failure, time.Now().Add(failure.RetryAfter)
 	}
 }
 
 // heldBack returns a [*HeldBackError] while the provider wants to be left alone by the client.
-func (l *limits) heldBack(c *Config, d provider.Definition) error {
+func (l *limits) heldBack(key limitKey) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	client, ok := l.held[clientKey(c, d)]
+	client, ok := l.held[key]
 	if !ok || client.held == nil {
 		return nil
 	}
@@ -141,23 +142,11 @@ func (l *limits) heldBack(c *Config, d provider.Definition) error {
 }
 
 // queueError tells the one who went away from the queue that was too long.
-func queueError(err error, d provider.Definition) error {
+func queueError(err error, key limitKey) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	return &QueueError{Provider: d.Name}
-}
-
-func hostOf(c *Config, d provider.Definition) string {
-	endpoint := c.TokenURL
-	if endpoint == "" {
-		endpoint = d.Environments[c.Environment].TokenURL
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return endpoint
-	}
-	return u.Host
+	return &QueueError{Provider: key.provider}
 }
 
 // wait waits until a request may begin and takes a place among those under way.

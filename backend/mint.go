@@ -424,7 +424,8 @@ func (e *Engine) ask(ctx context.Context, config *Config, request provider.Reque
 	if !ok {
 		return d, provider.Token{}, notOneOf("provider", config.Provider, e.catalog.Names())
 	}
-	release, err := e.limits.acquire(ctx, config, d)
+	client := clientOf(config, d, request)
+	release, err := e.limits.acquire(ctx, client, d.Limits)
 	if err != nil {
 		return d, provider.Token{}, err
 	}
@@ -432,7 +433,7 @@ func (e *Engine) ask(ctx context.Context, config *Config, request provider.Reque
 	token, err := e.client.Do(ctx, d, request)
 	var failure *provider.Error
 	if errors.As(err, &failure) && failure.Kind == provider.RateLimited && failure.RetryAfter > 0 {
-		e.limits.hold(config, d, failure)
+		e.limits.hold(client, failure)
 	}
 	return d, token, err
 }

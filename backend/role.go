@@ -235,7 +235,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 	if !slices.Contains(grants, r.GrantType) {
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
-	if r.User() && !c.ReuseToken && d.RefreshTokens.Rotation != "never" {
+	if r.User() && !c.ReuseToken && d.Rotates() {
 		return &FieldError{Field: "grant_type", Problem: "is not possible: the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
 	}
 	if r.TTL%time.Second != 0 {

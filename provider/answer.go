@@ -4,6 +4,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // maxLifetime bounds a token's life. No token lives for ten years; a larger number is a provider's way of saying
@@ -27,6 +29,10 @@ type answer struct {
 	body   []byte
 	sentAt time.Time
 	redact redactor
+}
+
+func (a answer) succeeded() bool {
+	return a.status >= 200 && a.status < 300
 }
 
 // members is a JSON object, its values not yet decoded.
@@ -43,61 +49,113 @@ func (a Answer) name(member string) string {
 	return member
 }
 
-// readAnswer makes a token or an error of an answer.
+// readAnswer makes a token or an error of an answer, or of one that brought a new refresh token and is otherwise of no
+// use, both.
 func readAnswer(d Definition, r Request, a answer) (Token, error) {
 	top, err := parseObject(a.body)
-	succeeded := a.status >= 200 && a.status < 300
-	if succeeded && r.Grant == Revocation {
+	whole := top
+	if err != nil {
+		whole = nil // an error is not guessed from a part
+	}
+	switch {
+	case !a.succeeded():
+		return Token{}, readError(d, r.Grant, a, whole)
+	case r.Grant == Revocation:
 		return Token{}, nil // RFC 7009, section 2.2: the body says nothing
 	}
-	if succeeded && err == nil {
-		inner, innerErr := tokenObject(d, top)
-		if innerErr == nil && inner.has(d.Answer.name("access_token")) {
-			return readToken(d, r, a, inner)
+	object, innerErr := tokenObject(d, top)
+	err = cmp.Or(err, innerErr)
+	kept, unusable := keep(d, a, object)
+	if r.Grant == ClientCredentials {
+		unusable = nil // to mint again does as well
+	}
+	answered := err == nil && object.has(d.Answer.name("access_token"))
+	if !answered {
+		if failure := readError(d, r.Grant, a, whole); failure.Code != "" || failure.Description != "" {
+			if failure.Kind == RefusedGrant || kept.RefreshToken == r.RefreshToken {
+				return Token{}, failure // what comes with a refusal, or is only repeated, is not a new one
+			}
+			return kept.beside(failure)
 		}
-		err = innerErr
+		err = cmp.Or(err, errors.New("there is no "+d.Answer.name("access_token")+" in its answer"))
 	}
-	if failure := readError(d, r.Grant, a, top); !succeeded || failure.Code != "" || failure.Description != "" {
-		return Token{}, failure
+	if err = cmp.Or(unusable, err); err != nil {
+		return kept.beside(&Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: err.Error()})
 	}
-	description := "there is no " + d.Answer.name("access_token") + " in its answer"
-	if err != nil {
-		description = err.Error()
-	}
-	return Token{}, &Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description}
+	return readToken(d, r, a, object, kept)
 }
 
-// parseObject reads a JSON object and nothing after it. Its error says nothing of the text.
+// salvage returns the refresh token of an answer that did not come whole, if that much of it came.
+func salvage(d Definition, r Request, a answer) Token {
+	if !a.succeeded() || r.Grant == Revocation {
+		return Token{}
+	}
+	top, _ := parseObject(a.body)
+	object, _ := tokenObject(d, top)
+	kept, _ := keep(d, a, object)
+	token, _ := kept.beside(nil)
+	return token
+}
+
+var (
+	errNoObject = errors.New("its answer is not a JSON object")
+	errBehind   = errors.New("there is something behind the JSON object in its answer")
+)
+
+// parseObject reads a JSON object and nothing after it. Beside an error it returns the members that it could read: one of
+// them may be a refresh token. A member counts when what follows it was read too, because a number could go on, and a
+// string's end be a quotation mark that nobody escaped. The error says nothing of the text.
 func parseObject(text []byte) (members, error) {
-	var object members
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&object); err != nil || object == nil {
-		return nil, errors.New("its answer is not a JSON object")
+	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
+		return nil, errNoObject
+	}
+	object := make(members)
+	var (
+		name  string
+		value json.RawMessage // of the member before
+	)
+	for {
+		next, err := decoder.Token()
+		if err != nil {
+			return object, errNoObject
+		}
+		if value != nil {
+			object[name] = value
+		}
+		var isName bool
+		if name, isName = next.(string); !isName {
+			break
+		}
+		value = nil // or it would be written over
+		if err := decoder.Decode(&value); err != nil {
+			return object, errNoObject
+		}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something behind the JSON object in its answer")
+		return object, errBehind
 	}
 	return object, nil
 }
 
-// tokenObject finds the object that holds the token.
+// tokenObject finds the object that holds the token. Beside an error it returns what could be read of it.
 func tokenObject(d Definition, top members) (members, error) {
 	object := top
+	var err error
 	if d.Answer.Object != "" {
 		raw := top[d.Answer.Object]
 		if text, ok := decodeString(raw); ok {
 			raw = json.RawMessage(text)
 		}
-		var err error
 		if object, err = parseObject(raw); err != nil {
-			return nil, fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
+			err = fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
 		}
 	}
 	maps.DeleteFunc(object, func(_ string, raw json.RawMessage) bool {
 		text, ok := decodeString(raw)
 		return ok && text != "" && text == d.Answer.NoValue
 	})
-	return object, nil
+	return object, err
 }
 
 // has tells whether a member is there and not null.
@@ -114,18 +172,51 @@ func decodeString(raw json.RawMessage) (string, bool) {
 	return *text, true
 }
 
-// readToken reads the refresh token before anything that may be malformed.
-func readToken(d Definition, r Request, a answer, object members) (Token, error) {
-	token := Token{SentAt: a.sentAt}
-	if refresh, ok := decodeString(object[d.Answer.name("refresh_token")]); ok && isTokenText(refresh) {
-		token.RefreshToken = refresh
+// keep returns a token with what must not be lost of an answer, whatever else is in it: the refresh token, with its life.
+// The error says that there is one, and that it is in no form in which it could be sent again.
+func keep(d Definition, a answer, object members) (Token, error) {
+	refresh, err := readRefreshToken(d, object)
+	if err != nil {
+		return Token{SentAt: a.sentAt}, err
 	}
-	token.RefreshLifetime = readRefreshLifetime(d, a, object)
-	fail := func(description string) (Token, error) {
-		err := &Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description}
-		return Token{SentAt: a.sentAt, RefreshToken: token.RefreshToken, RefreshLifetime: token.RefreshLifetime}, err
-	}
+	return Token{SentAt: a.sentAt, RefreshToken: refresh, RefreshLifetime: readRefreshLifetime(d, a, object)}, nil
+}
 
+// beside returns what of a token comes together with an error: a refresh token, or nothing.
+func (t Token) beside(err error) (Token, error) {
+	if t.RefreshToken == "" {
+		return Token{}, err
+	}
+	return Token{SentAt: t.SentAt, RefreshToken: t.RefreshToken, RefreshLifetime: t.RefreshLifetime}, err
+}
+
+// readRefreshToken returns the refresh token as it is sent again; empty where the answer holds none. It takes more than
+// RFC 6749, appendix A.17, allows: a number, and any string without control characters. To refuse what a provider will
+// take back would lose the grant.
+func readRefreshToken(d Definition, object members) (string, error) {
+	name := d.Answer.name("refresh_token")
+	if !object.has(name) {
+		return "", nil
+	}
+	if text, ok := decodeString(object[name]); ok {
+		// The replacement character is what decoding puts in place of bytes that are not UTF-8.
+		if HasControl(text) || strings.ContainsRune(text, utf8.RuneError) {
+			return "", fmt.Errorf("%s in its answer holds a control character, or what is not UTF-8", name)
+		}
+		return text, nil
+	}
+	var number json.Number
+	if json.Unmarshal(object[name], &number) != nil {
+		return "", fmt.Errorf("%s in its answer is neither a string nor a number", name)
+	}
+	return number.String(), nil // to the letter, also where it is larger than any number here
+}
+
+// readToken reads the rest of a token whose refresh token was read.
+func readToken(d Definition, r Request, a answer, object members, token Token) (Token, error) {
+	fail := func(description string) (Token, error) {
+		return token.beside(&Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description})
+	}
 	access, ok := decodeString(object[d.Answer.name("access_token")])
 	if !ok || !isTokenText(access) {
 		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
@@ -135,7 +226,7 @@ func readToken(d Definition, r Request, a answer, object members) (Token, error)
 		token.TokenType = tokenType
 	}
 	if token.Scope, ok = readScope(object[d.Answer.name("scope")]); !ok {
-		token.Scope = r.scopeRequested(d)
+		token.Scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
 	lifetime, err := readLifetime(d, r, a, object)
 	if err != nil {
@@ -163,8 +254,8 @@ func (t *Token) setExtra(name string, raw json.RawMessage) {
 	t.Extra[name] = value
 }
 
-// isTokenText holds a token to the characters of RFC 6749, appendices A.12 and A.17: anything else could not be
-// sent in a header, or would break out of one.
+// isTokenText holds an access token to the characters of RFC 6749, appendix A.12: anything else could not be sent in a
+// header, or would break out of one.
 func isTokenText(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
 }
@@ -357,7 +448,7 @@ func tokenTexts(d Definition, top members) []string {
 	}
 	var all []string
 	for _, name := range []string{"access_token", "refresh_token"} {
-		if text, ok := decodeString(object[d.Answer.name(name)]); ok {
+		if text, ok := object.text(d.Answer.name(name)); ok {
 			all = append(all, text)
 		}
 	}

@@ -48,10 +48,11 @@ type Client struct {
 	userAgent string
 	proxy     func(*http.Request) (*url.URL, error)
 	instead   http.RoundTripper
+	timeouts  timeouts
 
-	mu         sync.Mutex
-	closed     bool
-	transports map[transportKey]*http.Transport
+	connections connections
+	mu          sync.Mutex
+	transports  map[transportKey]*http.Transport
 }
 
 // transportKey is all that decides to whom a connection leads and whether it may be used again.
@@ -66,14 +67,16 @@ func NewClient(o Options) *Client {
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
 	}
-	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, instead: o.Transport, transports: make(map[transportKey]*http.Transport)}
+	return &Client{
+		userAgent: o.UserAgent, proxy: o.Proxy, instead: o.Transport, timeouts: defaultTimeouts, transports: make(map[transportKey]*http.Transport),
+	}
 }
 
-// Close ends the connections that are not in use, and keeps those in use from being kept.
+// Close ends the connections once no request uses them. No other request is sent.
 func (c *Client) Close() {
+	c.connections.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
 	for _, transport := range c.transports {
 		transport.CloseIdleConnections()
 	}
@@ -93,35 +96,42 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		return fail(Forbidden, err.Error())
 	}
 	request.Header.Set("User-Agent", c.userAgent)
+	request = sentOnce(request)
+	release, err := c.connections.use()
+	if err != nil {
+		return fail(Unavailable, "the request was cancelled")
+	}
+	defer release()
 	transport, err := c.transport(ctx, r, request)
 	if err != nil {
-		return fail(networkFailure(ctx, err, r, request.URL))
+		return fail(networkFailure(err, d, r, request))
 	}
 
 	sentAt := time.Now()
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return fail(networkFailure(ctx, err, r, request.URL))
+		return fail(networkFailure(err, d, r, request))
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
-		return fail(Malformed, "its answer is larger than 1 MiB")
-	}
-	if err != nil {
-		kind, description := networkFailure(ctx, err, r, request.URL)
-		if kind == Unavailable {
-			kind, description = Malformed, "its answer broke off or could not be decompressed"
-		}
-		return fail(kind, description)
-	}
-	return readAnswer(d, r, answer{
+	a := answer{
 		status: response.StatusCode,
 		header: response.Header,
 		body:   body,
 		sentAt: sentAt,
 		redact: newRedactor(r.secrets(request)...),
-	})
+	}
+	if err == nil && len(body) <= maxAnswer {
+		return readAnswer(d, r, a)
+	}
+	kind, description := Malformed, "its answer is larger than 1 MiB"
+	if err != nil {
+		if kind, description = networkFailure(err, d, r, request); kind == Unavailable {
+			kind, description = Malformed, "its answer broke off or could not be decompressed"
+		}
+	}
+	_, failure := fail(kind, description)
+	return salvage(d, r, a), failure
 }
 
 // transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
@@ -146,9 +156,6 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return nil, context.Canceled
-	}
 	if t, ok := c.transports[key]; ok {
 		return t, nil
 	}
@@ -174,17 +181,21 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 	}
 	t := &http.Transport{
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    c.timeouts.connect,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: c.timeouts.ping, PingTimeout: c.timeouts.pong},
 		MaxConnsPerHost:        MaxConnections,
 		MaxIdleConnsPerHost:    MaxConnections,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 	}
+	dialer := &net.Dialer{Timeout: c.timeouts.connect}
 	if proxied {
 		t.Proxy = c.proxy
 	} else {
-		t.DialContext = r.Network.dialer().DialContext
+		dialer.ControlContext = r.Network.control
 	}
+	t.DialContext = c.connections.dial(dialer)
 	return t, nil
 }
 
@@ -216,18 +227,22 @@ func CertPool(bundle string) (*x509.CertPool, error) {
 
 // networkFailure says in fixed words why there is no answer: what a network error says of itself can hold the
 // URL, with a secret in its query, and text from the other side.
-func networkFailure(ctx context.Context, err error, r Request, target *url.URL) (Kind, string) {
+func networkFailure(err error, d Definition, r Request, request *http.Request) (Kind, string) {
 	var (
 		forbidden *AddressError
 		dns       *net.DNSError
 		network   net.Error
 	)
+	ctx, target := request.Context(), request.URL
 	host := target.Host
 	switch {
 	case errors.As(err, &forbidden):
-		return Forbidden, "token_url: host " + target.Hostname() + " " + forbidden.Error()
+		shape, _ := d.request(r.Grant)
+		return Forbidden, shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)
+	case errors.Is(context.Cause(ctx), errSentBefore):
+		return Unavailable, host + " broke off the exchange without an answer"
 	case errors.Is(err, context.Canceled):
 		return Unavailable, "the request was cancelled"
 	case errors.As(err, &dns) && dns.IsNotFound:

@@ -4,8 +4,11 @@ package provider_test
 
 import (
 	"compress/gzip"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -117,12 +120,42 @@ func shopThat(t *testing.T, grant string) provider.Definition {
 	return definition
 }
 
-// A GET is what net/http sends again by itself when a kept connection turns out dead; the grant may be spent.
+// shapes are the ways in which a token request can be made, as far as net/http tells them apart.
+func shapes() map[string]string {
+	return map[string]string{
+		"form": "client_credentials: {}",
+		"JSON": "client_credentials: {body: json}",
+		"none": "client_credentials: {body: none}",
+		"GET":  "client_credentials: {method: GET}",
+	}
+}
+
+// What net/http holds to be repeatable it sends again by itself when a kept connection turns out dead; the grant may be
+// spent.
 func TestNoRequestIsSentTwice(t *testing.T) {
 	t.Parallel()
-	definition := shopThat(t, "client_credentials: {method: GET}")
+	for name, grant := range shapes() {
+		for _, header := range []string{"X-Api-Key", "Idempotency-Key", "X-Idempotency-Key"} {
+			t.Run(name+" "+header, func(t *testing.T) {
+				t.Parallel()
+				sentOnKeptConnection(t, shopThat(t, grant), header)
+			})
+		}
+	}
+}
+
+// sentOnKeptConnection has a request sent on a connection that the server closes once the request is there, and holds
+// that it does not come again.
+func sentOnKeptConnection(t *testing.T, definition provider.Definition, header string) {
+	t.Helper()
 	var requests atomic.Int64
-	r := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	r := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if sent := r.Header.Get(header); sent != "k3y" {
+			t.Errorf("the header is sent as %q", sent)
+		}
+		if r.TransferEncoding != nil {
+			t.Errorf("the body is sent as %v", r.TransferEncoding)
+		}
 		if requests.Add(1) == 1 {
 			_, _ = io.WriteString(w, `{"access_token":"t","expires_in":3600}`)
 			return
@@ -132,7 +165,7 @@ func TestNoRequestIsSentTwice(t *testing.T) {
 			conn.Close()
 		}
 	})
-	r.ClientAuth = provider.AuthQuery
+	r.ClientAuth, r.Headers = provider.AuthQuery, map[string]string{header: "k3y"}
 	client := directly(t)
 	if _, err := client.Do(t.Context(), definition, r); err != nil {
 		t.Fatal(err)
@@ -142,6 +175,147 @@ func TestNoRequestIsSentTwice(t *testing.T) {
 	}
 	if n := requests.Load(); n != 2 {
 		t.Errorf("two token requests came as %d", n)
+	}
+}
+
+// Over HTTP/2, net/http sends again what the server resets with PROTOCOL_ERROR.
+func TestNoRequestIsSentTwiceOverHTTP2(t *testing.T) {
+	t.Parallel()
+	for name, grant := range shapes() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			network := newFakeNetwork(t)
+			server := newResettingServer(t, network.certificate("localhost"))
+			r := requestTo("https://" + server.address)
+			r.CACert, r.Network.AllowPrivateAddresses = network.caCert, true
+			_, err := directly(t).Do(t.Context(), shopThat(t, grant), r)
+			var failure *provider.Error
+			if !errors.As(err, &failure) || failure.Kind != provider.Unavailable {
+				t.Errorf("a stream that was reset: %v", err)
+			}
+			if n := server.requests.Load(); n != 1 {
+				t.Errorf("one token request came as %d", n)
+			}
+		})
+	}
+}
+
+// resettingServer counts requests that come over HTTP/2, and resets each with PROTOCOL_ERROR.
+type resettingServer struct {
+	address  string
+	requests atomic.Int64
+}
+
+func newResettingServer(t *testing.T, certificate tls.Certificate) *resettingServer {
+	t.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	s := &resettingServer{address: "localhost:" + port}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(conn)
+		}
+	}()
+	return s
+}
+
+// serve speaks as much of RFC 9113 as that takes: a frame is its length in three bytes, its type, its flags and its stream
+// in four.
+func (s *resettingServer) serve(conn net.Conn) {
+	defer conn.Close()
+	const headers, resetStream, settings, protocolError = 1, 3, 4, 1
+	if _, err := io.CopyN(io.Discard, conn, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte{0, 0, 0, settings, 0, 0, 0, 0, 0})
+	for {
+		var frame [9]byte
+		if _, err := io.ReadFull(conn, frame[:]); err != nil {
+			return
+		}
+		length := int64(frame[0])<<16 | int64(frame[1])<<8 | int64(frame[2])
+		if _, err := io.CopyN(io.Discard, conn, length); err != nil {
+			return
+		}
+		if frame[3] == headers {
+			s.requests.Add(1)
+			reset := append([]byte{0, 0, 4, resetStream, 0}, frame[5:]...)
+			_, _ = conn.Write(append(reset, 0, 0, 0, protocolError))
+		}
+	}
+}
+
+// Of an answer that does not come whole, the refresh token may.
+func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
+	t.Parallel()
+	const body = `{"access_token":"t","refresh_token":"r2","refresh_expires_in":1800,"scope":"re`
+	breaksOff := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "10000")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	for name, test := range map[string]struct {
+		handler http.HandlerFunc
+		want    string
+	}{
+		"broken off":                    {breaksOff(200, body), "r2"},
+		"broken off behind its end":     {breaksOff(200, `{"refresh_token":"r2"}`), "r2"},
+		"broken off behind the token":   {breaksOff(200, `{"refresh_token":"r2"`), ""},
+		"broken off within the token":   {breaksOff(200, `{"refresh_token":"r`), ""},
+		"broken off within a number":    {breaksOff(200, `{"refresh_token":12`), ""},
+		"broken off before the members": {breaksOff(200, `{`), ""},
+		"an error that broke off":       {breaksOff(500, body), ""},
+		"too large": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, body+strings.Repeat("a", 1<<20)+`"}`)
+		}, "r2"},
+		"too slow": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, body)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, "r2"},
+	} {
+		r := serve(t, test.handler)
+		r.Grant, r.RefreshToken = provider.RefreshToken, "r1"
+		if name == "too slow" {
+			r.Timeout = 200 * time.Millisecond
+		}
+		token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)
+		if err == nil || token.RefreshToken != test.want || token.AccessToken != "" {
+			t.Errorf("%s: %+v, %v; want the refresh token %q and an error", name, token, err, test.want)
+		}
+		if token.RefreshToken != "" && token.SentAt.IsZero() {
+			t.Errorf("%s: nothing says since when the refresh token lives", name)
+		}
+	}
+}
+
+func TestCleanTakesOutSecrets(t *testing.T) {
+	t.Parallel()
+	// Of one, two and three bytes more than a multiple of three, so with and without padding.
+	for _, secret := range []string{"s3cret?", "s3cret?>", "s3cret?>~"} {
+		for _, form := range []string{
+			secret, url.QueryEscape(secret), hex.EncodeToString([]byte(secret)),
+			base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawStdEncoding.EncodeToString([]byte(secret)),
+			base64.URLEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
+		} {
+			text := provider.Clean("no "+form+"\r\nthere", secret)
+			if text != "no [redacted] there" {
+				t.Errorf("%q is left of %q", text, form)
+			}
+		}
+	}
+	if text := provider.Clean("a\x00b\u202ec  d"); text != "a b c d" {
+		t.Errorf("%q", text)
 	}
 }
 
@@ -186,8 +360,40 @@ func TestAFreshUUIDInEachRequest(t *testing.T) {
 	}
 }
 
-// FuzzAnswer holds that no answer makes the client panic, hand out a token that cannot stand in a header, or repeat
-// the secret in an error.
+// refreshTokenIn tells whether an answer that is whole holds a refresh token, and one that can be sent again.
+func refreshTokenIn(body string) (holds, usable bool) {
+	var object map[string]any
+	if json.Unmarshal([]byte(body), &object) != nil {
+		return false, false
+	}
+	switch token := object["refresh_token"].(type) {
+	case nil:
+		return false, false
+	case string:
+		return token != "", !provider.HasControl(token) && !strings.ContainsRune(token, '\uFFFD')
+	case float64:
+		return true, true
+	}
+	return true, false
+}
+
+// lower lowers the letters in which the encodings of a secret may differ.
+func lower(text string) string {
+	return strings.Map(func(c rune) rune {
+		if 'A' <= c && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}, text)
+}
+
+func refusesGrant(err error) bool {
+	var failure *provider.Error
+	return errors.As(err, &failure) && failure.Kind == provider.RefusedGrant
+}
+
+// FuzzAnswer holds that no answer makes the client panic, hand out a token that cannot stand in a header, lose a refresh
+// token, or repeat the secret in an error.
 func FuzzAnswer(f *testing.F) {
 	const secret = "pa:ss/wörd+42"
 	f.Add(200, `{"access_token":"t","expires_in":3600}`)
@@ -198,13 +404,21 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(200, `{"data":"{}","expires_in":[1e999],"scope":["a\r\n"]}`)
 	f.Add(200, `{"access_token":"t","expires_in":1e-10,"refresh_token":"r","refresh_expires_in":"1e999"}`)
 	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":"r","refresh_expires_in":null,"refresh_token_expires_in":-1e999}`)
+	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":-1.50e3}`)
+	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":"r\u20ac"}`)
+	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":{}}`)
+	f.Add(200, "{\"access_token\":\"t\",\"expires_in\":60,\"refresh_token\":\"r\xff\"}")
+	f.Add(200, `{"access_token":"t","expires_in":60,"refresh_token":"r"} .`)
+	f.Add(200, `{"refresh_token":"r","expires_in":NaN}`)
+	f.Add(200, `{"error":"server_error","refresh_token":"r"}`)
+	f.Add(202, `{"refresh_token":1`)
 	type reply struct {
 		status int
 		body   string
 	}
-	replies := make(chan reply, 1)
+	var next atomic.Pointer[reply]
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		r := <-replies
+		r := next.Load()
 		w.WriteHeader(r.status)
 		_, _ = io.WriteString(w, r.body)
 	}))
@@ -225,10 +439,17 @@ func FuzzAnswer(f *testing.F) {
 		}
 		r := requestTo(server.URL)
 		r.ClientSecret, r.ClientAuth, r.Network.AllowPrivateAddresses = secret, provider.AuthBasic, true
-		replies <- reply{status, body}
+		r.Grant, r.RefreshToken = provider.RefreshToken, "r1"
+		next.Store(&reply{status, body})
 		token, err := client.Do(t.Context(), definition, r)
 		if token.RefreshLifetime < 0 || token.RefreshLifetime > 10*365*24*time.Hour {
 			t.Errorf("%q made a refresh token that lives for %v", body, token.RefreshLifetime)
+		}
+		if provider.HasControl(token.RefreshToken) {
+			t.Errorf("%q made a refresh token %q", body, token.RefreshToken)
+		}
+		if holds, usable := refreshTokenIn(body); holds && token.RefreshToken == "" && (err == nil || usable && status < 300 && !refusesGrant(err)) {
+			t.Errorf("%q lost its refresh token: %v", body, err)
 		}
 		if err == nil {
 			if strings.ContainsFunc(token.AccessToken, func(c rune) bool { return c < ' ' || c > '~' }) || token.AccessToken == "" || token.Lifetime <= 0 {
@@ -237,7 +458,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		for _, form := range forms {
-			if strings.Contains(strings.ToLower(err.Error()), strings.ToLower(form)) {
+			if strings.Contains(lower(err.Error()), lower(form)) {
 				t.Errorf("%q made an error that holds the secret: %q", body, err)
 			}
 		}

@@ -254,7 +254,8 @@ type RefreshTokens struct {
 	// ExpiresIn is how long an unused one lives, in seconds; 0: for ever, or not documented.
 	ExpiresIn int64 `yaml:"expires_in"`
 	// WithClientCredentials says what to do with one that comes with a client credentials answer: it is "unused" where
-	// minting again does as well, "used" where it does not.
+	// minting again does as well, and "used" for the next token where it does not. Either way one that is refused is
+	// replaced by minting, also a role's. Empty: none comes with such an answer.
 	WithClientCredentials string `yaml:"with_client_credentials"`
 }
 
@@ -592,6 +593,12 @@ func (d Definition) request(grant Grant) (GrantRequest, bool) {
 func (d Definition) Has(grant Grant) bool {
 	_, ok := d.Grants[grant]
 	return ok
+}
+
+// Rotates tells whether a refresh may bring another refresh token in place of the one that was sent, so that each has to
+// be stored: unless the definition says that it never does.
+func (d Definition) Rotates() bool {
+	return d.RefreshTokens.Rotation != "never"
 }
 
 // Takes tells whether some grant's request has a parameter that is filled from the configuration's field.

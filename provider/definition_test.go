@@ -89,6 +89,7 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		{"grants:", "authorization: {redirect_uri: prefix}\ngrants:", "no authorization_code grant"},
 		{"grants:", "refresh_tokens: {rotation: always}\ngrants:", "no refresh_token grant"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
+		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: kept}", "refresh_tokens.with_client_credentials: one of [used unused]"},
 		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
 		{`, source: "https://shop.example.com/docs"`, "", "source"},
@@ -115,6 +116,16 @@ func TestEvidenceOfAPart(t *testing.T) {
 	text = strings.Replace(text, "token_url:", "api_url: https://api.example.com, token_url:", 1)
 	if _, err := provider.ParseDefinition([]byte(text)); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRotates(t *testing.T) {
+	t.Parallel()
+	for rotation, want := range map[string]bool{"always": true, "sometimes": true, "never": false, "": true} {
+		d := provider.Definition{RefreshTokens: provider.RefreshTokens{Rotation: rotation}}
+		if d.Rotates() != want {
+			t.Errorf("a refresh token that rotates %q: %v", rotation, d.Rotates())
+		}
 	}
 }
 

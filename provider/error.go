@@ -15,9 +15,11 @@ type Kind int
 const (
 	// Malformed: the answer is not one that the definition knows (RFC 6749, sections 5.1 and 5.2).
 	Malformed Kind = iota + 1
-	// RefusedClient: the client's credentials are wrong or it may not use the grant. Permanent.
+	// RefusedClient: the client's credentials are wrong or it may not use the grant. Permanent. It says nothing of the
+	// grant itself.
 	RefusedClient
-	// RefusedGrant: the grant is invalid, expired or revoked. Permanent.
+	// RefusedGrant: the grant is invalid, expired or revoked: invalid_grant, or what the definition maps to it, and
+	// nothing else. Permanent, and whoever holds the grant can give it up.
 	RefusedGrant
 	// RefusedRequest: the request is at fault, its scope or a parameter. Permanent.
 	RefusedRequest
@@ -99,10 +101,13 @@ func (k Kind) verb() string {
 }
 
 // codeKinds says what the codes of RFC 6749, sections 4.1.2.1 and 5.2, and of RFC 8707, section 2, mean.
+//
+// The RFC has access_denied for the authorization endpoint alone. Token endpoints answer it to a client that may not
+// have what it asks for, so it must not cost the grant.
 var codeKinds = map[string]Kind{
 	"invalid_client":          RefusedClient,
 	"unauthorized_client":     RefusedClient,
-	"access_denied":           RefusedGrant,
+	"access_denied":           RefusedClient,
 	"invalid_grant":           RefusedGrant,
 	"invalid_request":         RefusedRequest,
 	"invalid_scope":           RefusedRequest,

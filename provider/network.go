@@ -156,18 +156,14 @@ var reservedAddresses = []reservedPrefix{
 	{netip.MustParsePrefix("240.0.0.0/4"), "a reserved"},
 }
 
-// dialer connects to what the policy allows. The check stands behind the name lookup and before the
+// control has a [net.Dialer] connect to what the policy allows. The check stands behind the name lookup and before the
 // connection, so that a name that changes its address between two lookups gains nothing.
-func (p NetworkPolicy) dialer() *net.Dialer {
-	return &net.Dialer{
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			target, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return errors.New("is not an IP address")
-			}
-			return p.checkAddress(target.Addr())
-		},
+func (p NetworkPolicy) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+	target, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return errors.New("is not an IP address")
 	}
+	return p.checkAddress(target.Addr())
 }
 
 // checkTarget looks up a host and checks every address of it: for requests that a proxy will carry, where the

@@ -89,6 +89,62 @@ func TestAddressesAreCheckedWhenDialled(t *testing.T) {
 	}
 }
 
+// Which URL it was that led to a refused address is what has to be mended.
+func TestARefusedAddressIsBlamedOnTheURLThatWasUsed(t *testing.T) {
+	t.Parallel()
+	shop := shopThat(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
+	for field, r := range map[string]provider.Request{
+		"token_url":      {Grant: provider.ClientCredentials, TokenURL: "https://127.0.0.1/token"},
+		"refresh_url":    {Grant: provider.RefreshToken, RefreshURL: "https://127.0.0.1/token"},
+		"revocation_url": {Grant: provider.Revocation, RevocationURL: "https://127.0.0.1/token", AccessToken: "t"},
+	} {
+		r.ClientID, r.Timeout = "id", 10*time.Second
+		_, err := directly(t).Do(t.Context(), shop, r)
+		want := "shop: no token request was sent: " + field + ": host 127.0.0.1 leads to a loopback address"
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
+	t.Parallel()
+	shop := shopThat(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
+	shop.Variables = map[string]string{"shop": "the shop"}
+	shop.Environments = map[string]provider.Environment{
+		"production": {TokenURL: "https://{shop}.example.com/token", RefreshURL: "https://Refresh.example.com:443/token"},
+		"sandbox":    {TokenURL: "https://sandbox.example.com:8443/token"},
+	}
+	params := map[string]string{"shop": "cats"}
+	for _, test := range []struct {
+		r    provider.Request
+		want string
+	}{
+		{provider.Request{Grant: provider.ClientCredentials, Params: params}, "cats.example.com"},
+		{provider.Request{Grant: provider.RefreshToken, Params: params}, "refresh.example.com"},
+		{provider.Request{Grant: provider.ClientCredentials, Environment: "sandbox"}, "sandbox.example.com:8443"},
+		{provider.Request{Grant: provider.RefreshToken, TokenURL: "https://a.example.com/", RefreshURL: "https://b.example.com:80/"}, "b.example.com:80"},
+		{provider.Request{Grant: provider.Revocation, RevocationURL: "https://[2606:4700::1]/revoke"}, "[2606:4700::1]"},
+	} {
+		if host, err := test.r.Host(shop); err != nil || host != test.want {
+			t.Errorf("%q, %v; want %q", host, err, test.want)
+		}
+	}
+	for says, r := range map[string]provider.Request{
+		"params: shop":          {Grant: provider.ClientCredentials, Params: map[string]string{"shop": "evil.com/"}},
+		"refresh_url":           {Grant: provider.RefreshToken, Environment: "sandbox"},
+		"no authorization_code": {Grant: provider.AuthorizationCode},
+		"allowed_hosts": {
+			Grant: provider.ClientCredentials, TokenURL: "https://a.example.com/",
+			Network: provider.NetworkPolicy{AllowedHosts: []string{"b.example.com"}},
+		},
+	} {
+		if host, err := r.Host(shop); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q, %v; want an error that names %q", host, err, says)
+		}
+	}
+}
+
 func TestReservedAddressesAreRefused(t *testing.T) {
 	t.Parallel()
 	client := directly(t)

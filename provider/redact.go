@@ -19,8 +19,8 @@ const maxDescription = 200
 const redacted = "[redacted]"
 
 // redactor takes known secrets out of a provider's text, in every form in which a server might repeat what it
-// was sent: raw, URL-encoded, hexadecimal, as JSON, and base64, also where the secret stands inside a longer
-// encoded value (as in Basic authentication).
+// was sent: raw, URL-encoded, hexadecimal, as JSON, and base64, with its padding or without, also where the secret stands
+// inside a longer encoded value (as in Basic authentication).
 type redactor struct {
 	forms []string // lower-cased, longest first
 }
@@ -54,6 +54,9 @@ func secretForms(secret string) []string {
 		hex.EncodeToString([]byte(secret)),
 		strings.Trim(string(quoted), `"`),
 	}
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding, base64.RawURLEncoding} {
+		forms = append(forms, encoding.EncodeToString([]byte(secret))) // by itself, to the last character
+	}
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for offset := range 3 {
 			// Shifted by 0, 1 and 2 bytes; the characters that also depend on the neighbours are cut off.
@@ -81,9 +84,11 @@ func (r redactor) clean(text string) string {
 	return text
 }
 
-// Clean returns text of the provider's fit for a message.
-func (d Definition) Clean(text string) string {
-	return newRedactor().clean(text)
+// Clean returns text that came from a provider, or by way of a user's browser, fit for a message: without the given
+// secrets in any form in which they might be repeated, without control and other invisible characters, on one line, and
+// no longer than 200 characters.
+func Clean(text string, secrets ...string) string {
+	return newRedactor(secrets...).clean(text)
 }
 
 func (r redactor) redact(text string) string {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -66,6 +67,42 @@ type Request struct {
 func (r Request) Check(d Definition) error {
 	_, err := r.build(context.Background(), d)
 	return err
+}
+
+// Host returns the host that the grant's request is sent to, in lower case, with the port where it is not the scheme's
+// own: of the endpoint that the definition names for that grant, its override or the environment's, and with variables
+// expanded. It looks nothing up and sends nothing. The error says which field is wrong or forbidden; [Client.Do] refuses
+// the request with the same words.
+func (r Request) Host(d Definition) (string, error) {
+	_, target, err := r.target(d)
+	if err != nil {
+		return "", err
+	}
+	host, port := strings.ToLower(target.Hostname()), target.Port()
+	switch {
+	case port != "" && port != map[string]string{"https": "443", "http": "80"}[target.Scheme]:
+		return net.JoinHostPort(host, port), nil
+	case strings.Contains(host, ":"):
+		return "[" + host + "]", nil
+	}
+	return host, nil
+}
+
+// target returns how the grant's request is made, and where it goes.
+func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
+	shape, ok := d.request(r.Grant)
+	if !ok {
+		return shape, nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
+	}
+	endpoint, err := r.endpoint(d, shape)
+	if err != nil {
+		return shape, nil, err
+	}
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		return shape, nil, fmt.Errorf("%s: is not a URL", shape.Endpoint)
+	}
+	return shape, target, nil
 }
 
 // endpoint returns the URL that the grant's request goes to.
@@ -138,13 +175,25 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	return target.String(), nil
 }
 
-// scopeRequested returns the scope that the request asks for, as it goes over the wire.
+// scopeRequested returns the scope that was asked for, its values separated by spaces; empty where none was. That is
+// what the token request sends, which for many grants is none. The authorization code grant has asked before, in its
+// authorization request.
 func (r Request) scopeRequested(d Definition) string {
-	p := d.Grants[r.Grant].Parameters["scope"]
-	if p.Value != "" {
-		return p.Value
+	given := strings.Join(r.Scope, " ")
+	if r.Grant == AuthorizationCode {
+		return given
 	}
-	return strings.Join(r.Scope, " ")
+	shape := d.Grants[r.Grant]
+	for _, p := range shape.Parameters {
+		if p.From == FromScope {
+			return given
+		}
+	}
+	sent, err := r.parameters(d, shape)
+	if err != nil {
+		return "" // nothing was sent
+	}
+	return sent["scope"]
 }
 
 // parameters returns the token request's parameters without the client's credentials.
@@ -198,17 +247,9 @@ func missingParameter(d Definition, name string, p Parameter) error {
 
 // build makes the HTTP request, all but sending it.
 func (r Request) build(ctx context.Context, d Definition) (*http.Request, error) {
-	shape, ok := d.request(r.Grant)
-	if !ok {
-		return nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
-	}
-	endpoint, err := r.endpoint(d, shape)
+	shape, target, err := r.target(d)
 	if err != nil {
 		return nil, err
-	}
-	target, err := url.Parse(endpoint)
-	if err != nil {
-		return nil, errors.New("token_url: is not a URL")
 	}
 	parameters, err := r.parameters(d, shape)
 	if err != nil {
@@ -230,7 +271,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	}
 	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
 	if err != nil {
-		return nil, errors.New("token_url: is not a URL that a request can be sent to")
+		return nil, fmt.Errorf("%s: is not a URL that a request can be sent to", shape.Endpoint)
 	}
 	request.Header = header
 	return request, nil
@@ -284,12 +325,6 @@ func (g GrantRequest) encode(parameters map[string]string, query url.Values, hea
 	return http.NoBody
 }
 
-// unreplayable is an empty body that keeps net/http from sending a bodiless GET again by itself when a kept
-// connection breaks: the first one may have been received, and acted on.
-type unreplayable struct{}
-
-func (unreplayable) Read([]byte) (int, error) { return 0, io.EOF }
-
 func addQuery(target *url.URL, query url.Values) {
 	if len(query) == 0 {
 		return
@@ -314,16 +349,22 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 		case h.Generate == "uuid":
 			value = newUUID()
 		case h.From == FromClientID:
-			value = h.Prefix + r.ClientID
+			value = r.ClientID
 		case h.From == FromRefreshToken:
-			value = h.Prefix + r.RefreshToken
+			value = r.RefreshToken
 		}
-		if HasControl(value) {
-			return fmt.Errorf("%s: holds a control character", h.From)
+		if h.From != "" && !fitsHeader(value) {
+			return fmt.Errorf("%s: holds a character that the header %s cannot carry", h.From, name)
 		}
-		header.Set(name, value)
+		header.Set(name, h.Prefix+value)
 	}
 	return nil
+}
+
+// fitsHeader tells whether a header carries a text unchanged to every server (RFC 9110, section 5.5): ASCII without
+// control characters, and without a space at either end, where it would be taken off.
+func fitsHeader(text string) bool {
+	return (text == "" || isTokenText(text)) && strings.TrimSpace(text) == text
 }
 
 // newUUID returns a random UUID (RFC 9562, section 5.4).

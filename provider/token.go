@@ -6,22 +6,26 @@ import "time"
 
 // Token is what a provider answered to a token request (RFC 6749, section 5.1).
 //
-// A Token can come together with an error: where the answer brought a new refresh token and the rest of it is
-// malformed, RefreshToken is set, with RefreshLifetime and SentAt, and nothing else. The old one may be dead by
-// then, so whoever holds the grant stores the new one first and looks at the error second.
+// A Token can come together with an error: where the answer brought a new refresh token and is otherwise of no use,
+// because the rest of it is malformed, broke off, or holds the provider's error, RefreshToken is set, with
+// RefreshLifetime and SentAt, and nothing else. The old one may be dead by then, so whoever holds the grant stores the new
+// one first and looks at the error second. Without a refresh token, the Token beside an error is zero.
 type Token struct {
 	// AccessToken consists of printable ASCII characters (RFC 6749, appendix A.12).
 	AccessToken string
 	// TokenType is the provider's word, unchecked; it may be empty.
 	TokenType string
-	// Scope is the scope granted, its values separated by spaces: as answered, or, where the answer does not
-	// say, as requested (RFC 6749, section 5.1).
+	// Scope is the scope granted, its values separated by spaces: as answered, or, where the answer does not say, as
+	// requested (RFC 6749, section 5.1): what the token request sent, or in the authorization code grant
+	// [Request.Scope], for which the authorization request has asked. It is empty where nothing was requested. After
+	// a refresh, empty means that nothing was said: the scope granted before still holds (RFC 6749, section 6).
 	Scope string
 	// SentAt is when the request was sent; the token's life counts from there.
 	SentAt time.Time
 	// Lifetime is how long the token lives.
 	Lifetime time.Duration
-	// RefreshToken is the refresh token, if the answer holds one.
+	// RefreshToken is the refresh token, if the answer holds one: text without control characters, or a number's. A
+	// header may be unable to carry it; a request that needs that is refused.
 	RefreshToken string
 	// RefreshLifetime is how long the refresh token lives, the answer's or, where it holds none, the one that was
 	// sent; 0: the answer does not say.
