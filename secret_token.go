@@ -40,7 +40,7 @@ const (
 func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
 	internal := map[string]any{leaseTokenID: issued.ID}
 	if !issued.ReuseToken && issued.Revocable {
-		internal[leaseConfig], internal[leaseClient], internal[leaseAccessToken] = config, issued.Client, issued.AccessToken
+		internal[leaseConfig], internal[leaseClient], internal[leaseAccessToken] = config, issued.ClientGeneration, issued.AccessToken
 	}
 	resp := p.Secret(secretTokenType).Response(tokenData(issued), internal)
 	resp.Secret.TTL = ttl

@@ -28,15 +28,15 @@ const stateLifetime = 10 * time.Minute
 // authorization is one that was begun (RFC 6749, section 4.1.1).
 type authorization struct {
 	Format int `json:"format"`
-	// Client and RoleID are the configuration's Client and the role's identity that it was begun for.
-	Client       string    `json:"client"`
-	RoleID       string    `json:"role_id"`
-	Config       string    `json:"config"`
-	Role         string    `json:"role"`
-	RedirectURI  string    `json:"redirect_uri"`
-	Scope        []string  `json:"scope,omitempty"`
-	CodeVerifier string    `json:"code_verifier,omitempty"`
-	ExpiresAt    time.Time `json:"expires_at"`
+	// ClientGeneration and RoleID are the configuration's and the role's identity that it was begun for.
+	ClientGeneration string    `json:"client"`
+	RoleID           string    `json:"role_id"`
+	Config           string    `json:"config"`
+	Role             string    `json:"role"`
+	RedirectURI      string    `json:"redirect_uri"`
+	Scope            []string  `json:"scope,omitempty"`
+	CodeVerifier     string    `json:"code_verifier,omitempty"`
+	ExpiresAt        time.Time `json:"expires_at"`
 }
 
 // Begun is an authorisation that a user can now give.
@@ -78,7 +78,7 @@ func (e *Engine) Authorize(ctx context.Context, s logical.Storage, config, name,
 		return nil, err
 	}
 	a := authorization{
-		Format: storageFormat, Client: c.Client, RoleID: role.ID, Config: config, Role: name, RedirectURI: merged.RedirectURI, Scope: merged.Scope,
+		Format: storageFormat, ClientGeneration: c.ClientGeneration, RoleID: role.ID, Config: config, Role: name, RedirectURI: merged.RedirectURI, Scope: merged.Scope,
 		ExpiresAt: time.Now().UTC().Add(stateLifetime).Truncate(time.Second),
 	}
 	state, challenge := newID(), ""
@@ -256,7 +256,7 @@ func (e *Engine) trade(
 	}
 	at := time.Now().UTC()
 	g := &grant{
-		Format: storageFormat, Client: c.Client, Version: version, RefreshToken: token.RefreshToken, Scope: token.Scope,
+		Format: storageFormat, ClientGeneration: c.ClientGeneration, Version: version, RefreshToken: token.RefreshToken, Scope: token.Scope,
 		AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
 	}
 	var issued *Issued
@@ -339,7 +339,7 @@ func (e *Engine) authorized(
 	now, nowRole, d, err := e.userRole(ctx, s, key.config, key.role)
 	changed := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
 	switch {
-	case changed, err == nil && (now.Client != c.Client || nowRole.ID != role.ID):
+	case changed, err == nil && (now.ClientGeneration != c.ClientGeneration || nowRole.ID != role.ID):
 		return nil, true, beginAgain(key, &FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
 	case err != nil:
 		return nil, false, err
@@ -392,7 +392,7 @@ func (e *Engine) takeState(ctx context.Context, s logical.Storage, key slotKey, 
 	if a.Config != key.config || a.Role != key.role {
 		return refuse("belongs to another role")
 	}
-	if a.Client != c.Client || a.RoleID != role.ID {
+	if a.ClientGeneration != c.ClientGeneration || a.RoleID != role.ID {
 		return refuse("was given out before the role, or the client, was changed")
 	}
 	if err := s.Delete(ctx, stateKey(state)); err != nil {

@@ -23,9 +23,9 @@ type Config struct {
 	ID string `json:"id"`
 	// Generation changes, at random, whenever something changes that the token depends on.
 	Generation string `json:"generation"`
-	// Client changes, at random, whenever the client or where it is known changes: what was granted to the old one is
+	// ClientGeneration changes, at random, whenever the client or where it is known changes: what was granted to the old one is
 	// not for the new one, and is not sent to it.
-	Client string `json:"client"`
+	ClientGeneration string `json:"client"`
 
 	Provider              string            `json:"provider"`
 	Environment           string            `json:"environment"`
@@ -296,7 +296,7 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 		config.ClientAuth = "" // to say what holds anyway changes nothing
 	}
 	if old == nil {
-		config.Generation, config.Client, config.ClientSecretUpdatedAt = newID(), newID(), time.Now().UTC()
+		config.Generation, config.ClientGeneration, config.ClientSecretUpdatedAt = newID(), newID(), time.Now().UTC()
 		return config, nil
 	}
 	if err := e.checkRepointing(old, config, write.Fields); err != nil {
@@ -309,7 +309,7 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 		config.Generation = newID()
 	}
 	if e.movesClient(old, config) {
-		config.Client = newID()
+		config.ClientGeneration = newID()
 	}
 	return config, nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // FieldError is a value that cannot be taken. It never holds the value itself, which may be a secret in the
-// wrong place.
+// wrong place; but for an authorisation's error, which is the provider's word and was cleaned.
 type FieldError struct {
 	// Field is the field's name.
 	Field string
@@ -47,7 +47,7 @@ func (e *NotFoundError) Error() string {
 // HeldBackError is a token request that was not made, because the provider failed, or asked to be left alone, a
 // moment ago. It is answered from memory.
 type HeldBackError struct {
-	// Wait is how long no token request will be made for this configuration.
+	// Wait is how long no token request will be made for this configuration or role.
 	Wait time.Duration
 	// Cause is the failure that began it.
 	Cause *provider.Error

@@ -24,9 +24,9 @@ const (
 // has not seen: an operator's write during a refresh wins.
 type grant struct {
 	Format int `json:"format"`
-	// Client is the configuration's Client that the grant was given to.
-	Client  string `json:"client"`
-	Version string `json:"version"`
+	// ClientGeneration is the configuration's that the grant was given to.
+	ClientGeneration string `json:"client"`
+	Version          string `json:"version"`
 
 	RefreshToken string `json:"refresh_token"`
 	// Previous is the refresh token before, kept for one generation: a provider may not have committed the new one.
@@ -99,7 +99,7 @@ func (e *Engine) Authorization(ctx context.Context, s logical.Storage, config, r
 func (e *Engine) grantOf(ctx context.Context, s logical.Storage, c *Config, key slotKey) (*grant, error) {
 	g := new(grant)
 	found, err := load(ctx, s, grantPrefix+key.path(), g)
-	if err != nil || !found || g.Client != c.Client {
+	if err != nil || !found || g.ClientGeneration != c.ClientGeneration {
 		return nil, err
 	}
 	return g, nil
@@ -372,7 +372,7 @@ func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, 
 	if unsaved == nil {
 		return nil
 	}
-	if c == nil || c.Client != unsaved.Client {
+	if c == nil || c.ClientGeneration != unsaved.ClientGeneration {
 		e.setUnsaved(key, nil)
 		return nil
 	}

@@ -396,7 +396,7 @@ func (e *Engine) turn(ctx context.Context, want Ref, sl *slot) (release func(), 
 // another mint.
 func (e *Engine) mint(ctx context.Context, config *Config, settings Settings, before *Issued) (*Issued, error) {
 	d, _ := e.Definition(config)
-	if d.RefreshTokens.WithClientCredentials == "used" && before != nil && before.RefreshToken != "" && before.Client == config.Client {
+	if d.RefreshTokens.WithClientCredentials == "used" && before != nil && before.RefreshToken != "" && before.ClientGeneration == config.ClientGeneration {
 		request := config.request(settings)
 		request.Grant, request.RefreshToken = provider.RefreshToken, before.RefreshToken
 		d, token, err := e.ask(ctx, config, request)

@@ -36,7 +36,7 @@ func (e *Engine) RevocationsFailed() int64 {
 // Revoke has an access token revoked at its provider (RFC 7009), as a best effort that nobody waits for. The token must
 // have been minted for that client of the configuration of that name: a successor's credentials are not its own, and where
 // the configuration points by now may be somewhere else.
-func (e *Engine) Revoke(config, client, accessToken string) {
+func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || e.revocations.underWay.Load() >= maxRevocations {
@@ -49,14 +49,14 @@ func (e *Engine) Revoke(config, client, accessToken string) {
 	go func() {
 		defer e.work.Done()
 		defer e.revocations.underWay.Add(-1)
-		if err := e.revoke(config, client, accessToken); err != nil {
+		if err := e.revoke(config, clientGeneration, accessToken); err != nil {
 			e.revocations.failed.Add(1)
 			e.logger.Warn("a token was not revoked at its provider; it ends when it expires", "config", config, "error", err)
 		}
 	}()
 }
 
-func (e *Engine) revoke(name, client, accessToken string) (err error) {
+func (e *Engine) revoke(name, clientGeneration, accessToken string) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			err = Recovered(e.logger, panicked)
@@ -68,7 +68,7 @@ func (e *Engine) revoke(name, client, accessToken string) (err error) {
 	if err != nil {
 		return err
 	}
-	if config == nil || config.Client != client {
+	if config == nil || config.ClientGeneration != clientGeneration {
 		return errors.New("its client is gone from the configuration")
 	}
 	settings, err := e.Settings(ctx, e.storage)

@@ -17,7 +17,7 @@ func TestATokenIsRevokedAtItsProvider(t *testing.T) {
 		w.configured()
 		w.write(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
 		issued := w.wantToken("token-1")
-		w.engine.Revoke("kleinanzeigen", issued.Client, issued.AccessToken)
+		w.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		synctest.Wait()
 		time.Sleep(w.endpoint.latency)
 		w.wantRequests(2)
@@ -37,7 +37,7 @@ func TestARevocationThatFailsIsCounted(t *testing.T) {
 		w.write(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
 		issued := w.wantToken("token-1")
 		w.endpoint.answer(http.StatusInternalServerError)
-		w.engine.Revoke("kleinanzeigen", issued.Client, issued.AccessToken)
+		w.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		time.Sleep(time.Second)
 		if n := w.engine.RevocationsFailed(); n != 1 {
 			w.Errorf("%d failed, want 1", n)
@@ -45,7 +45,7 @@ func TestARevocationThatFailsIsCounted(t *testing.T) {
 		// A provider that hangs is waited for, but not for long, and not by many.
 		w.endpoint.answersAfter(time.Hour)
 		for range 1000 {
-			w.engine.Revoke("kleinanzeigen", issued.Client, issued.AccessToken)
+			w.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		}
 		time.Sleep(40 * time.Second)
 		if n := w.engine.RevocationsFailed(); n != 1001 {
@@ -68,11 +68,11 @@ func TestATokenIsNotRevokedElsewhere(t *testing.T) {
 		w.write(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
 		issued := w.wantToken("token-1")
 		w.write(backend.Fields{"client_secret": "next"})
-		w.engine.Revoke("kleinanzeigen", issued.Client, issued.AccessToken)
+		w.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		time.Sleep(time.Second)
 		w.wantRequests(2) // another secret is no other client
 		w.write(backend.Fields{"client_secret": "made up", "revocation_url": "https://elsewhere.example.net/collect"})
-		w.engine.Revoke("kleinanzeigen", issued.Client, issued.AccessToken)
+		w.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		time.Sleep(time.Second)
 		w.wantRequests(2)
 	})

@@ -46,7 +46,7 @@ func roleTokenFields() []string {
 	return []string{"grant_type", "scope", "audience", "params", "redirect_uri"}
 }
 
-// User tells whether a person has to authorise the role.
+// User tells whether the role's tokens come of a refresh token, which a user's authorisation brought, here or elsewhere.
 func (r *Role) User() bool {
 	return r.GrantType != string(provider.ClientCredentials)
 }
@@ -145,7 +145,7 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 		return err
 	}
 	if write.RefreshToken != nil {
-		imported := &grant{Client: c.Client, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
+		imported := &grant{ClientGeneration: c.ClientGeneration, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
 		if err := e.replaceGrant(ctx, s, key, imported); err != nil {
 			return err
 		}

@@ -29,8 +29,8 @@ type Issued struct {
 // Terms are what a configuration and its provider's definition say of how a token is handed out. A token depends on
 // none of them but Generation.
 type Terms struct {
-	// Client and Generation are the configuration's that the token was minted with.
-	Client, Generation string
+	// ClientGeneration and Generation are the configuration's that the token was minted with.
+	ClientGeneration, Generation string
 	// Provider, APIURL and Use are the definition's; the last two may be empty.
 	Provider, APIURL, Use string
 	// MaxTTL and RoleTTL are the configuration's and the role's caps on leases; 0: none.
@@ -47,15 +47,15 @@ type Terms struct {
 func (c *Config) terms(d provider.Definition) Terms {
 	environment := d.Environments[c.Environment]
 	return Terms{
-		Client:        c.Client,
-		Generation:    c.Generation,
-		Provider:      d.Name,
-		APIURL:        environment.APIURL,
-		Use:           d.Use,
-		MaxTTL:        c.TTL,
-		RefreshBefore: c.RefreshBefore,
-		ReuseToken:    c.ReuseToken,
-		Revocable:     c.RevocationURL != "" || environment.RevocationURL != "",
+		ClientGeneration: c.ClientGeneration,
+		Generation:       c.Generation,
+		Provider:         d.Name,
+		APIURL:           environment.APIURL,
+		Use:              d.Use,
+		MaxTTL:           c.TTL,
+		RefreshBefore:    c.RefreshBefore,
+		ReuseToken:       c.ReuseToken,
+		Revocable:        c.RevocationURL != "" || environment.RevocationURL != "",
 	}
 }
 

@@ -380,7 +380,7 @@ func TestADeletedConfigurationLeavesNothing(t *testing.T) {
 			w.Fatalf("%v, want that it is not there", err)
 		}
 		w.configured()
-		if second := w.wantToken("token-2"); second.Client == first.Client {
+		if second := w.wantToken("token-2"); second.ClientGeneration == first.ClientGeneration {
 			w.Error("the successor has the identity of the deleted one")
 		}
 	})

@@ -15,9 +15,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
 func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
@@ -28,6 +31,70 @@ func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
 	both := otherCA(t) + w.Sim.CACert
 	w.Write(t, "config/b", w.kleinanzeigen(overTLS, fields{"ca_cert": both})).OK(t)
+}
+
+// A provider that accepts connections and says nothing, for more configurations than it may have connections, is no
+// obstacle once it is well again.
+func TestAHandshakeThatHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	simulator := strings.TrimPrefix(w.Sim.HTTPS, "https://")
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	host, _, _ := net.SplitHostPort(simulator)
+	var well atomic.Bool
+	go func() {
+		var kept []net.Conn // or the garbage collector would close them
+		defer func() {
+			for _, conn := range kept {
+				conn.Close()
+			}
+		}()
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if kept = append(kept, conn); well.Load() {
+				go relay(conn, simulator)
+			}
+		}
+	}()
+	name := func(i int) string { return fmt.Sprint("c", i) }
+	const configs = 40
+	for i := range configs {
+		w.Write(t, "config/"+name(i), w.kleinanzeigen(unverified, fields{
+			"token_url": "https://" + net.JoinHostPort(host, port) + kleinanzeigenTokenPath, "ca_cert": w.Sim.CACert, "request_timeout": "1s",
+		})).OK(t)
+	}
+	for _, r := range w.readAll(t.Context(), configs, name) {
+		if r.err != nil || r.response.Status != http.StatusGatewayTimeout {
+			t.Errorf("%v %s", r.err, r.response)
+		}
+	}
+	well.Store(true)
+	harness.Eventually(t, time.Minute, "there are tokens again", func() bool {
+		return w.Read(t, "creds/"+name(0)).Status == http.StatusOK
+	})
+}
+
+// relay passes on what comes, in both directions.
+func relay(conn net.Conn, address string) {
+	other, err := net.Dial("tcp", address)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	go func() {
+		defer conn.Close()
+		_, _ = io.Copy(conn, other)
+	}()
+	defer other.Close()
+	_, _ = io.Copy(other, conn)
 }
 
 // Where a provider offers HTTP/2, all configurations share one connection.
