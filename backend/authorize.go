@@ -196,13 +196,13 @@ type Redirect struct {
 
 // Exchange ends the authorization code grant: it trades the code for a refresh token that stays here.
 func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name string, r Redirect) (*Issued, error) {
-	// Nothing that can fail for another reason comes after the state is used up.
-	if r.Code == "" && r.Error == "" {
-		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
-	}
 	c, role, d, err := e.userRole(ctx, s, config, name)
 	if err != nil {
 		return nil, err
+	}
+	// Nothing that can fail for another reason comes after the state is used up.
+	if r.Code == "" && r.Error == "" {
+		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
 	}
 	settings, err := e.Settings(ctx, s)
 	if err != nil {
@@ -227,7 +227,7 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 		return nil, err
 	}
 	issued, err := e.trade(s, key, c, role, d, settings, before.Version, a, r)
-	if err != nil {
+	if err != nil && !errors.As(err, new(*FieldError)) {
 		e.failedStates.put(stateKey(r.State), failedState{key: key, err: err, until: a.ExpiresAt})
 	}
 	return issued, err

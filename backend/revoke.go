@@ -14,9 +14,9 @@ import (
 const (
 	// revocationTimeout bounds one revocation, once it has its turn.
 	revocationTimeout = 5 * time.Second
-	// maxRevocations bounds the revocations under way: a mount with many leases may be disabled while its provider
-	// hangs.
-	maxRevocations = 256
+	// maxRevocations bounds the revocations that are sent or wait for their turn: a mount with many leases may be disabled
+	// while its provider hangs.
+	maxRevocations = 2048
 	// maxRevocationsPerHost bounds those that are sent to one host at once, so that a revocation endpoint which hangs
 	// leaves connections to the token endpoint beside it.
 	maxRevocationsPerHost = 4

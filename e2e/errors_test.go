@@ -113,10 +113,16 @@ func TestTheProvidersRateLimit(t *testing.T) {
 	w.heldBack(t, kleinanzeigen, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
 
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
-	limited = w.Write(t, "config/b", w.kleinanzeigen()).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
+	limited = w.Write(t, "config/b", w.kleinanzeigen(w.addClient(t, "another-client"))).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
 	if !saysHowLong(limited) {
 		t.Errorf("%s\n\twant it to say how long to wait", limited)
 	}
+
+	// The limit is the client's: all its configurations and roles are held back.
+	w.Write(t, "roles/a/r", nil).OK(t)
+	w.Write(t, "config/c", w.kleinanzeigen(unverified)).OK(t)
+	w.heldBack(t, kleinanzeigen, "a/r", http.StatusTooManyRequests)
+	w.heldBack(t, kleinanzeigen, "c", http.StatusTooManyRequests)
 }
 
 // A rate limit that does not say when it ends, or says nonsense, is waited for a moment, and one of a year for an hour.

@@ -87,11 +87,11 @@ var mishaps = map[string][]mishap{
 			"fuuffy refused the client (HTTP 403): Access forbidden for this resource."},
 		{"its own failure", ownFailure, 502, failedFuuffy},
 		{"its own failure, flat", causes{fault: ownFailure.fault, switches: flatErrors}, 502, failedFuuffy},
-		{"rate limit", rateLimited, 429, "fuuffy limits the rate of token requests (HTTP 429) and asks to wait 40s"},
 		{"no data", answers(200, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`), 502,
 			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
 		{"data that is no object", answers(200, `{"data":"t"}`), 502,
 			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
+		{"rate limit", rateLimited, 429, "fuuffy limits the rate of token requests (HTTP 429) and asks to wait 40s"},
 	},
 	winkelstraat: {
 		{"wrong secret", wrongSecret, 400, ofWinkel},
@@ -120,7 +120,8 @@ func ofASite(name string) []mishap {
 }
 
 // What a marketplace answers, the caller is told with the status that it means,
-// by a write that tries it and by a read; and then it is left alone.
+// by a write that tries it and by a read; and then it is left alone. A rate limit
+// comes last: it is the client's, whatever its configuration.
 func TestWhatMarketplacesRefuse(t *testing.T) {
 	t.Parallel()
 	for provider, list := range mishaps {
