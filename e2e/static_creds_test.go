@@ -134,11 +134,11 @@ func TestAfterItsTTLThereIsANewerStaticToken(t *testing.T) {
 }
 
 // While the next token is being minted, and while that fails, the current one
-// is handed out at once, with a ttl that is never 0 (staticCredsOf).
+// is handed out without waiting for that, with a ttl that is never 0 (staticCredsOf).
 func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fields{
-		"while it is minted":       {"kind": "slow", "delay_ms": 2000, "times": 1},
+		"while it is minted":       {"kind": "slow", "delay_ms": 4000, "times": 1},
 		"while the provider fails": {"kind": "status", "status": 500, "times": 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,7 +155,8 @@ func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
 				if got.Status != http.StatusOK || w.staticCredsOf(t, got).AccessToken != first.AccessToken {
 					return true
 				}
-				if took := time.Since(begun); took > 1900*time.Millisecond { // less than what is being minted
+				// Who reads a token that is about to end waits for the next one, but not past the end of that.
+				if took := time.Since(begun); took > 3*time.Second {
 					t.Errorf("a read of a good token took %s", took)
 				}
 				if w.Sim.Counters(t, kleinanzeigen).Faults > 0 {
