@@ -54,6 +54,7 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		queue    *backend.QueueError
 		noGrant  *backend.UnauthorizedError
 		failure  *provider.Error
+		unsaved  *backend.UnsavedError
 	)
 	switch {
 	case errors.As(err, &field):
@@ -71,6 +72,8 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		return http.StatusServiceUnavailable, queue.Error()
 	case errors.As(err, &failure):
 		return statusOf(failure.Kind), err.Error()
+	case errors.As(err, &unsaved):
+		return http.StatusInternalServerError, unsaved.Error()
 	case errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable, "the request was cancelled"
 	case errors.Is(err, context.DeadlineExceeded):
@@ -82,6 +85,9 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 // sentinelOf returns the SDK's own error that an error stands for. Storage is another process: what it says comes
 // back as text.
 func sentinelOf(err error) error {
+	if errors.As(err, new(*provider.Error)) || errors.As(err, new(*backend.FieldError)) {
+		return nil // its text may be anybody's
+	}
 	if strings.Contains(err.Error(), logical.ErrReadOnly.Error()) {
 		return logical.ErrReadOnly
 	}

@@ -3,6 +3,7 @@
 package marketplace
 
 import (
+	"context"
 	"errors"
 	"regexp"
 	"strings"
@@ -160,6 +161,31 @@ func TestTheCommandThatBeginsAgainWorks(t *testing.T) {
 		t.Error(text)
 	}
 	m.follow(text, map[string]any{"redirect_uri": "https://app.example.com/callback"})
+}
+
+func TestWhatStorageSaysIsTakenFromStorageAlone(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop", Storage: new(logical.InmemStorage)}
+	for _, test := range []struct {
+		err    error
+		status int
+	}{
+		{&backend.UnsavedError{Err: context.DeadlineExceeded}, 500},
+		{&backend.UnsavedError{Err: errors.New(logical.ErrReadOnly.Error())}, 0},
+		{&provider.Error{Provider: "a", Kind: provider.Unavailable, Description: logical.ErrReadOnly.Error()}, 502},
+	} {
+		resp, err := b.respond(t.Context(), req, nil, test.err)
+		if test.status == 0 {
+			if err != logical.ErrReadOnly { //nolint:errorlint // the sentinel itself, unwrapped
+				t.Errorf("%v became %v", test.err, err)
+			}
+			continue
+		}
+		if code, text := status(req.Operation, resp, err); code != test.status || text != test.err.Error() {
+			t.Errorf("%d %q, want %d and %q", code, text, test.status, test.err)
+		}
+	}
 }
 
 // Why an authorisation came to nothing decides the status, and the command is told whatever it was.

@@ -64,6 +64,19 @@ func (e *HeldBackError) Unwrap() error {
 	return e.Cause
 }
 
+// UnsavedError is a new refresh token that the storage did not take. It is in memory until it does.
+type UnsavedError struct {
+	Err error
+}
+
+func (e *UnsavedError) Error() string {
+	return "a new refresh token could not be stored, and is kept in memory until it can: " + e.Err.Error()
+}
+
+func (e *UnsavedError) Unwrap() error {
+	return e.Err
+}
+
 // Nearest returns the candidate that a mistyped word most likely means, or "".
 func Nearest(word string, candidates []string) string {
 	best, distance := "", len(word)/2+1

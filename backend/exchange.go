@@ -33,20 +33,29 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if r.Code == "" && r.Error == "" {
 		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
 	}
-	x := &exchange{Engine: e, s: s, key: slotKey{config, name}, config: c, role: role}
+	x := &exchange{Engine: e, s: s, key: slotKey{config, name}, config: c, role: role, definition: d}
 	if x.settings, err = e.Settings(ctx, s); err != nil {
-		return nil, err
-	}
-	if _, err := load(ctx, s, grantPrefix+x.key.path(), &x.before); err != nil {
-		return nil, err
-	}
-	if err := e.limits.heldBack(clientOf(c, d, x.request(c.with(role)))); err != nil {
 		return nil, err
 	}
 	if err := e.beginWork(); err != nil {
 		return nil, err
 	}
 	defer e.work.Done()
+	release, err := e.spenders.acquire(ctx, x.key.path()) // a refresh beside it would have one of the two thrown away
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if _, err := load(ctx, s, grantPrefix+x.key.path(), &x.before); err != nil {
+		return nil, err
+	}
+	if r.Error == "" {
+		release, err := e.queue(ctx, c, d, x.request(c.with(role)))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	a, err := x.takeState(ctx, r.State)
 	if err != nil {
 		return nil, err
@@ -61,12 +70,13 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 // exchange is the end of an authorisation: what was stored when it came.
 type exchange struct {
 	*Engine
-	s        logical.Storage
-	key      slotKey
-	config   *Config
-	role     *Role
-	settings Settings
-	before   grant
+	s          logical.Storage
+	key        slotKey
+	config     *Config
+	role       *Role
+	definition provider.Definition
+	settings   Settings
+	before     grant
 }
 
 func (x *exchange) request(merged *Config) provider.Request {
@@ -75,7 +85,7 @@ func (x *exchange) request(merged *Config) provider.Request {
 	return request
 }
 
-// trade trades the code of a state that is used up. That the client goes away changes nothing from here on.
+// trade trades the code of a state that is used up, at its turn. That the client goes away changes nothing from here on.
 func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	if r.Error != "" {
 		said := provider.Clean(r.Error+" "+r.ErrorDescription, r.Code, r.State)
@@ -87,20 +97,34 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	merged.RedirectURI, merged.Scope = a.RedirectURI, a.Scope
 	request := x.request(merged)
 	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
-	d, token, failure := x.ask(ctx, merged, request)
+	token, failure := x.send(ctx, merged, x.definition, request)
 	if token.RefreshToken == "" {
 		if failure == nil {
-			failure = &FieldError{Field: "code", Problem: d.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
+			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
 		}
 		return nil, x.beginAgain(failure)
 	}
 	at := time.Now().UTC()
 	g := &grant{
-		Format: storageFormat, ClientGeneration: x.config.ClientGeneration, Version: x.before.Version, RefreshToken: token.RefreshToken,
-		Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
+		Format: storageFormat, ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version,
+		RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
 	}
+	return x.keep(g, token, failure)
+}
+
+// keep stores a new grant, and does not give up before its time is over. A write of the configuration that is being
+// verified is waited for, and does not count.
+func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued, error) {
+	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
+	defer cancel()
+	release, err := x.writers.acquire(ctx, configPrefix+x.key.config)
+	if err != nil {
+		x.setUnsaved(x.key, g)
+		return nil, &UnsavedError{Err: err}
+	}
+	defer release()
 	var issued *Issued
-	err := x.insist(ctx, x.key, func(ctx context.Context) (settled bool, err error) {
+	err = x.insist(ctx, x.key, func(ctx context.Context) (settled bool, err error) {
 		issued, settled, err = x.authorized(ctx, g, token, failure)
 		return settled, err
 	})
@@ -141,6 +165,13 @@ func (f *failedStates) get(key string, role slotKey) error {
 	return failed.err
 }
 
+// drop forgets what became of a role's states: it is not so any more.
+func (f *failedStates) drop(role slotKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.states, func(_ string, failed failedState) bool { return failed.key == role })
+}
+
 // BeginAgainError is an authorisation that came to nothing, and does not with the same state and code.
 type BeginAgainError struct {
 	Config, Role string
@@ -161,6 +192,7 @@ func (x *exchange) beginAgain(err error) error {
 
 // authorized stores a new grant and makes its access token the current one, unless the configuration or the role is
 // not any more what the user has authorised. Settled is false where the storage failed, and the grant is in memory alone.
+// The configuration is not written meanwhile.
 func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Token, failure error) (issued *Issued, settled bool, err error) {
 	defer func() {
 		if settled {
@@ -169,11 +201,6 @@ func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Toke
 			x.setUnsaved(x.key, g)
 		}
 	}()
-	release, err := x.writers.acquire(ctx, configPrefix+x.key.config)
-	if err != nil {
-		return nil, false, err
-	}
-	defer release()
 	now, nowRole, d, err := x.userRole(ctx, x.s, x.key.config, x.key.role)
 	changed := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
 	switch {
@@ -233,7 +260,7 @@ func (x *exchange) takeState(ctx context.Context, state string) (*authorization,
 	if a.ClientGeneration != x.config.ClientGeneration || a.RoleID != x.role.ID {
 		return refuse("was given out before the role, or the client, was changed")
 	}
-	if err := x.s.Delete(ctx, stateKey(state)); err != nil {
+	if err := x.s.Delete(context.WithoutCancel(ctx), stateKey(state)); err != nil { // or nobody knew whether it was
 		return nil, err
 	}
 	if time.Now().After(a.ExpiresAt) {

@@ -26,7 +26,9 @@ type grant struct {
 	Format int `json:"format"`
 	// ClientGeneration is the configuration's that the grant was given to.
 	ClientGeneration string `json:"client"`
-	Version          string `json:"version"`
+	// RoleID is the role's identity that it was given to.
+	RoleID  string `json:"role_id"`
+	Version string `json:"version"`
 
 	RefreshToken string `json:"refresh_token"`
 	// Previous is the refresh token before, kept for one generation: a provider may not have committed the new one.
@@ -205,6 +207,9 @@ func (e *Engine) refresh(ctx context.Context, s logical.Storage, key slotKey, c 
 		return nil, err
 	}
 	defer release()
+	// What it waited for the other one must not cut it off.
+	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
+	defer cancel()
 	for range 3 { // an operator's write begins it anew
 		g, err := e.usableGrant(ctx, s, key, c)
 		if err != nil {
@@ -358,17 +363,15 @@ func (e *Engine) insist(ctx context.Context, key slotKey, attempt func(context.C
 		case <-ctx.Done():
 			timer.Stop()
 			e.logger.Error("a new refresh token could not be stored yet", "config", key.config, "role", key.role, "error", err)
-			return fmt.Errorf("a new refresh token could not be stored, and is kept in memory until it can: %w", err)
+			return &UnsavedError{Err: err}
 		}
 	}
 }
 
 // saveAgain stores the role's grant that could not be stored before, if there is one, unless there is another by now, or
-// its client is gone.
+// its client or its role is gone. It tries that once.
 func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, c *Config) error {
-	e.mu.Lock()
-	unsaved := e.unsaved[key]
-	e.mu.Unlock()
+	unsaved := e.unsavedOf(key)
 	if unsaved == nil {
 		return nil
 	}
@@ -376,11 +379,26 @@ func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, 
 		e.setUnsaved(key, nil)
 		return nil
 	}
-	_, err := e.save(ctx, s, key, unsaved, func(*grant) {})
-	if errors.Is(err, errGrantChanged) {
-		return nil
+	role, err := e.roleOf(ctx, s, c, key)
+	if err != nil {
+		return err
 	}
-	return err
+	if role != nil && role.ID == unsaved.RoleID {
+		_, err = e.updateGrant(ctx, s, key, unsaved, func(*grant) {})
+	}
+	if err != nil && !errors.Is(err, errGrantChanged) {
+		return err
+	}
+	e.setUnsaved(key, nil)
+	e.failedStates.drop(key)
+	e.keepFrom(key, time.Now())
+	return nil
+}
+
+func (e *Engine) unsavedOf(key slotKey) *grant {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.unsaved[key]
 }
 
 // dead marks a grant that the provider has refused for good, or mints where that does as well.

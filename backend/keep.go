@@ -59,24 +59,22 @@ func (e *Engine) keepNext(config string, roles []string) {
 	}
 }
 
-// saveUnsaved stores the refresh tokens that are in memory alone, up to the first that still cannot be stored. One whose
-// refresh is under way is being stored by that.
+// saveUnsaved stores the refresh tokens that are in memory alone, as far as they can be stored. One whose refresh is under
+// way is being stored by that.
 func (e *Engine) saveUnsaved(ctx context.Context, s logical.Storage) error {
 	e.mu.Lock()
 	unsaved := slices.Collect(maps.Keys(e.unsaved))
 	e.mu.Unlock()
+	var failures []error
 	for _, key := range unsaved {
 		release, free := e.spenders.tryAcquire(key.path())
 		if !free {
 			continue
 		}
-		err := e.saveRole(ctx, s, key)
+		failures = append(failures, e.saveRole(ctx, s, key))
 		release()
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
 func (e *Engine) saveRole(ctx context.Context, s logical.Storage, key slotKey) error {

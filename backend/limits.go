@@ -73,6 +73,9 @@ func clientOf(c *Config, d provider.Definition, request provider.Request) limitK
 
 // acquire waits for a client's turn, under its provider's documented limits, and returns what ends it.
 func (l *limits) acquire(ctx context.Context, key limitKey, documented []provider.Limit) (release func(), err error) {
+	if err := l.heldBack(key); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, maxQueue)
 	defer cancel()
 	host := limitKey{host: key.host}
@@ -122,8 +125,9 @@ func (l *limits) acquireRevocation(ctx context.Context, key limitKey) (release f
 func (l *limits) hold(key limitKey, failure *provider.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if client, ok := l.held[key]; ok {
-		client.held, client.heldUntil = failure, time.Now().Add(failure.RetryAfter)
+	until := time.Now().Add(failure.RetryAfter)
+	if client, ok := l.held[key]; ok && until.After(client.heldUntil) {
+		client.held, client.heldUntil = failure, until
 	}
 }
 

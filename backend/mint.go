@@ -152,7 +152,11 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 		case f.stale, f.err == nil && f.issued == nil && want.Shared:
 			continue
 		case f.err == nil && (f.issued == nil || !want.Shared && !f.issued.ReuseToken):
-			return e.mintUnshared(ctx, s, want, f.slot)
+			issued, err := e.mintUnshared(ctx, s, want, f.slot)
+			if errors.Is(err, errStale) {
+				continue
+			}
+			return issued, err
 		}
 		return f.issued, f.err
 	}
@@ -382,21 +386,27 @@ func (e *Engine) turn(ctx context.Context, want Ref, sl *slot) (release func(), 
 		return nil, &QueueError{Provider: want.Config}
 	}
 	e.mu.Lock()
-	held := sl.heldBack(time.Now())
-	e.mu.Unlock()
-	if held != nil {
+	defer e.mu.Unlock()
+	if e.slots[want.key()] != sl {
+		turns.Release(1)
+		return nil, errStale
+	}
+	if held := sl.heldBack(time.Now()); held != nil {
 		turns.Release(1)
 		return nil, held
 	}
 	return func() { turns.Release(1) }, nil
 }
 
+// errStale says that the configuration changed while a reader waited: what it waited for is nobody's.
+var errStale = errors.New("the configuration has changed")
+
 // mint asks the provider for a token with the client credentials grant, or where its definition says that this is worth
-// it, with the refresh token that came with the token before. That one is in memory alone: it is lost for no more than
-// another mint.
+// it, with the refresh token that came with the token before, while that is good. It is in memory alone: it is lost for no
+// more than another mint.
 func (e *Engine) mint(ctx context.Context, config *Config, settings Settings, before *Issued) (*Issued, error) {
 	d, _ := e.Definition(config)
-	if d.RefreshTokens.WithClientCredentials == "used" && before != nil && before.RefreshToken != "" && before.ClientGeneration == config.ClientGeneration {
+	if d.RefreshTokens.WithClientCredentials == "used" && before.good(time.Now()) && before.RefreshToken != "" && before.ClientGeneration == config.ClientGeneration {
 		request := config.request(settings)
 		request.Grant, request.RefreshToken = provider.RefreshToken, before.RefreshToken
 		d, token, err := e.ask(ctx, config, request)
@@ -424,18 +434,28 @@ func (e *Engine) ask(ctx context.Context, config *Config, request provider.Reque
 	if !ok {
 		return d, provider.Token{}, notOneOf("provider", config.Provider, e.catalog.Names())
 	}
-	client := clientOf(config, d, request)
-	release, err := e.limits.acquire(ctx, client, d.Limits)
+	release, err := e.queue(ctx, config, d, request)
 	if err != nil {
 		return d, provider.Token{}, err
 	}
 	defer release()
+	token, err := e.send(ctx, config, d, request)
+	return d, token, err
+}
+
+// queue waits for a request's turn and returns what ends that.
+func (e *Engine) queue(ctx context.Context, config *Config, d provider.Definition, request provider.Request) (release func(), err error) {
+	return e.limits.acquire(ctx, clientOf(config, d, request), d.Limits)
+}
+
+// send sends one request whose turn it is.
+func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition, request provider.Request) (provider.Token, error) {
 	token, err := e.client.Do(ctx, d, request)
 	var failure *provider.Error
 	if errors.As(err, &failure) && failure.Kind == provider.RateLimited && failure.RetryAfter > 0 {
-		e.limits.hold(client, failure)
+		e.limits.hold(clientOf(config, d, request), failure)
 	}
-	return d, token, err
+	return token, err
 }
 
 // issue lays a token under terms, if it lives long enough to be of use.

@@ -121,6 +121,9 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	}
 	if current := old.current; current != nil {
 		e.setCurrent(key, sl, newIssued(current.Token, current.ID, terms(current.Terms)), old.read)
+		if sl.nextTry = old.nextTry; sl.nextTry.After(sl.current.ReplaceAt) {
+			e.replaceAt(key, sl, sl.nextTry)
+		}
 	}
 }
 

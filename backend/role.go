@@ -145,7 +145,7 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 		return err
 	}
 	if write.RefreshToken != nil {
-		imported := &grant{ClientGeneration: c.ClientGeneration, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
+		imported := &grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
 		if err := e.replaceGrant(ctx, s, key, imported); err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func (e *Engine) checkKeepsGrant(ctx context.Context, s logical.Storage, key slo
 		return nil
 	}
 	g, err := e.grantOf(ctx, s, c, key)
-	if err != nil || g == nil || !g.Dead.IsZero() {
+	if err != nil || (g == nil || !g.Dead.IsZero()) && e.unsavedOf(key) == nil {
 		return err
 	}
 	return &FieldError{
@@ -266,14 +266,11 @@ func (e *Engine) DeleteRole(ctx context.Context, s logical.Storage, config, name
 	if _, err := load(ctx, s, rolePrefix+key.path(), new(Role)); err != nil {
 		return err
 	}
+	defer e.dropRole(config, name) // also where only a part of it could be deleted
 	if err := e.deleteGrant(ctx, s, key); err != nil {
 		return err
 	}
-	if err := s.Delete(ctx, rolePrefix+key.path()); err != nil {
-		return err
-	}
-	e.dropRole(config, name)
-	return nil
+	return s.Delete(ctx, rolePrefix+key.path())
 }
 
 // authorizedRoles names the roles of a configuration that hold refresh tokens.

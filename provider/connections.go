@@ -20,7 +20,7 @@ type timeouts struct {
 	ping, pong time.Duration
 }
 
-var defaultTimeouts = timeouts{connect: 5 * time.Second, ping: 10 * time.Second, pong: 5 * time.Second}
+var defaultTimeouts = timeouts{connect: 5 * time.Second, ping: 15 * time.Second, pong: 5 * time.Second}
 
 var errClosed = errors.New("the client is closed")
 

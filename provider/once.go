@@ -25,6 +25,9 @@ var errSentBefore = errors.New("the request was sent before")
 // where the body is empty or can be had again. So no body can be had again, and a GET has an [unreplayable] one. Any other
 // request without a body has to look like one, or it would be sent in chunks: there, HTTP/1.1 does not know the headers,
 // and over HTTP/2 the second attempt is cancelled.
+//
+// The price is that a request fails which a server refuses before it looks at it (RFC 9113, section 8.7): it was not
+// received, but net/http does not say so. The engine asks again a moment later.
 func sentOnce(request *http.Request) *http.Request {
 	request.GetBody = nil
 	if request.Body != http.NoBody {
