@@ -290,6 +290,7 @@ func (e *Engine) land(f *flight) {
 	var missing *NotFoundError
 	switch sl := f.slot; {
 	case f.issued != nil:
+		sl.nextTry = time.Time{}
 		e.setCurrent(f.want.key(), sl, f.issued, f.awaited)
 	case errors.As(f.err, &missing):
 		e.forget(f.want.key()) // no memory for names that stand for nothing

@@ -8,10 +8,15 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// setCurrent makes a token the current one of a slot, and has it replaced in time. The lock is held.
+// setCurrent makes a token the current one of a slot, and has it replaced in time, but not before the next try. The lock
+// is held.
 func (e *Engine) setCurrent(key slotKey, sl *slot, issued *Issued, read bool) {
-	sl.current, sl.read, sl.nextTry = issued, read, time.Time{}
-	e.replaceAt(key, sl, issued.ReplaceAt)
+	sl.current, sl.read = issued, read
+	at := issued.ReplaceAt
+	if sl.nextTry.After(at) {
+		at = sl.nextTry
+	}
+	e.replaceAt(key, sl, at)
 }
 
 // replaceAt has the slot's current token replaced at that time. The lock is held.
@@ -121,9 +126,6 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	}
 	if current := old.current; current != nil {
 		e.setCurrent(key, sl, newIssued(current.Token, current.ID, terms(current.Terms)), old.read)
-		if sl.nextTry = old.nextTry; sl.nextTry.After(sl.current.ReplaceAt) {
-			e.replaceAt(key, sl, sl.nextTry)
-		}
 	}
 }
 
