@@ -108,6 +108,7 @@ func (e *Engine) Close() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		_ = e.saveUnsaved(e.life, e.storage) // what hangs must not keep it from that
 		e.work.Wait()
 		if err := e.saveUnsaved(e.life, e.storage); err != nil {
 			e.logger.Error("a refresh token is lost that could not be stored", "error", err)
@@ -121,6 +122,16 @@ func (e *Engine) Close() {
 	}
 	e.end()
 	e.client.Close()
+}
+
+// open returns an error once the engine is being closed: what is sent then would be cut off.
+func (e *Engine) open() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errClosed
+	}
+	return nil
 }
 
 // Invalidate forgets what is in memory of a storage entry that another node has changed.

@@ -29,32 +29,33 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if err != nil {
 		return nil, err
 	}
-	// Nothing that can fail for another reason comes after the state is used up.
 	if r.Code == "" && r.Error == "" {
 		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
-	}
-	x := &exchange{Engine: e, s: s, key: slotKey{config, name}, config: c, role: role, definition: d}
-	if x.settings, err = e.Settings(ctx, s); err != nil {
-		return nil, err
 	}
 	if err := e.beginWork(); err != nil {
 		return nil, err
 	}
 	defer e.work.Done()
-	release, err := e.spenders.acquire(ctx, x.key.path()) // a refresh beside it would have one of the two thrown away
+	key := slotKey{config, name}
+	// A refresh beside it would have one of the two refresh tokens thrown away.
+	release, err := e.spenders.acquire(ctx, key.path())
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if _, err := load(ctx, s, grantPrefix+x.key.path(), &x.before); err != nil {
-		return nil, err
-	}
+	x := &exchange{Engine: e, s: s, key: key}
 	if r.Error == "" {
-		release, err := e.queue(ctx, c, d, x.request(c.with(role)))
+		turn, err := e.queue(ctx, c, d, codeRequest(c.with(role), Settings{}))
 		if err != nil {
 			return nil, err
 		}
-		defer release()
+		x.release = sync.OnceFunc(turn)
+		defer x.release()
+	}
+	// Nothing that can fail for another reason comes after the state is used up, and nothing that was read before the wait
+	// is gone by.
+	if err := x.read(ctx); err != nil {
+		return nil, err
 	}
 	a, err := x.takeState(ctx, r.State)
 	if err != nil {
@@ -67,11 +68,12 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	return issued, err
 }
 
-// exchange is the end of an authorisation: what was stored when it came.
+// exchange is the end of an authorisation: what was stored when its turn came.
 type exchange struct {
 	*Engine
 	s          logical.Storage
 	key        slotKey
+	release    func() // gives the turn back; not for a denial
 	config     *Config
 	role       *Role
 	definition provider.Definition
@@ -79,8 +81,22 @@ type exchange struct {
 	before     grant
 }
 
-func (x *exchange) request(merged *Config) provider.Request {
-	request := merged.request(x.settings)
+// read reads what the exchange depends on.
+func (x *exchange) read(ctx context.Context) (err error) {
+	if x.config, x.role, x.definition, err = x.userRole(ctx, x.s, x.key.config, x.key.role); err != nil {
+		return err
+	}
+	if x.settings, err = x.Settings(ctx, x.s); err != nil {
+		return err
+	}
+	if _, err := load(ctx, x.s, grantPrefix+x.key.path(), &x.before); err != nil {
+		return err
+	}
+	return x.open()
+}
+
+func codeRequest(merged *Config, settings Settings) provider.Request {
+	request := merged.request(settings)
 	request.Grant = provider.AuthorizationCode
 	return request
 }
@@ -95,9 +111,10 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	defer cancel()
 	merged := x.config.with(x.role)
 	merged.RedirectURI, merged.Scope = a.RedirectURI, a.Scope
-	request := x.request(merged)
+	request := codeRequest(merged, x.settings)
 	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
 	token, failure := x.send(ctx, merged, x.definition, request)
+	x.release()
 	if token.RefreshToken == "" {
 		if failure == nil {
 			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
@@ -112,22 +129,30 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	return x.keep(g, token, failure)
 }
 
-// keep stores a new grant, and does not give up before its time is over. A write of the configuration that is being
-// verified is waited for, and does not count.
+// keep stores a new grant at once, and does not give up before its time is over: what it holds is all there is. Then, with
+// the configuration as it is once nobody writes it, it puts the grant in force.
 func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued, error) {
+	stored := *g
+	err := x.insist(x.key, func(ctx context.Context) (settled bool, err error) {
+		if err := x.replaceGrant(ctx, x.s, x.key, &stored); err != nil {
+			x.setUnsaved(x.key, g)
+			return false, err
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
 	defer cancel()
-	release, err := x.writers.acquire(ctx, configPrefix+x.key.config)
-	if err != nil {
-		x.setUnsaved(x.key, g)
-		return nil, &UnsavedError{Err: err}
+	issued, err := x.authorized(ctx, &stored, token)
+	if err == nil {
+		err = failure
 	}
-	defer release()
-	var issued *Issued
-	err = x.insist(ctx, x.key, func(ctx context.Context) (settled bool, err error) {
-		issued, settled, err = x.authorized(ctx, g, token, failure)
-		return settled, err
-	})
+	var again *BeginAgainError
+	if err != nil && !errors.As(err, &again) {
+		return nil, fmt.Errorf("%w; its refresh token was stored, and the role is authorised", err)
+	}
 	return issued, err
 }
 
@@ -190,36 +215,29 @@ func (x *exchange) beginAgain(err error) error {
 	return &BeginAgainError{Config: x.key.config, Role: x.key.role, Err: err}
 }
 
-// authorized stores a new grant and makes its access token the current one, unless the configuration or the role is
-// not any more what the user has authorised. Settled is false where the storage failed, and the grant is in memory alone.
-// The configuration is not written meanwhile.
-func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Token, failure error) (issued *Issued, settled bool, err error) {
-	defer func() {
-		if settled {
-			x.setUnsaved(x.key, nil)
-		} else {
-			x.setUnsaved(x.key, g)
-		}
-	}()
-	now, nowRole, d, err := x.userRole(ctx, x.s, x.key.config, x.key.role)
-	changed := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
-	switch {
-	case changed, err == nil && (now.ClientGeneration != x.config.ClientGeneration || nowRole.ID != x.role.ID):
-		return nil, true, x.beginAgain(&FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
-	case err != nil:
-		return nil, false, err
-	}
-	stored := *g
-	if err := x.replaceGrant(ctx, x.s, x.key, &stored); err != nil {
-		return nil, false, err
-	}
-	x.dropRole(x.key.config, x.key.role)
-	if failure != nil {
-		return nil, true, fmt.Errorf("%w; its refresh token was stored, and the role is authorised", failure)
-	}
-	issued, err = issue(d, token, now.terms(d))
+// authorized makes the access token the current one that came with a grant which is stored, unless the configuration or
+// the role is not any more what the user has authorised: then it deletes the grant.
+func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Token) (*Issued, error) {
+	release, err := x.writers.acquire(ctx, configPrefix+x.key.config)
 	if err != nil {
-		return nil, true, err
+		return nil, err
+	}
+	defer release()
+	x.dropRole(x.key.config, x.key.role)
+	now, nowRole, d, err := x.userRole(ctx, x.s, x.key.config, x.key.role)
+	gone := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
+	switch {
+	case gone, err == nil && (now.ClientGeneration != g.ClientGeneration || nowRole.ID != g.RoleID):
+		if err := x.deleteGrantOf(ctx, x.s, x.key, g); err != nil {
+			return nil, err
+		}
+		return nil, x.beginAgain(&FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
+	case err != nil || token.AccessToken == "":
+		return nil, err
+	}
+	issued, err := issue(d, token, now.terms(d))
+	if err != nil {
+		return nil, err
 	}
 	issued.RoleTTL = nowRole.TTL
 	if now.Generation == x.config.Generation && reflect.DeepEqual(x.role, nowRole) {
@@ -227,7 +245,7 @@ func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Toke
 		defer x.mu.Unlock()
 		x.start(x.key, issued)
 	}
-	return issued, true, nil
+	return issued, nil
 }
 
 // takeState ends a state: it is good once, for the role that it was made for, and for ten minutes.

@@ -159,6 +159,20 @@ func (e *Engine) deleteGrant(ctx context.Context, s logical.Storage, key slotKey
 	return nil
 }
 
+// deleteGrantOf deletes a grant, unless there is another by now.
+func (e *Engine) deleteGrantOf(ctx context.Context, s logical.Storage, key slotKey, g *grant) error {
+	release, err := e.writers.acquire(ctx, grantPrefix+key.path())
+	if err != nil {
+		return err
+	}
+	defer release()
+	stored := new(grant)
+	if _, err := load(ctx, s, grantPrefix+key.path(), stored); err != nil || stored.Version != g.Version {
+		return err
+	}
+	return s.Delete(ctx, grantPrefix+key.path())
+}
+
 func (e *Engine) setUnsaved(key slotKey, g *grant) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -258,14 +272,14 @@ func (e *Engine) spend(ctx context.Context, s logical.Storage, key slotKey, c *C
 		}
 		request := c.request(settings)
 		request.Grant, request.RefreshToken = provider.RefreshToken, candidate
-		d, token, err := e.ask(ctx, c, request)
+		d, token, err := e.askWhole(c, request)
 		if err == nil || token.RefreshToken != "" {
-			return e.rotated(ctx, s, key, c, d, g, candidate, token, err)
+			return e.rotated(s, key, c, d, g, candidate, token, err)
 		}
 		var failure *provider.Error
 		if !errors.As(err, &failure) || failure.Kind != provider.RefusedGrant {
 			if failure != nil && failure.Kind.Permanent() && d.RefreshTokens.WithClientCredentials != "" {
-				return e.mintAnew(ctx, s, key, c, settings, g)
+				return e.mintAnew(s, key, c, settings, g)
 			}
 			e.settle(ctx, s, key, g, interrupted, err)
 			return nil, err
@@ -283,13 +297,20 @@ func (e *Engine) spend(ctx context.Context, s logical.Storage, key slotKey, c *C
 	return e.dead(ctx, s, key, c, settings, g, interrupted, refused)
 }
 
+// askWhole is ask for a request that must not be cut off, whatever was waited for before it.
+func (e *Engine) askWhole(c *Config, request provider.Request) (provider.Definition, provider.Token, error) {
+	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
+	defer cancel()
+	return e.ask(ctx, c, request)
+}
+
 // settle takes the intent back where a failure shows that the provider has committed nothing.
 func (e *Engine) settle(ctx context.Context, s logical.Storage, key slotKey, g *grant, before time.Time, err error) {
 	var (
 		failure *provider.Error
 		queue   *QueueError
 	)
-	settled := errors.As(err, &queue)
+	settled := errors.As(err, &queue) || errors.Is(err, errClosed)
 	if errors.As(err, &failure) {
 		settled = failure.Kind.Permanent() || failure.Kind == provider.RateLimited
 	}
@@ -301,11 +322,11 @@ func (e *Engine) settle(ctx context.Context, s logical.Storage, key slotKey, g *
 
 // rotated stores what a refresh brought before anybody sees it.
 func (e *Engine) rotated(
-	ctx context.Context, s logical.Storage, key slotKey, c *Config, d provider.Definition, g *grant,
+	s logical.Storage, key slotKey, c *Config, d provider.Definition, g *grant,
 	spent string, token provider.Token, failure error,
 ) (*Issued, error) {
 	replaced := token.RefreshToken != "" && token.RefreshToken != spent
-	saved, err := e.save(ctx, s, key, g, func(g *grant) {
+	saved, err := e.save(s, key, g, func(g *grant) {
 		if replaced {
 			g.Previous, g.RefreshToken = spent, token.RefreshToken
 		}
@@ -331,11 +352,11 @@ func (e *Engine) rotated(
 
 // save stores a grant, and does not give up before its time is over: what it holds may be all there is. What cannot be
 // stored stays in memory until it can.
-func (e *Engine) save(ctx context.Context, s logical.Storage, key slotKey, g *grant, change func(*grant)) (*grant, error) {
+func (e *Engine) save(s logical.Storage, key slotKey, g *grant, change func(*grant)) (*grant, error) {
 	pending := *g
 	change(&pending)
 	var saved *grant
-	err := e.insist(ctx, key, func(ctx context.Context) (bool, error) {
+	err := e.insist(key, func(ctx context.Context) (bool, error) {
 		var err error
 		if saved, err = e.updateGrant(ctx, s, key, g, change); err == nil || errors.Is(err, errGrantChanged) {
 			e.setUnsaved(key, nil)
@@ -349,8 +370,8 @@ func (e *Engine) save(ctx context.Context, s logical.Storage, key slotKey, g *gr
 }
 
 // insist has a new refresh token stored: it tries again until that is settled, one way or the other, or its time is over.
-func (e *Engine) insist(ctx context.Context, key slotKey, attempt func(context.Context) (settled bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+func (e *Engine) insist(key slotKey, attempt func(context.Context) (settled bool, err error)) error {
+	ctx, cancel := context.WithTimeout(e.life, saveTimeout)
 	defer cancel()
 	for {
 		settled, err := attempt(ctx)
@@ -407,7 +428,7 @@ func (e *Engine) dead(
 	interrupted time.Time, refused *provider.Error,
 ) (*Issued, error) {
 	if d, ok := e.Definition(c); ok && d.RefreshTokens.WithClientCredentials != "" {
-		return e.mintAnew(ctx, s, key, c, settings, g)
+		return e.mintAnew(s, key, c, settings, g)
 	}
 	reason := refused.Error()
 	if !interrupted.IsZero() {
@@ -425,10 +446,10 @@ func (e *Engine) dead(
 }
 
 // mintAnew falls back from a refused refresh token to the client credentials grant, of which it came.
-func (e *Engine) mintAnew(ctx context.Context, s logical.Storage, key slotKey, c *Config, settings Settings, g *grant) (*Issued, error) {
-	d, token, failure := e.ask(ctx, c, c.request(settings))
+func (e *Engine) mintAnew(s logical.Storage, key slotKey, c *Config, settings Settings, g *grant) (*Issued, error) {
+	d, token, failure := e.askWhole(c, c.request(settings))
 	if failure != nil && token.RefreshToken == "" {
 		return nil, failure
 	}
-	return e.rotated(ctx, s, key, c, d, g, g.RefreshToken, token, failure)
+	return e.rotated(s, key, c, d, g, g.RefreshToken, token, failure)
 }

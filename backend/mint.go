@@ -446,11 +446,17 @@ func (e *Engine) ask(ctx context.Context, config *Config, request provider.Reque
 
 // queue waits for a request's turn and returns what ends that.
 func (e *Engine) queue(ctx context.Context, config *Config, d provider.Definition, request provider.Request) (release func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.life, cancel)()
 	return e.limits.acquire(ctx, clientOf(config, d, request), d.Limits)
 }
 
 // send sends one request whose turn it is.
 func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition, request provider.Request) (provider.Token, error) {
+	if err := e.open(); err != nil {
+		return provider.Token{}, err
+	}
 	token, err := e.client.Do(ctx, d, request)
 	var failure *provider.Error
 	if errors.As(err, &failure) && failure.Kind == provider.RateLimited && failure.RetryAfter > 0 {

@@ -138,6 +138,11 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 		return err
 	}
 	anew := old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0
+	if old == nil { // what an exchange for a role of that name may have left is not this one's
+		if err := e.deleteGrant(ctx, s, key); err != nil {
+			return err
+		}
+	}
 	if anew {
 		defer e.dropRole(config, name) // also where only a part of it could be stored
 	}
