@@ -318,3 +318,158 @@ func TestAHarmlessWriteEndsNoWait(t *testing.T) {
 		}
 	})
 }
+
+// What a code brings is in storage at once, though the configuration is being verified meanwhile.
+func TestWhatACodeBringsIsStoredAtOnce(t *testing.T) {
+	shop{config: "oauth2", sites: &sites{latency: 100 * time.Millisecond, strict: true}}.run(t, func(s shop) {
+		s.configure("oauth2", anyServer())
+		s.role("shop", byUser(), nil)
+		_, exchange := s.begin("shop")
+		exchanged := inBackground(exchange)
+		time.Sleep(50 * time.Millisecond)
+		s.sites.set(func(p *sites) { p.latency, p.down = 9*time.Second, true })
+		written := inBackground(func() error {
+			write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
+			return s.engine.WriteConfig(s.Context(), s.storage, s.config, write)
+		})
+		time.Sleep(100 * time.Millisecond)
+		if !s.authorization().Authorized {
+			s.Error("the provider has answered, and nothing is stored")
+		}
+		time.Sleep(3 * time.Second)
+		s.engine.Close()
+		<-exchanged
+		<-written
+		s.sites.set(func(p *sites) { p.latency, p.down = 0, false })
+		s.restart()
+		s.wantAlive()
+	})
+}
+
+// Codes that wait for the configuration to be written do not keep its verification from its turn.
+func TestExchangesGiveTheirTurnsBack(t *testing.T) {
+	shop{config: "oauth2", sites: &sites{latency: 100 * time.Millisecond}}.run(t, func(s shop) {
+		s.configure("oauth2", anyServer())
+		var exchanged []<-chan error
+		for i := range 8 { // as many as a client may have under way
+			role := fmt.Sprint("role-", i)
+			s.role(role, byUser(), nil)
+			_, exchange := s.begin(role)
+			exchanged = append(exchanged, inBackground(exchange))
+		}
+		time.Sleep(50 * time.Millisecond)
+		began := time.Now()
+		write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
+		if err := s.engine.WriteConfig(s.Context(), s.storage, s.config, write); err != nil || time.Since(began) > time.Second {
+			s.Errorf("%v after %v", err, time.Since(began))
+		}
+		for _, done := range exchanged {
+			if err := <-done; err != nil {
+				s.Error(err)
+			}
+		}
+	})
+}
+
+func TestAtTheEndNothingWaitsForWhatHangs(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.inMemory()
+		s.storage.fail(nil)
+		s.role("other", backend.Fields{"grant_type": "client_credentials"}, nil)
+		s.sites.set(func(p *sites) { p.latency, p.down = 9*time.Second, true })
+		read := inBackground(func() error {
+			_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "other"})
+			return err
+		})
+		time.Sleep(100 * time.Millisecond)
+		s.engine.Close()
+		<-read
+		s.sites.set(func(p *sites) { p.latency, p.down = 100*time.Millisecond, false })
+		s.restart()
+		s.wantAlive()
+	})
+}
+
+// busy has as many token requests of the client under way as it may have, for so long.
+func (s shop) busy(long time.Duration) (wait func()) {
+	s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
+	s.sites.set(func(p *sites) { p.latency = long })
+	var readers sync.WaitGroup
+	for i := range 8 {
+		role := fmt.Sprint("busy-", i)
+		s.role(role, backend.Fields{"grant_type": "client_credentials"}, nil)
+		readers.Go(func() { _, _ = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: role}) })
+	}
+	time.Sleep(100 * time.Millisecond)
+	return readers.Wait
+}
+
+// A code that waits for its turn while the mount is closed is not spent, and its state is good.
+func TestAStateOutlivesTheMountThatIsClosed(t *testing.T) {
+	inShop(t, false, func(s shop) {
+		_, exchange := s.begin("shop")
+		wait := s.busy(14 * time.Second)
+		exchanged := inBackground(exchange)
+		time.Sleep(100 * time.Millisecond)
+		s.engine.Close()
+		closed := time.Now()
+		if err := <-exchanged; err == nil || errors.As(err, new(*backend.BeginAgainError)) || time.Since(closed) > time.Second {
+			s.Errorf("%v, %v after the end", err, time.Since(closed))
+		}
+		wait()
+		if keys, err := logical.CollectKeysWithPrefix(s.Context(), s.storage.Storage, "state/"); err != nil || len(keys) != 1 {
+			s.Errorf("states: %v %v", keys, err)
+		}
+	})
+}
+
+// A code that waits for its turn is traded as the client is by then.
+func TestACodeIsTradedAsTheClientIsByThen(t *testing.T) {
+	inShop(t, false, func(s shop) {
+		_, exchange := s.begin("shop")
+		wait := s.busy(5 * time.Second)
+		exchanged := inBackground(exchange)
+		time.Sleep(100 * time.Millisecond)
+		s.configure(s.config, backend.Fields{"client_secret": "new"})
+		if err := <-exchanged; err != nil {
+			s.Error(err)
+		}
+		wait()
+		secret := ""
+		for _, request := range s.sites.requests {
+			if request.Get("grant_type") == "authorization_code" {
+				secret = request.Get("client_secret")
+			}
+		}
+		if secret != "new" {
+			s.Errorf("the code was sent with the secret %q", secret)
+		}
+	})
+}
+
+// Where the provider was set back, the refresh token before is tried, and that is not cut off by what came before it.
+func TestTheRefreshTokenBeforeHasItsOwnTime(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
+		before := live(s.sites)
+		s.wantAlive()
+		const others = 16 // in front of it in the queue
+		for i := range others {
+			s.role(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("bad"))
+		}
+		s.restart()
+		s.sites.set(func(p *sites) { p.live, p.latency = before, 14*time.Second })
+		var readers sync.WaitGroup
+		for i := range others {
+			readers.Go(func() {
+				_, _ = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: fmt.Sprint("r", i)})
+			})
+		}
+		time.Sleep(time.Second)
+		_, _ = s.token()
+		readers.Wait()
+		s.sites.set(func(p *sites) { p.latency = 0 })
+		time.Sleep(time.Minute)
+		s.wantAlive()
+	})
+}

@@ -487,7 +487,7 @@ func (r *run) happen(e event) {
 // Whatever happens, in whatever order: no refresh token is lost or spent twice, as long as the provider loses no answer.
 func TestNoScheduleLosesAGrant(t *testing.T) {
 	t.Parallel()
-	const schedules = 100 // thousands, for a change of what is tested here
+	const schedules = 100            // thousands, for a change of what is tested here
 	seeds := []uint64{139, 233, 488} // that found something
 	for seed := range uint64(schedules) {
 		seeds = append(seeds, seed)
