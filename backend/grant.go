@@ -210,8 +210,8 @@ func (e *Engine) mintRole(ctx context.Context, s logical.Storage, want Ref, c *C
 	return issued, nil
 }
 
-// refresh spends the role's refresh token for an access token. Whoever calls it gives it a context that does not end
-// when a client goes away.
+// refresh spends the role's refresh token for an access token. The context is for the wait for its turn: that the client
+// goes away, or how long it waited, cuts nothing off after that.
 //
 // A role's refresh token is spent by one refresh at a time. That one flight is under way for a slot does not hold them
 // apart: a write replaces the slot, and the next reader begins another.
@@ -221,7 +221,10 @@ func (e *Engine) refresh(ctx context.Context, s logical.Storage, key slotKey, c 
 		return nil, err
 	}
 	defer release()
-	// What it waited for the other one must not cut it off.
+	if err := e.beginWork(); err != nil {
+		return nil, err
+	}
+	defer e.work.Done()
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
 	for range 3 { // an operator's write begins it anew

@@ -350,15 +350,6 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 		return nil, err
 	}
 	defer release()
-	if want.Role != "" { // it may spend a refresh token, which must not be cut off
-		if err := e.beginWork(); err != nil {
-			return nil, err
-		}
-		defer e.work.Done()
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(e.life, flightTimeout)
-		defer cancel()
-	}
 	began := time.Now()
 	issued, err := e.mintStored(ctx, s, want, false, nil)
 	if err != nil && ctx.Err() != nil {
