@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
-	"vault-plugin-secrets-marketplace/provider"
 )
 
 // inBackground calls, and returns what it comes to.
@@ -213,13 +212,9 @@ func TestAnExchangeWaitsForAWriteOfTheConfiguration(t *testing.T) {
 
 // Where a refresh only fails, it is not all there is: once the token before is over, another is minted.
 func TestARefreshThatFailsIsReplacedByAMint(t *testing.T) {
-	definition, err := provider.ParseDefinition([]byte(bringingDefinition))
-	if err != nil {
-		t.Fatal(err)
-	}
 	shop{config: "bringing", sites: new(sites)}.run(t, func(s shop) {
 		s.engine.Close()
-		s.engine = newEngine(s.T, provider.NewCatalog(definition), answers(func(body string) (int, string) {
+		s.engine = newEngine(s.T, catalogOf(s.T, bringingDefinition), answers(func(body string) (int, string) {
 			if strings.Contains(body, "grant_type=refresh_token") {
 				return http.StatusInternalServerError, ""
 			}

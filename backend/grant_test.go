@@ -45,12 +45,17 @@ type sites struct {
 
 var errLost = errors.New("connection reset by peer")
 
-func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
+// formOf reads the form that a request brings.
+func formOf(r *http.Request) (url.Values, error) {
 	text, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
-	form, err := url.ParseQuery(string(text))
+	return url.ParseQuery(string(text))
+}
+
+func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
+	form, err := formOf(r)
 	if err != nil {
 		return nil, err
 	}

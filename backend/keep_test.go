@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
-	"vault-plugin-secrets-marketplace/provider"
 )
 
 const dyingDefinition = `
@@ -76,11 +75,7 @@ func (s shop) keptWith(least, most int, long time.Duration) {
 const day = 24 * time.Hour
 
 func TestGrantsThatDieUnusedAreKept(t *testing.T) {
-	definition, err := provider.ParseDefinition([]byte(dyingDefinition))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := shop{config: "dying", catalog: provider.NewCatalog(definition), sites: &sites{strict: true, live: map[string]bool{"imported": true}}}
+	s := shop{config: "dying", catalog: catalogOf(t, dyingDefinition), sites: &sites{strict: true, live: map[string]bool{"imported": true}}}
 	s.run(t, func(s shop) {
 		s.configure("dying", nil)
 		s.role("shop", nil, ptr("imported"))
@@ -92,7 +87,7 @@ func TestGrantsThatDieUnusedAreKept(t *testing.T) {
 		s.sites.standby.Store(true)
 		s.keptWith(0, 0, 10*day)
 		// A provider without the client credentials grant has no token without a role.
-		_, err = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "dying"})
+		_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "dying"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(err.Error(), "client credentials") {
 			s.Errorf("without a role: %v", err)

@@ -107,12 +107,8 @@ evidence:
 
 // A refresh token that is never replaced can bring each reader a token of his own.
 func TestEachReaderHasItsOwnRefresh(t *testing.T) {
-	definition, err := provider.ParseDefinition([]byte(lastingDefinition))
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := shop{
-		config: "lasting", catalog: provider.NewCatalog(definition),
+		config: "lasting", catalog: catalogOf(t, lastingDefinition),
 		sites: &sites{latency: 100 * time.Millisecond, keep: true, live: map[string]bool{"imported": true}},
 	}
 	s.run(t, func(s shop) {
@@ -341,11 +337,7 @@ evidence:
 
 // Where the definition says that it is worth it, a refresh token that came with a client credentials answer is used.
 func TestARefreshTokenThatComesWithClientCredentials(t *testing.T) {
-	definition, err := provider.ParseDefinition([]byte(bringingDefinition))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := shop{config: "bringing", catalog: provider.NewCatalog(definition), sites: &sites{strict: true}}
+	s := shop{config: "bringing", catalog: catalogOf(t, bringingDefinition), sites: &sites{strict: true}}
 	s.run(t, func(s shop) {
 		s.configure("bringing", nil)
 		mint := func(want string) {

@@ -60,11 +60,7 @@ func (p *families) next(family int) string {
 }
 
 func (p *families) RoundTrip(r *http.Request) (*http.Response, error) {
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(text))
+	form, err := formOf(r)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,16 @@ func newEngine(
 	})
 }
 
+// catalogOf is a catalogue that holds one definition.
+func catalogOf(t *testing.T, definition string) *provider.Catalog {
+	t.Helper()
+	d, err := provider.ParseDefinition([]byte(definition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return provider.NewCatalog(d)
+}
+
 // standby tells whether the node is one. How often it was asked is counted.
 type standby struct {
 	atomic.Bool
