@@ -55,6 +55,8 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		noGrant  *backend.UnauthorizedError
 		failure  *provider.Error
 		unsaved  *backend.UnsavedError
+		inFlight *backend.InFlightError
+		large    *backend.TooLargeError
 	)
 	switch {
 	case errors.As(err, &field):
@@ -70,10 +72,14 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		return http.StatusServiceUnavailable, heldBack.Error()
 	case errors.As(err, &queue):
 		return http.StatusServiceUnavailable, queue.Error()
+	case errors.As(err, &inFlight):
+		return http.StatusServiceUnavailable, inFlight.Error()
 	case errors.As(err, &failure):
 		return statusOf(failure.Kind), err.Error()
 	case errors.As(err, &unsaved):
 		return http.StatusInternalServerError, unsaved.Error()
+	case errors.As(err, &large):
+		return http.StatusInternalServerError, large.Error()
 	case errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable, "the request was cancelled"
 	case errors.Is(err, context.DeadlineExceeded):

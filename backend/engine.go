@@ -22,8 +22,13 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// closeWait bounds how long [Engine.Close] waits: Vault holds a lock of the whole plugin process meanwhile.
-const closeWait = time.Second
+// closeWait bounds how long [Engine.Close] waits for work in flight: Vault holds a lock of the whole plugin process until
+// it returns. closeListen bounds it while a request that spends something has no response yet, or its outcome is not
+// stored: the response may hold the only copy of a refresh token.
+const (
+	closeWait   = time.Second
+	closeListen = 10 * time.Second
+)
 
 // errClosed is the answer of an engine whose mount is gone.
 var errClosed = errors.New("the mount is being closed")
@@ -37,20 +42,19 @@ type Engine struct {
 	storage  logical.Storage
 	mayWrite func() bool
 
-	// life is the context of work that must outlive a request. It ends a second after the engine is closed, so that a
-	// refresh token that has been spent can still be followed by its successor.
+	// life is the context of work that must outlive a request. Close ends it, once it has waited.
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
 
 	// writers keeps two writes of one storage entry apart.
 	writers keyedLock
-	// spenders keeps two refreshes of one role apart.
-	spenders keyedLock
+	// spendings keeps two requests that spend something of one role apart.
+	spendings *spendings
 	// limits is where a mint waits for its turn.
 	limits limits
-	// failedStates are the states of authorisations that came to nothing.
-	failedStates failedStates
+	// exchanges are the code exchanges in flight, and the outcomes of those that ended a short time ago.
+	exchanges exchanges
 	// revocations counts what became of tokens that were to be revoked at their provider.
 	revocations revocations
 
@@ -83,21 +87,22 @@ type Options struct {
 func New(o Options) *Engine {
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
-		catalog:  o.Catalog,
-		client:   o.Client,
-		logger:   o.Logger,
-		storage:  o.Storage,
-		mayWrite: o.MayWrite,
-		life:     life,
-		end:      end,
-		slots:    make(map[slotKey]*slot),
-		unsaved:  make(map[slotKey]*grant),
-		keepAt:   make(map[slotKey]time.Time),
+		catalog:   o.Catalog,
+		client:    o.Client,
+		logger:    o.Logger,
+		storage:   o.Storage,
+		mayWrite:  o.MayWrite,
+		life:      life,
+		end:       end,
+		slots:     make(map[slotKey]*slot),
+		spendings: newSpendings(),
+		unsaved:   make(map[slotKey]*grant),
+		keepAt:    make(map[slotKey]time.Time),
 	}
 }
 
-// Close ends all work and all connections. It waits a second at most for work to end, and for refresh tokens that are in
-// memory alone to be stored.
+// Close ends all work and all connections. It waits a second at most for work in flight, and up to ten while a request
+// that spends a refresh token or a code waits for its response. Refresh tokens in memory are stored by then, if they can.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true // no work begins from here on
@@ -105,23 +110,45 @@ func (e *Engine) Close() {
 		sl.stop()
 	}
 	e.mu.Unlock()
-	done := make(chan struct{})
+	idle := e.spendings.close()
+	stored, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(done)
-		_ = e.saveUnsaved(e.life, e.storage) // what hangs must not keep it from that
-		e.work.Wait()
+		defer close(stored)
+		_ = e.saveUnsaved(e.life, e.storage) // requests that hang must not delay it
+		<-idle
 		if err := e.saveUnsaved(e.life, e.storage); err != nil {
 			e.logger.Error("a refresh token is lost that could not be stored", "error", err)
 		}
 	}()
+	go func() {
+		defer close(ended)
+		e.work.Wait()
+		<-stored
+	}()
+	awaitEnd(ended, stored, idle)
+	e.end()
+	e.client.Close()
+}
+
+// awaitEnd waits within the bounds of Close.
+func awaitEnd(ended, stored, idle <-chan struct{}) {
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-ended:
+		return
 	case <-timer.C:
 	}
-	e.end()
-	e.client.Close()
+	select {
+	case <-idle:
+		return
+	default:
+	}
+	timer.Reset(closeListen - closeWait)
+	select {
+	case <-stored:
+	case <-timer.C:
+	}
 }
 
 // open returns an error once the engine is being closed: what is sent then would be cut off.

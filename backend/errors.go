@@ -77,6 +77,18 @@ func (e *UnsavedError) Unwrap() error {
 	return e.Err
 }
 
+// TooLargeError is a refresh token that the storage does not take, even as the only one of its grant.
+type TooLargeError struct {
+	// Size is the refresh token's length in bytes.
+	Size int
+}
+
+// Error returns what is too large, and which setting of Vault decides that.
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("a refresh token of %d bytes is larger than an entry of Vault's storage may be (max_entry_size); "+
+		"raise that in the server's storage stanza, or ask the provider for smaller tokens", e.Size)
+}
+
 // Nearest returns the candidate that a mistyped word most likely means, or "".
 func Nearest(word string, candidates []string) string {
 	best, distance := "", len(word)/2+1

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,37 +24,80 @@ type Redirect struct {
 	Error, ErrorDescription string
 }
 
-// Exchange ends the authorization code grant: it trades the code for a refresh token that stays here.
+// Exchange ends the authorization code grant: it exchanges the code for a refresh token that stays here. A repeat with the
+// same state joins the exchange in flight, or gets the outcome of the one that has ended: Vault's API client repeats a
+// request by itself if the response is 5xx.
 func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name string, r Redirect) (*Issued, error) {
 	c, role, d, err := e.userRole(ctx, s, config, name)
 	if err != nil {
 		return nil, err
 	}
-	if r.Code == "" && r.Error == "" {
+	x := &exchange{Engine: e, s: s, key: slotKey{config, name}}
+	call := e.exchanges.get(r, x.key)
+	switch {
+	case call != nil:
+	case r.Code == "" && r.Error == "":
 		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
+	default:
+		if call, err = x.start(ctx, c.with(role), d, r); err != nil {
+			return nil, err
+		}
 	}
-	if err := e.beginWork(); err != nil {
+	return call.wait(ctx, c, d)
+}
+
+// exchange is the end of an authorization: what was stored when its turn came.
+type exchange struct {
+	*Engine
+	s          logical.Storage
+	key        slotKey
+	spending   *spending
+	turn       func() // gives the turn back; nil for a denial, which sends nothing
+	config     *Config
+	role       *Role
+	definition provider.Definition
+	settings   Settings
+	before     grant
+	// cleanup holds what finish undoes, in reverse.
+	cleanup []func()
+	// running says that run has begun, and calls finish.
+	running bool
+}
+
+// start waits for the exchange's turn, consumes its state, and starts it. It does everything that can fail without the code
+// being spent before it consumes the state. If another exchange of the state has started by then, it returns that one.
+func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definition, r Redirect) (*exchangeCall, error) {
+	defer func() {
+		if !x.running {
+			x.finish()
+		}
+	}()
+	if err := x.beginWork(); err != nil {
 		return nil, err
 	}
-	defer e.work.Done()
-	key := slotKey{config, name}
-	// A refresh beside it would have one of the two refresh tokens thrown away.
-	release, err := e.spenders.acquire(ctx, key.path())
-	if err != nil {
+	x.cleanup = append(x.cleanup, x.work.Done)
+	// A refresh at the same time would throw away one of the two refresh tokens.
+	spending, err := x.spendings.acquire(ctx, x.key)
+	if call := x.exchanges.get(r, x.key); call != nil || err != nil {
+		if err == nil {
+			spending.release()
+		}
+		if call != nil {
+			return call, nil
+		}
 		return nil, err
 	}
-	defer release()
-	x := &exchange{Engine: e, s: s, key: key}
+	x.spending = spending
+	x.cleanup = append(x.cleanup, spending.release)
 	if r.Error == "" {
-		turn, err := e.queue(ctx, c, d, codeRequest(c.with(role), Settings{}))
+		turn, err := x.queue(ctx, merged, d, codeRequest(merged, Settings{}))
 		if err != nil {
 			return nil, err
 		}
-		x.release = sync.OnceFunc(turn)
-		defer x.release()
+		x.turn = sync.OnceFunc(turn)
+		x.cleanup = append(x.cleanup, x.turn)
 	}
-	// Nothing that can fail for another reason comes after the state is used up, and nothing that was read before the wait
-	// is gone by.
+	// Read everything again: the waits above may have outdated it.
 	if err := x.read(ctx); err != nil {
 		return nil, err
 	}
@@ -61,24 +105,34 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if err != nil {
 		return nil, err
 	}
-	issued, err := x.trade(a, r)
-	if err != nil && !errors.As(err, new(*FieldError)) {
-		e.failedStates.put(stateKey(r.State), failedState{key: x.key, err: err, until: a.ExpiresAt})
-	}
-	return issued, err
+	call := &exchangeCall{key: x.key, redirect: r, until: a.ExpiresAt, overdue: x.spending.overdue, done: make(chan struct{})}
+	x.exchanges.add(call)
+	x.running = true
+	go x.run(call, a, r)
+	return call, nil
 }
 
-// exchange is the end of an authorisation: what was stored when its turn came.
-type exchange struct {
-	*Engine
-	s          logical.Storage
-	key        slotKey
-	release    func() // gives the turn back; not for a denial
-	config     *Config
-	role       *Role
-	definition provider.Definition
-	settings   Settings
-	before     grant
+// run carries out the exchange. The caller may leave: that changes nothing from here on.
+func (x *exchange) run(call *exchangeCall, a *authorization, r Redirect) {
+	defer x.finish()
+	var (
+		issued *Issued
+		err    error
+	)
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			issued, err = nil, Recovered(x.logger, panicked)
+		}
+		call.finish(issued, err)
+	}()
+	issued, err = x.trade(a, r)
+}
+
+// finish gives back what start has taken.
+func (x *exchange) finish() {
+	for _, undo := range slices.Backward(x.cleanup) {
+		undo()
+	}
 }
 
 // read reads what the exchange depends on.
@@ -107,14 +161,15 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 		said := provider.Clean(r.Error+" "+r.ErrorDescription, r.Code, r.State)
 		return nil, x.beginAgain(&FieldError{Field: "error", Problem: "the authorisation was refused: " + said + ", and nothing was changed"})
 	}
-	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
-	defer cancel()
 	merged := x.config.with(x.role)
 	merged.RedirectURI, merged.Scope = a.RedirectURI, a.Scope
 	request := codeRequest(merged, x.settings)
 	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
-	token, failure := x.send(ctx, merged, x.definition, request)
-	x.release()
+	token, failure := x.spend(x.spending, x.turn, merged, x.definition, request)
+	x.turn()
+	if token.RefreshTokenUnconfirmed {
+		return nil, x.keepCandidate(token.RefreshToken, failure)
+	}
 	if token.RefreshToken == "" {
 		if failure == nil {
 			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
@@ -123,29 +178,29 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	}
 	at := time.Now().UTC()
 	g := &grant{
-		Format: storageFormat, ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version,
+		ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version,
 		RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
 	}
 	return x.keep(g, token, failure)
 }
 
-// keep stores a new grant at once, and does not give up before its time is over: what it holds is all there is. Then, with
-// the configuration as it is once nobody writes it, it puts the grant in force.
+// keep stores a new grant, and does not give up before saveTimeout. Then, once nobody writes the config, it puts the grant in
+// force. A refresh token that an operator has imported since the exchange began stays.
 func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued, error) {
-	stored := *g
-	err := x.insist(x.key, func(ctx context.Context) (settled bool, err error) {
-		if err := x.replaceGrant(ctx, x.s, x.key, &stored); err != nil {
-			x.setUnsaved(x.key, g)
-			return false, err
-		}
-		return true, nil
-	})
-	if err != nil {
+	stored, err := x.save(x.s, x.key, g, func(*grant) {})
+	if errors.Is(err, errGrantChanged) {
+		stored, err = x.storedAfterAll(g)
+	}
+	var large *TooLargeError
+	switch {
+	case errors.As(err, &large):
+		return nil, x.beginAgain(&FieldError{Field: "code", Problem: x.definition.Name + " answered with what cannot be stored: " + large.Error()})
+	case err != nil:
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
 	defer cancel()
-	issued, err := x.authorized(ctx, &stored, token)
+	issued, err := x.authorized(ctx, stored, token)
 	if err == nil {
 		err = failure
 	}
@@ -156,45 +211,115 @@ func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued,
 	return issued, err
 }
 
-// failedState is a state that is used up, and why it came to nothing. It is kept for who asks again: Vault's API client
-// does, by itself, when it is answered 5xx, and would else tell its user of nothing but a state that is not known.
-type failedState struct {
-	key   slotKey
-	err   error
-	until time.Time
-}
-
-type failedStates struct {
-	mu     sync.Mutex
-	states map[string]failedState
-}
-
-func (f *failedStates) put(key string, failed failedState) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.states == nil {
-		f.states = make(map[string]failedState)
+// storedAfterAll returns the grant if a write that seemed to fail has stored it. Else the stored one is an operator's.
+func (x *exchange) storedAfterAll(g *grant) (*grant, error) {
+	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
+	defer cancel()
+	stored, err := x.grantOf(ctx, x.s, x.config, x.key)
+	if err == nil && (stored == nil || stored.RefreshToken != g.RefreshToken) {
+		err = x.beginAgain(&FieldError{Field: "role", Problem: "was given another refresh token while the code was exchanged, so that of the code was not stored"})
 	}
-	maps.DeleteFunc(f.states, func(_ string, old failedState) bool { return time.Now().After(old.until) })
-	f.states[key] = failed
+	return stored, err
 }
 
-// get returns why the state came to nothing; nil where that is not known.
-func (f *failedStates) get(key string, role slotKey) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	failed, ok := f.states[key]
-	if !ok || failed.key != role || time.Now().After(failed.until) {
+// keepCandidate stores what an error response to a code held where a refresh token stands: the provider may have committed
+// the exchange. It is tried by the next refresh, beside the refresh token that the role holds, if it holds one.
+func (x *exchange) keepCandidate(candidate string, failure error) error {
+	before := x.before
+	if !before.usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {
+		before = grant{ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version, AuthorizedAt: time.Now().UTC()}
+	}
+	if _, err := x.save(x.s, x.key, &before, func(g *grant) { g.Candidate = candidate }); err != nil {
+		return errors.Join(failure, err)
+	}
+	x.dropRole(x.key.config, x.key.role)
+	return x.beginAgain(fmt.Errorf("%w; its response held what may be a refresh token, which the next read of the role tries", failure))
+}
+
+// exchanges holds the code exchanges in flight, and the outcome of each until its state would have expired.
+type exchanges struct {
+	mu    sync.Mutex
+	calls map[string]*exchangeCall
+}
+
+// exchangeCall is one exchange, for all callers who wait for it.
+type exchangeCall struct {
+	key      slotKey
+	redirect Redirect
+	until    time.Time
+	// overdue is closed when the request has outlasted request_timeout; done once issued and err are set.
+	overdue <-chan struct{}
+	done    chan struct{}
+	issued  *Issued
+	err     error
+}
+
+// add adds the exchange of a state that was consumed, and removes those whose state has expired.
+func (x *exchanges) add(call *exchangeCall) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.calls == nil {
+		x.calls = make(map[string]*exchangeCall)
+	}
+	maps.DeleteFunc(x.calls, func(_ string, old *exchangeCall) bool { return old.ended() && time.Now().After(old.until) })
+	x.calls[stateKey(call.redirect.State)] = call
+}
+
+// get returns the role's exchange of what has come back with the user; nil if there is none, or its state has expired.
+func (x *exchanges) get(r Redirect, key slotKey) *exchangeCall {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	call, ok := x.calls[stateKey(r.State)]
+	if !ok || call.key != key || call.redirect != r || call.ended() && time.Now().After(call.until) {
 		return nil
 	}
-	return failed.err
+	return call
 }
 
-// drop forgets what became of a role's states: it is not so any more.
-func (f *failedStates) drop(role slotKey) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	maps.DeleteFunc(f.states, func(_ string, failed failedState) bool { return failed.key == role })
+// drop removes the failures of a role's exchanges: its refresh token was stored after all.
+func (x *exchanges) drop(key slotKey) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	maps.DeleteFunc(x.calls, func(_ string, call *exchangeCall) bool { return call.key == key && call.ended() && call.err != nil })
+}
+
+func (c *exchangeCall) finish(issued *Issued, err error) {
+	c.issued, c.err = issued, err
+	close(c.done)
+}
+
+func (c *exchangeCall) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait returns the outcome. A caller waits until the request is overdue; one who comes later waits for the config's
+// request_timeout again.
+func (c *exchangeCall) wait(ctx context.Context, config *Config, d provider.Definition) (*Issued, error) {
+	overdue := c.overdue
+	select {
+	case <-overdue:
+		late, cancel := context.WithTimeout(ctx, config.RequestTimeout)
+		defer cancel()
+		overdue = late.Done()
+	default:
+	}
+	select {
+	case <-c.done:
+	case <-overdue:
+	case <-ctx.Done():
+	}
+	switch {
+	case c.ended():
+		return c.issued, c.err
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, overdueError(config, d)
 }
 
 // BeginAgainError is an authorisation that came to nothing, and does not with the same state and code.
@@ -243,7 +368,7 @@ func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Toke
 	if now.Generation == x.config.Generation && reflect.DeepEqual(x.role, nowRole) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.start(x.key, issued)
+		x.Engine.start(x.key, issued)
 	}
 	return issued, nil
 }
@@ -267,9 +392,6 @@ func (x *exchange) takeState(ctx context.Context, state string) (*authorization,
 		return nil, err
 	}
 	if !found {
-		if err := x.failedStates.get(stateKey(state), x.key); err != nil {
-			return nil, err
-		}
 		return refuse("is not known: it was never given out, was used before, or is over")
 	}
 	if a.Config != x.key.config || a.Role != x.key.role {

@@ -799,7 +799,7 @@ func TestStates(t *testing.T) {
 		if _, err := s.engine.Exchange(s.Context(), s.storage, "marktplaats", "shop", backend.Redirect{Code: "c", State: once}); err != nil {
 			s.Fatal(err)
 		}
-		refused("shop", backend.Redirect{Code: "c", State: once}, "not known")
+		refused("shop", backend.Redirect{Code: "another", State: once}, "not known")
 		s.sites.set(func(p *sites) { p.answer = `{"access_token":"t","expires_in":60,"was":%q}` })
 		refused("shop", backend.Redirect{Code: "c", State: begin()}, "without a refresh token")
 		s.sites.set(func(p *sites) { p.answer = "" })

@@ -67,12 +67,12 @@ func (e *Engine) saveUnsaved(ctx context.Context, s logical.Storage) error {
 	e.mu.Unlock()
 	var failures []error
 	for _, key := range unsaved {
-		release, free := e.spenders.tryAcquire(key.path())
-		if !free {
+		own, _ := e.spendings.take(key)
+		if own == nil {
 			continue
 		}
 		failures = append(failures, e.saveRole(ctx, s, key))
-		release()
+		own.release()
 	}
 	return errors.Join(failures...)
 }

@@ -94,6 +94,10 @@ type flight struct {
 	// awaited says that a reader waits for the token.
 	awaited bool
 	done    chan struct{}
+	// overdue is closed when the request has outlasted the config's request_timeout and goes on: then callers get late,
+	// and need not wait.
+	overdue chan struct{}
+	late    error
 	// issued is the token; nil, without an error, where the configuration shares none.
 	issued *Issued
 	err    error
@@ -179,13 +183,38 @@ func (e *Engine) Rotate(ctx context.Context, s logical.Storage, want Ref) (*Issu
 	}
 }
 
+// wait waits until the flight has landed, at most until it is overdue. What has landed counts before any error.
 func (f *flight) wait(ctx context.Context) error {
+	var err error
+	select {
+	case <-f.done:
+	case <-f.overdue:
+		err = f.late
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	select {
 	case <-f.done:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		return err
 	}
+}
+
+// markOverdue lets the callers of a flight go, with that error.
+func (e *Engine) markOverdue(f *flight, late error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f.late = late
+	close(f.overdue)
+}
+
+// inFlight returns an error if the entry's request is overdue: a caller who comes now need not begin to wait for it.
+func (e *Engine) inFlight(want Ref, sl *slot) error {
+	if sl.flight == nil || sl.flight.late == nil {
+		return nil
+	}
+	return e.spendings.inFlight(want.key())
 }
 
 // look answers from memory, or returns the flight to wait for, with the token to hand out if that fails.
@@ -212,6 +241,9 @@ func (e *Engine) look(s logical.Storage, want Ref) (*Issued, *flight, error) {
 	if held != nil {
 		return nil, nil, held
 	}
+	if err := e.inFlight(want, sl); err != nil {
+		return nil, nil, err
+	}
 	if sl.flight == nil {
 		e.takeOff(s, want, sl)
 	}
@@ -229,6 +261,9 @@ func (e *Engine) rotation(s logical.Storage, want Ref) (*flight, error) {
 	sl := e.slot(want)
 	if held := sl.heldBack(time.Now()); held != nil {
 		return nil, held
+	}
+	if err := e.inFlight(want, sl); err != nil {
+		return nil, err
 	}
 	if sl.flight == nil {
 		e.takeOff(s, want, sl)
@@ -259,7 +294,7 @@ func (e *Engine) beginWork() error {
 
 // takeOff begins a flight. The lock is held.
 func (e *Engine) takeOff(s logical.Storage, want Ref, sl *slot) {
-	sl.flight = &flight{want: want, slot: sl, before: sl.current, done: make(chan struct{})}
+	sl.flight = &flight{want: want, slot: sl, before: sl.current, done: make(chan struct{}), overdue: make(chan struct{})}
 	e.work.Add(1)
 	go e.fly(s, sl.flight)
 }
@@ -270,7 +305,7 @@ func (e *Engine) fly(s logical.Storage, f *flight) {
 	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
 	defer cancel()
 	began := time.Now()
-	issued, err := e.mintStored(ctx, s, f.want, true, f.before)
+	issued, err := e.mintStored(ctx, s, f.want, f)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -311,9 +346,9 @@ func (e *Engine) land(f *flight) {
 	}
 }
 
-// mintStored mints with the stored configuration what follows the token before. Where the configuration shares no token
-// with this kind of reader and shared is asked for, it returns neither a token nor an error.
-func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, shared bool, before *Issued) (issued *Issued, err error) {
+// mintStored mints a token with the stored config: for a flight the next shared token, without one a token for a single
+// caller. It returns neither a token nor an error if a flight asks for a token that the config does not share.
+func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, f *flight) (issued *Issued, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			issued, err = nil, Recovered(e.logger, panicked)
@@ -326,7 +361,7 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 	if config == nil {
 		return nil, &NotFoundError{Config: want.Config}
 	}
-	if shared && !want.Shared && !config.ReuseToken {
+	if f != nil && !want.Shared && !config.ReuseToken {
 		return nil, nil
 	}
 	settings, err := e.mintSettings(ctx, s)
@@ -334,12 +369,20 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, sh
 		return nil, err
 	}
 	if want.Role != "" {
-		return e.mintRole(ctx, s, want, config, settings, before)
+		return e.mintRole(ctx, s, want, config, settings, f)
 	}
 	if d, ok := e.Definition(config); ok && !d.Has(provider.ClientCredentials) {
 		return nil, &UnauthorizedError{Config: want.Config, Reason: d.Name + " has no client credentials grant: a role has to be authorised"}
 	}
-	return e.mint(ctx, config, settings, before)
+	return e.mint(ctx, config, settings, f.previous())
+}
+
+// previous returns the token that a flight replaces; nil if there is none.
+func (f *flight) previous() *Issued {
+	if f == nil {
+		return nil
+	}
+	return f.before
 }
 
 // mintUnshared mints a token for one reader alone. Failures hold back all readers of the slot alike; that the reader
@@ -351,7 +394,7 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 	}
 	defer release()
 	began := time.Now()
-	issued, err := e.mintStored(ctx, s, want, false, nil)
+	issued, err := e.mintStored(ctx, s, want, nil)
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

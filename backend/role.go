@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -152,7 +153,7 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 	if write.RefreshToken != nil {
 		imported := &grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
 		if err := e.replaceGrant(ctx, s, key, imported); err != nil {
-			return err
+			return importError(err)
 		}
 	}
 	if anew {
@@ -231,6 +232,15 @@ func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 	return &FieldError{Field: "refresh_token", Problem: problem}
 }
 
+// importError names the field if the storage does not take an imported refresh token.
+func importError(err error) error {
+	var large *TooLargeError
+	if errors.As(err, &large) {
+		return &FieldError{Field: "refresh_token", Problem: large.Error()}
+	}
+	return err
+}
+
 func checkRole(c *Config, r *Role, d provider.Definition) error {
 	var grants []string
 	for grant := range d.Grants {
@@ -290,7 +300,7 @@ func (e *Engine) authorizedRoles(ctx context.Context, s logical.Storage, config 
 		if err != nil {
 			return nil, err
 		}
-		if g != nil && g.Dead.IsZero() {
+		if g != nil && g.Dead.IsZero() { // a candidate alone counts, too
 			authorized = append(authorized, name)
 		}
 	}

@@ -6,13 +6,26 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// storageFormat is the version of what this engine stores. An entry with a higher one was written by a newer
-// plugin; it is refused and left as it is.
-const storageFormat = 1
+// storageFormat is the version of what this engine stores. An entry of a newer one was written by a newer plugin; it is
+// refused and left as it is. A grant with a candidate has a version of its own, so that a plugin which does not know that
+// field refuses the entry, and does not drop the candidate when it rewrites it.
+const (
+	storageFormat   = 1
+	candidateFormat = 2
+)
+
+// newestFormat returns the newest version of an entry that this plugin knows.
+func newestFormat(key string) int {
+	if strings.HasPrefix(key, grantPrefix) {
+		return candidateFormat
+	}
+	return storageFormat
+}
 
 // Where things are stored. The names are part of the storage format.
 const (
@@ -40,9 +53,9 @@ func load(ctx context.Context, s logical.Storage, key string, value any) (bool, 
 	if err := json.Unmarshal(entry.Value, &version); err != nil {
 		return false, fmt.Errorf("%s in storage cannot be read", key) // the decoder's words may hold a part of it
 	}
-	if version.Format > storageFormat {
+	if newest := newestFormat(key); version.Format > newest {
 		return false, fmt.Errorf("%s in storage was written by a newer version of the plugin (format %d, this one knows %d); it is left as it is",
-			key, version.Format, storageFormat)
+			key, version.Format, newest)
 	}
 	if err := json.Unmarshal(entry.Value, value); err != nil {
 		return false, fmt.Errorf("%s in storage cannot be read", key)

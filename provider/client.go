@@ -60,6 +60,8 @@ type transportKey struct {
 	caCert       [sha256.Size]byte
 	allowPrivate bool
 	proxied      bool
+	// spends has each request make a connection of its own, over HTTP/1.1.
+	spends bool
 }
 
 // NewClient returns a client. Close it to end its connections.
@@ -89,7 +91,7 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	fail := func(kind Kind, description string) (Token, error) {
 		return Token{}, &Error{Provider: d.Name, Kind: kind, Description: description}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	ctx, cancel := withTimeout(ctx, r)
 	defer cancel()
 	request, err := r.build(ctx, d)
 	if err != nil {
@@ -134,6 +136,25 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	return salvage(d, r, a), failure
 }
 
+// grace is how much longer than its time a request goes on that spends something. In a process that was suspended, the
+// timer and the response are due in the same instant, and the response counts.
+const grace = time.Second
+
+// withTimeout returns the context of a request.
+func withTimeout(ctx context.Context, r Request) (context.Context, context.CancelFunc) {
+	if !r.Grant.Spends() {
+		return context.WithTimeout(ctx, r.Timeout)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(r.Timeout, func() {
+		time.AfterFunc(grace, func() { cancel(context.DeadlineExceeded) })
+	})
+	return ctx, func() {
+		timer.Stop()
+		cancel(context.Canceled)
+	}
+}
+
 // transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
 // target's address is checked here.
 func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, error) {
@@ -153,6 +174,7 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 		caCert:       sha256.Sum256([]byte(r.CACert)),
 		allowPrivate: r.Network.AllowPrivateAddresses,
 		proxied:      proxy != nil,
+		spends:       r.Grant.Spends(),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,6 +218,11 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 		dialer.ControlContext = r.Network.control
 	}
 	t.DialContext = c.connections.dial(dialer)
+	if r.Grant.Spends() {
+		// Its response is lost with the connection, so nothing else may end that: no other request's fault, no ping that
+		// times out in a suspended process. Nor may it wait behind requests that hang.
+		t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2, t.HTTP2, t.MaxConnsPerHost = -1, false, nil, 0
+	}
 	return t, nil
 }
 
@@ -239,7 +266,10 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) (
 	case errors.As(err, &forbidden):
 		shape, _ := d.request(r.Grant)
 		return Forbidden, shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
-	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		if r.Grant.Spends() {
+			return Timeout, fmt.Sprintf("there was no response within %s", r.Timeout)
+		}
 		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)
 	case errors.Is(context.Cause(ctx), errSentBefore):
 		return Unavailable, host + " broke off the exchange without an answer"
