@@ -48,6 +48,10 @@ type Config struct {
 	RefreshBefore         time.Duration     `json:"refresh_before,omitempty"`
 	ReuseToken            bool              `json:"reuse_token"`
 	TTL                   time.Duration     `json:"ttl,omitempty"`
+
+	// tokens are those that the provider has given out for the config before: they are not stored with it, and not shown
+	// in an error.
+	tokens []string
 }
 
 // defaultConfig returns a new configuration of that name.
@@ -134,6 +138,7 @@ func (c *Config) request(settings Settings) provider.Request {
 		RedirectURI:           c.RedirectURI,
 		Params:                c.Params,
 		Headers:               c.Headers,
+		Secrets:               c.tokens,
 		CACert:                c.CACert,
 		Timeout:               c.RequestTimeout,
 		DefaultExpiresIn:      c.DefaultExpiresIn,
@@ -214,6 +219,7 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	}
 	var verified *Issued
 	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
+		config.tokens = e.tokensOf(slotKey{config: name})
 		if verified, err = e.mint(ctx, config, settings, nil); err != nil {
 			return err
 		}

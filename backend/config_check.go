@@ -25,7 +25,7 @@ func (e *Engine) checkConfig(name string, c *Config, settings Settings) error {
 		return err
 	}
 	for _, check := range []func(*Config, provider.Definition, Settings) error{
-		checkCharacters, checkClient, checkTaken, checkParams, checkHeaders, checkURLs, checkDurations, checkRequest,
+		checkSize, checkCharacters, checkClient, checkTaken, checkParams, checkHeaders, checkURLs, checkDurations, checkRequest,
 	} {
 		if err := check(c, d, settings); err != nil {
 			return err
@@ -51,6 +51,32 @@ func (e *Engine) checkProvider(name string, c *Config) (provider.Definition, err
 		return d, notOneOf("environment", c.Environment, slices.Sorted(maps.Keys(d.Environments)))
 	}
 	return d, nil
+}
+
+// The bounds of what a config sends beside its own parameters. A server takes a request header of 8 to 16 KiB.
+const (
+	maxEntries     = 64
+	maxEntry       = 8 << 10
+	maxEntriesSize = 16 << 10
+)
+
+// checkSize bounds headers and params: their values are searched for in every error that a provider answers.
+func checkSize(c *Config, _ provider.Definition, _ Settings) error {
+	for field, entries := range map[string]map[string]string{"headers": c.Headers, "params": c.Params} {
+		size, largest := 0, 0
+		for key, value := range entries {
+			size += len(key) + len(value)
+			largest = max(largest, len(key)+len(value))
+		}
+		if len(entries) > maxEntries || largest > maxEntry || size > maxEntriesSize {
+			return &FieldError{
+				Field:    field,
+				Problem:  fmt.Sprintf("holds %d entries of %d bytes together, the largest of %d bytes", len(entries), size, largest),
+				Accepted: fmt.Sprintf("at most %d entries of %d KiB together, each of at most %d KiB", maxEntries, maxEntriesSize>>10, maxEntry>>10),
+			}
+		}
+	}
+	return nil
 }
 
 // checkCharacters refuses control characters: line breaks and NUL would break out of a header or URL, and a

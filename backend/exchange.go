@@ -163,7 +163,9 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	}
 	merged := x.config.with(x.role)
 	merged.RedirectURI, merged.Scope = a.RedirectURI, a.Scope
+	merged.tokens = x.tokensOf(x.key)
 	request := codeRequest(merged, x.settings)
+	request.Secrets = slices.Concat(request.Secrets, x.before.candidates())
 	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
 	token, failure := x.spend(x.spending, x.turn, merged, x.definition, request)
 	x.turn()

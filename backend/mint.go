@@ -51,8 +51,9 @@ func (r Ref) key() slotKey {
 
 // slot is what the engine holds in memory of one configuration or role. The engine's lock guards it.
 type slot struct {
-	// current is the shared token; nil before the first.
+	// current is the shared token; nil before the first. given holds the last two access tokens, the current one among them.
 	current *Issued
+	given   []string
 	// read says that somebody has read the current token: one that nobody reads is not replaced.
 	read bool
 	// timer replaces the current token in time; nil where none is waited for.
@@ -364,6 +365,7 @@ func (e *Engine) mintStored(ctx context.Context, s logical.Storage, want Ref, f 
 	if f != nil && !want.Shared && !config.ReuseToken {
 		return nil, nil
 	}
+	config.tokens = e.tokensOf(want.key())
 	settings, err := e.mintSettings(ctx, s)
 	if err != nil {
 		return nil, err

@@ -169,6 +169,7 @@ func (r *refresh) tryGrant(ctx context.Context) (*Issued, error) {
 func (r *refresh) send(refreshToken string) (provider.Definition, provider.Token, error) {
 	request := r.config.request(r.settings)
 	request.Grant, request.RefreshToken = provider.RefreshToken, refreshToken
+	request.Secrets = slices.Concat(request.Secrets, r.grant.candidates())
 	d, ok := r.Definition(r.config)
 	if !ok {
 		return d, provider.Token{}, notOneOf("provider", r.config.Provider, r.catalog.Names())

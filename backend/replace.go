@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"slices"
 	"time"
 
 	"vault-plugin-secrets-marketplace/provider"
@@ -11,6 +12,9 @@ import (
 // setCurrent makes a token the current one of a slot, and has it replaced in time, but not before the next try. The lock
 // is held.
 func (e *Engine) setCurrent(key slotKey, sl *slot, issued *Issued, read bool) {
+	if token := issued.AccessToken; !slices.Contains(sl.given, token) {
+		sl.given = append(slices.Clone(sl.given[max(0, len(sl.given)-1):]), token)
+	}
 	sl.current, sl.read = issued, read
 	at := issued.ReplaceAt
 	if sl.nextTry.After(at) {
@@ -81,17 +85,47 @@ func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 func (e *Engine) install(name string, verified *Issued) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.forgetAll(name)
+	for key := range e.slots {
+		if key.config == name {
+			e.reset(key)
+		}
+	}
 	if verified != nil {
 		e.start(slotKey{config: name}, verified)
 	}
 }
 
+// reset replaces a slot by an empty one that knows which access tokens came before. The lock is held.
+func (e *Engine) reset(key slotKey) {
+	given := e.slots[key].given
+	e.forget(key)
+	if len(given) > 0 && !e.closed {
+		e.slots[key] = &slot{given: given}
+	}
+}
+
+// tokensOf returns the last access tokens of an entry and of its config.
+func (e *Engine) tokensOf(key slotKey) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var tokens []string
+	for _, key := range []slotKey{key, {config: key.config}} {
+		if sl, ok := e.slots[key]; ok {
+			tokens = append(tokens, sl.given...)
+		}
+	}
+	return tokens
+}
+
 // start makes a token the current one of a new slot. The lock is held.
 func (e *Engine) start(key slotKey, issued *Issued) {
+	var given []string
+	if old, ok := e.slots[key]; ok {
+		given = old.given
+	}
 	e.forget(key)
 	if !e.closed {
-		sl := new(slot)
+		sl := &slot{given: given}
 		e.slots[key] = sl
 		e.setCurrent(key, sl, issued, false)
 	}
@@ -118,7 +152,7 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	if !ok || e.closed {
 		return
 	}
-	sl := &slot{failures: old.failures, held: old.held, heldAt: old.heldAt, heldUntil: old.heldUntil, nextTry: old.nextTry, flight: old.flight}
+	sl := &slot{given: old.given, failures: old.failures, held: old.held, heldAt: old.heldAt, heldUntil: old.heldUntil, nextTry: old.nextTry, flight: old.flight}
 	e.forget(key)
 	e.slots[key] = sl
 	if sl.flight != nil {

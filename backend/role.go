@@ -262,7 +262,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 		}
 	}
 	merged := c.with(r)
-	for _, check := range []func(*Config, provider.Definition, Settings) error{checkCharacters, checkTaken, checkParams} {
+	for _, check := range []func(*Config, provider.Definition, Settings) error{checkSize, checkCharacters, checkTaken, checkParams} {
 		if err := check(merged, d, Settings{}); err != nil {
 			return err
 		}

@@ -100,6 +100,8 @@ type endpoint struct {
 	status  int
 	header  http.Header
 	panics  bool
+	// says is the description of its errors.
+	says string
 	// wrapped has the token stand where Fuuffy has it.
 	wrapped  bool
 	requests []string // the bodies, in order
@@ -122,7 +124,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	e.requests = append(e.requests, string(body))
 	e.underWay++
 	e.most = max(e.most, e.underWay)
-	number, latency, status, header, expires, panics := len(e.requests), e.latency, e.status, e.header, e.expires, e.panics
+	number, latency, status, header, expires, panics, says := len(e.requests), e.latency, e.status, e.header, e.expires, e.panics, e.says
 	e.mu.Unlock()
 
 	defer func() {
@@ -148,7 +150,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	if status == 0 {
 		status = http.StatusOK
 	} else {
-		answer = `{"error":"invalid_client"}`
+		answer = fmt.Sprintf(`{"error":"invalid_client","error_description":%q}`, says)
 	}
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(answer)), Request: r}, nil
 }

@@ -372,13 +372,13 @@ func readError(d Definition, grant Grant, a answer, top members) *Error {
 	case known:
 		e.Code = code
 	case own == strconv.Itoa(a.status): // a status said twice is no code
-	case isErrorCode(own) && redact.clean(own) == own:
+	case isErrorCode(own) && !redact.repeats(own):
 		e.Code = own
 	}
 	if description == "" && !isErrorCode(own) {
 		description = own // free text where a code belongs
 	}
-	e.Description = redact.clean(description)
+	e.Description = redact.clean(description, e.Code)
 	e.Kind = errorKind(a.status, e.Code, mapped)
 	if e.Kind == Malformed && a.status >= 300 && a.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"

@@ -52,6 +52,8 @@ type Request struct {
 	Params map[string]string
 	// Headers holds further request headers.
 	Headers map[string]string
+	// Secrets holds further secrets that must not come back in a message, such as tokens that the provider gave out before.
+	Secrets []string
 
 	// CACert is a PEM bundle that is trusted beside the system's roots.
 	CACert string
@@ -376,13 +378,30 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// secrets lists everything in the request that must not come back in a message.
+// schemeWords are words of header values that are no secrets: without this list a description that names one would be
+// withheld.
+func schemeWords() []string {
+	return []string{
+		"basic", "bearer", "digest", "token", "apikey", "api-key", "application", "application/json", "charset", "utf-8",
+		"json", "text", "html", "gzip", "true", "false", "none", "null",
+	}
+}
+
+// secrets returns everything in the request that must not come back in a message: of headers whole values and their words,
+// because a server may name the key of "ApiKey <key>" alone.
 func (r Request) secrets(built *http.Request) []string {
-	all := slices.Collect(maps.Values(r.Headers))
-	all = append(all, r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier)
+	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier}, r.Secrets)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)
+	}
+	for _, value := range r.Headers {
+		all = append(all, value)
+		for _, word := range strings.FieldsFunc(value, func(c rune) bool { return strings.ContainsRune(" \t,;:=\"'", c) }) {
+			if !slices.Contains(schemeWords(), strings.ToLower(word)) {
+				all = append(all, word)
+			}
+		}
 	}
 	return all
 }
