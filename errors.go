@@ -52,6 +52,7 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		missing  *backend.NotFoundError
 		heldBack *backend.HeldBackError
 		queue    *backend.QueueError
+		busy     *backend.BusyError
 		noGrant  *backend.UnauthorizedError
 		failure  *provider.Error
 		unsaved  *backend.UnsavedError
@@ -66,10 +67,9 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 	case errors.As(err, &noGrant):
 		return http.StatusBadRequest, noGrant.Error() + "; " + remedy(req, noGrant)
 	case errors.As(err, &heldBack):
-		if heldBack.Cause.Kind == provider.RateLimited {
-			return http.StatusTooManyRequests, heldBack.Error()
-		}
-		return http.StatusServiceUnavailable, heldBack.Error()
+		return heldBackStatus(heldBack.Cause.Kind), heldBack.Error()
+	case errors.As(err, &busy):
+		return http.StatusServiceUnavailable, busy.Error()
 	case errors.As(err, &queue):
 		return http.StatusServiceUnavailable, queue.Error()
 	case errors.As(err, &inFlight):
@@ -181,6 +181,14 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 		return fmt.Sprintf("import one with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
 	return "begin with: " + authorizeCommand(req, e.Config, role)
+}
+
+// heldBackStatus is 503 only for failures that pass by themselves: a refusal must not look like an outage.
+func heldBackStatus(kind provider.Kind) int {
+	if kind.Permanent() || kind == provider.RateLimited {
+		return statusOf(kind)
+	}
+	return http.StatusServiceUnavailable
 }
 
 func statusOf(kind provider.Kind) int {

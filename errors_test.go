@@ -199,7 +199,8 @@ func TestAnAuthorisationThatCameToNothing(t *testing.T) {
 	}{
 		{&backend.FieldError{Field: "state", Problem: "is over"}, 400},
 		{&backend.QueueError{Provider: "marktplaats"}, 503},
-		{&backend.HeldBackError{Cause: refused}, 503},
+		{&backend.HeldBackError{Cause: refused}, 400},
+		{&backend.HeldBackError{Cause: &provider.Error{Provider: "marktplaats", Kind: provider.Unavailable}}, 503},
 		{refused, 400},
 		{&provider.Error{Provider: "marktplaats", Kind: provider.Unavailable, StatusCode: 500}, 502},
 		{&provider.Error{Provider: "marktplaats", Kind: provider.Timeout}, 504},

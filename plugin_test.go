@@ -142,7 +142,7 @@ func TestErrorsKeepTheirStatusThroughGRPC(t *testing.T) {
 		}
 	}
 	resp, err := m.request(logical.ReadOperation, "creds/config-0", nil)
-	if code, text := status(logical.ReadOperation, resp, err); code != 503 || !strings.Contains(text, "invalid_client") {
+	if code, text := status(logical.ReadOperation, resp, err); code != 400 || !strings.Contains(text, "invalid_client") {
 		t.Errorf("held back: %d %q", code, text)
 	}
 	resp, err = m.request(logical.ReadOperation, "creds/config-7", nil)

@@ -4,6 +4,8 @@ package backend
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"strings"
 	"time"
 
@@ -49,6 +51,7 @@ type Config struct {
 	ReuseToken            bool              `json:"reuse_token"`
 	TTL                   time.Duration     `json:"ttl,omitempty"`
 
+	name string
 	// tokens are those that the provider has given out for the config before: they are not stored with it, and not shown
 	// in an error.
 	tokens []string
@@ -57,6 +60,7 @@ type Config struct {
 // defaultConfig returns a new configuration of that name.
 func (e *Engine) defaultConfig(name string) *Config {
 	c := &Config{
+		name:           name,
 		Format:         storageFormat,
 		Environment:    provider.DefaultEnvironment,
 		RequestTimeout: DefaultRequestTimeout,
@@ -148,7 +152,7 @@ func (c *Config) request(settings Settings) provider.Request {
 
 // Config reads a configuration; nil where there is none of that name.
 func (e *Engine) Config(ctx context.Context, s logical.Storage, name string) (*Config, error) {
-	config := new(Config)
+	config := &Config{name: name}
 	found, err := load(ctx, s, configPrefix+name, config)
 	if err != nil || !found {
 		return nil, err
@@ -179,56 +183,165 @@ type ConfigWrite struct {
 	Verify bool
 }
 
-// WriteConfig creates or changes a configuration. It is stored whole or not at all; where it is not, the old one
-// and its token stay in force.
+// The bounds of a write that verifies what it stores. Vault gives a request 90 seconds.
+const (
+	maxWrite         = 75 * time.Second
+	maxVerifications = 3
+)
+
+// draft is a write of a config that needs another verification before it can be stored.
+type draft struct {
+	config   *Config
+	settings Settings
+	// again says that the write brings the client secret of a config that there is: an operator's way to end a wait.
+	again bool
+	// request is a digest of all that the token request depends on.
+	request [sha256.Size]byte
+}
+
+// verification is a token that was minted to verify a request.
+type verification struct {
+	request [sha256.Size]byte
+	issued  *Issued
+}
+
+// WriteConfig creates or changes a configuration. It is stored whole or not at all; if it is not, the old one and its token
+// stay in force.
+//
+// No lock that others need is held while the provider is asked. What was stored in between is merged again, and the token
+// counts only if it was minted with the same request.
 func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string, write ConfigWrite) error {
-	release, err := e.writers.acquire(ctx, configPrefix+name)
+	ctx, cancel := context.WithTimeout(ctx, maxWrite)
+	defer cancel()
+	var verified *verification
+	d, err := e.storeUnlessUnverified(ctx, s, name, write, nil)
+	if err != nil || d == nil {
+		return err
+	}
+	release, err := e.verifications.acquire(ctx, configPrefix+name)
 	if err != nil {
 		return err
 	}
 	defer release()
-	old, err := e.Config(ctx, s, name)
-	if err != nil {
-		return err
-	}
-	if old == nil && write.Patch {
-		return &NotFoundError{Config: name}
-	}
-	settings, err := e.Settings(ctx, s)
-	if err != nil {
-		return err
-	}
-	config, err := e.merge(name, old, write, settings)
-	if err != nil {
-		return err
-	}
-	discarded, err := e.checkRoles(ctx, s, name, old, config, write.DiscardGrants)
-	if err != nil {
-		return err
-	}
-	if old != nil && old.Generation == config.Generation && write.Fields.has("client_secret") && e.refused(name) {
-		config.Generation = newID() // a client that was refused is brought again: something may have changed at the provider
-	}
-	if old != nil && old.Generation == config.Generation {
-		return e.storeConfig(ctx, s, name, config, func(terms Terms) {
-			e.reinstall(name, terms)
-			if old.RequestTimeout != config.RequestTimeout {
-				e.endHolds(name, provider.Timeout)
-			}
-		})
-	}
-	var verified *Issued
-	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
-		config.tokens = e.tokensOf(slotKey{config: name})
-		if verified, err = e.mint(ctx, config, settings, nil); err != nil {
+	for range maxVerifications {
+		// Those in front may have stored the same.
+		if d, err = e.storeUnlessUnverified(ctx, s, name, write, verified); err != nil || d == nil {
+			return err
+		}
+		if verified, err = e.verify(ctx, d); err != nil {
 			return err
 		}
 	}
-	if err := e.storeConfig(ctx, s, name, config, func(Terms) { e.install(name, verified) }); err != nil {
+	if d, err = e.storeUnlessUnverified(ctx, s, name, write, verified); err == nil && d != nil {
+		err = &BusyError{Entry: configPrefix + name}
+	}
+	return err
+}
+
+// verify mints a token with the request of a draft. A request that was refused for good a moment ago is not sent again:
+// each attempt counts at a provider that locks clients out.
+func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
+	if err := e.limits.refused(d.request); err != nil {
+		return nil, err
+	}
+	if d.again {
+		e.endClientHold(d.config, "", provider.RateLimited, provider.RefusedClient)
+	}
+	issued, err := e.mint(ctx, d.config, d.settings, nil)
+	if err == nil {
+		return &verification{request: d.request, issued: issued}, nil
+	}
+	var (
+		failure *provider.Error
+		held    *HeldBackError
+	)
+	if errors.As(err, &failure) && !errors.As(err, &held) && failure.Kind.Permanent() && failure.Kind != provider.Forbidden {
+		e.limits.refuse(d.request, failure)
+	}
+	return nil, err
+}
+
+// endClientHold ends what holds back the requests of a config's client, as endHold does.
+func (e *Engine) endClientHold(c *Config, by string, kinds ...provider.Kind) {
+	if d, ok := e.Definition(c); ok {
+		e.limits.endHold(e.limits.clientOf(c, d, c.request(Settings{})).id, by, kinds...)
+	}
+}
+
+// storeUnlessUnverified merges a write into what is stored, checks it and stores it. If the provider has to be asked first,
+// it stores nothing and returns the draft to be verified.
+func (e *Engine) storeUnlessUnverified(ctx context.Context, s logical.Storage, name string, write ConfigWrite, verified *verification) (*draft, error) {
+	release, err := e.writers.acquire(ctx, configPrefix+name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	old, err := e.Config(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil && write.Patch {
+		return nil, &NotFoundError{Config: name}
+	}
+	settings, err := e.Settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	config, err := e.merge(name, old, write, settings)
+	if err != nil {
+		return nil, err
+	}
+	discarded, err := e.checkRoles(ctx, s, name, old, config, write.DiscardGrants)
+	if err != nil {
+		return nil, err
+	}
+	again := old != nil && write.Fields.has("client_secret")
+	if again && old.Generation == config.Generation && e.refused(name) {
+		config.Generation = newID() // something may have changed at the provider
+	}
+	if old != nil && old.Generation == config.Generation {
+		return nil, e.storePolicy(ctx, s, old, config, again)
+	}
+	var issued *Issued
+	if d, _ := e.Definition(config); write.Verify && d.Has(provider.ClientCredentials) {
+		request := e.limits.digest(config.request(settings))
+		if verified == nil || verified.request != request {
+			config.tokens = e.tokensOf(slotKey{config: name})
+			return &draft{config: config, settings: settings, again: again, request: request}, nil
+		}
+		issued = newIssued(verified.issued.Token, verified.issued.ID, config.terms(d))
+	}
+	if err := e.storeGeneration(ctx, s, old, config, issued, discarded); err != nil || !again {
+		return nil, err
+	}
+	e.endClientHold(config, "", provider.RateLimited, provider.RefusedClient)
+	return nil, nil
+}
+
+// storePolicy stores a config whose tokens stay good.
+func (e *Engine) storePolicy(ctx context.Context, s logical.Storage, old, config *Config, again bool) error {
+	return e.storeConfig(ctx, s, config.name, config, func(terms Terms) {
+		e.reinstall(config.name, terms)
+		if old.RequestTimeout != config.RequestTimeout {
+			e.endHolds(config.name, provider.Timeout)
+		}
+		if again {
+			e.endHolds(config.name, provider.RateLimited)
+			e.endClientHold(config, "", provider.RateLimited, provider.RefusedClient)
+		}
+	})
+}
+
+// storeGeneration stores a config whose tokens are others, with the one that has verified it, if any.
+func (e *Engine) storeGeneration(ctx context.Context, s logical.Storage, old, config *Config, verified *Issued, discarded []string) error {
+	if err := e.storeConfig(ctx, s, config.name, config, func(Terms) { e.install(config.name, verified) }); err != nil {
 		return err
 	}
+	if old != nil {
+		e.endClientHold(old, old.name, provider.RateLimited, provider.RefusedClient)
+	}
 	for _, role := range discarded {
-		if err := e.deleteGrant(ctx, s, slotKey{name, role}); err != nil {
+		if err := e.deleteGrant(ctx, s, slotKey{config.name, role}); err != nil {
 			return err
 		}
 	}
@@ -392,5 +505,8 @@ func (e *Engine) DeleteConfig(ctx context.Context, s logical.Storage, name strin
 		return err
 	}
 	e.drop(name) // from here on its roles are nobody's
+	if config != nil {
+		e.endClientHold(config, name, provider.RateLimited, provider.RefusedClient)
+	}
 	return e.deleteRoles(ctx, s, name)
 }

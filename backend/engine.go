@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/semaphore"
 
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -47,12 +48,13 @@ type Engine struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	// writers keeps two writes of one storage entry apart.
-	writers keyedLock
+	// writers keeps two writes of one storage entry apart; verifications two verifying writes of one config. Whoever needs
+	// both takes a verification first.
+	writers, verifications keyedLock
 	// spendings keeps two requests that spend something of one role apart.
 	spendings *spendings
 	// limits is where a mint waits for its turn.
-	limits limits
+	limits *limits
 	// exchanges are the code exchanges in flight, and the outcomes of those that ended a short time ago.
 	exchanges exchanges
 	// revocations counts what became of tokens that were to be revoked at their provider.
@@ -96,6 +98,7 @@ func New(o Options) *Engine {
 		end:       end,
 		slots:     make(map[slotKey]*slot),
 		spendings: newSpendings(),
+		limits:    newLimits(),
 		unsaved:   make(map[slotKey]*grant),
 		keepAt:    make(map[slotKey]time.Time),
 	}
@@ -201,49 +204,47 @@ func newID() string {
 	return rand.Text()
 }
 
-// keyedLock is a lock per name whose waiters can give up.
+// keyedLock is a lock for each name. Those who wait for one get it in their order.
 type keyedLock struct {
-	mu   sync.Mutex
-	held map[string]chan struct{}
+	mu    sync.Mutex
+	locks map[string]*nameLock
 }
 
-// acquire waits for the name's lock and returns what releases it.
+// nameLock is the lock of a name. The lock of keyedLock guards users: how many hold it, or wait for it.
+type nameLock struct {
+	users int
+	held  *semaphore.Weighted
+}
+
+// acquire waits for the name's lock and returns what releases it. If that takes longer than maxQueue, or the caller leaves,
+// it returns a *[BusyError].
 func (l *keyedLock) acquire(ctx context.Context, name string) (release func(), err error) {
-	for {
-		release, busy := l.take(name)
-		if release != nil {
-			return release, nil
-		}
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// tryAcquire is acquire for who does not wait.
-func (l *keyedLock) tryAcquire(name string) (release func(), ok bool) {
-	release, _ = l.take(name)
-	return release, release != nil
-}
-
-// take returns what releases the name's lock, or where it is taken what is closed once it is not.
-func (l *keyedLock) take(name string) (release func(), busy <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, maxQueue)
+	defer cancel()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if busy, taken := l.held[name]; taken {
-		return nil, busy
+	own, ok := l.locks[name]
+	if !ok {
+		if l.locks == nil {
+			l.locks = make(map[string]*nameLock)
+		}
+		own = &nameLock{held: semaphore.NewWeighted(1)}
+		l.locks[name] = own
 	}
-	if l.held == nil {
-		l.held = make(map[string]chan struct{})
-	}
-	released := make(chan struct{})
-	l.held[name] = released
-	return func() {
+	own.users++
+	l.mu.Unlock()
+	leave := func() {
 		l.mu.Lock()
-		delete(l.held, name)
-		l.mu.Unlock()
-		close(released)
+		defer l.mu.Unlock()
+		if own.users--; own.users == 0 {
+			delete(l.locks, name)
+		}
+	}
+	if own.held.Acquire(ctx, 1) != nil {
+		leave()
+		return nil, &BusyError{Entry: name}
+	}
+	return func() {
+		own.held.Release(1)
+		leave()
 	}, nil
 }

@@ -51,6 +51,8 @@ type HeldBackError struct {
 	Wait time.Duration
 	// Cause is the failure that began it.
 	Cause *provider.Error
+	// hold is what holds it back, which others may share; nil in an error that was made for a single caller.
+	hold *hold
 }
 
 func (e *HeldBackError) Error() string {
@@ -62,6 +64,17 @@ func (e *HeldBackError) Error() string {
 
 func (e *HeldBackError) Unwrap() error {
 	return e.Cause
+}
+
+// BusyError is a write that others of the same storage entry did not let through in time. Nothing was stored.
+type BusyError struct {
+	// Entry is what is being written, such as "config/shop".
+	Entry string
+}
+
+// Error returns what is being written, and what to do.
+func (e *BusyError) Error() string {
+	return e.Entry + ": other writes of it, or their verification, are still in progress, and nothing was stored; repeat the write in a moment"
 }
 
 // UnsavedError is a new refresh token that the storage did not take. It is in memory until it does.

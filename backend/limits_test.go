@@ -5,8 +5,11 @@ package backend_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend"
@@ -55,28 +58,221 @@ func TestColdConfigurationsDoNotStormAProvider(t *testing.T) {
 	})
 }
 
-func TestWhoCannotGetATurnIsTold(t *testing.T) {
+// A client whose own requests take every place waits for itself, and is told.
+func TestLimits_QueueOfAClient(t *testing.T) {
 	inWorld(t, func(w world) {
 		w.endpoint.answersAfter(9 * time.Second)
-		took, errs := w.cold(200, backend.Fields{"provider": "kleinanzeigen"})
-		if took > 50*time.Second {
-			w.Errorf("the last reader waited for %v", took)
+		w.write(backend.Fields{"client_id": "id", "client_secret": "s3cret", "reuse_token": false})
+		var (
+			wg             sync.WaitGroup
+			turned, queued atomic.Int64
+		)
+		for range 100 {
+			wg.Go(func() {
+				_, err := w.token(w.Context())
+				switch {
+				case err == nil:
+					turned.Add(1)
+				case errors.As(err, new(*backend.QueueError)):
+					queued.Add(1)
+				default:
+					w.Error(err)
+				}
+			})
 		}
-		var turned, queued int
-		for _, err := range errs {
-			var queue *backend.QueueError
-			switch {
-			case err == nil:
-				turned++
-			case errors.As(err, &queue):
-				queued++
-			default:
-				w.Errorf("%v", err)
+		began := time.Now()
+		wg.Wait()
+		if took := time.Since(began); took > 50*time.Second || turned.Load() < 24 || queued.Load() == 0 {
+			w.Errorf("%d got a token, %d were told that too many wait, after %v", turned.Load(), queued.Load(), took)
+		}
+	})
+}
+
+// Endpoints that hang, of as many clients as a host has places for, delay another client by a moment and fail nothing of it.
+func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.endpoint.answersAfter(time.Hour)
+		for i := range 10 {
+			name := fmt.Sprint("hangs-", i)
+			err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+				"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret", "reuse_token": false,
+			}})
+			if err != nil {
+				w.Fatal(err)
+			}
+			for range 8 {
+				go func() { _, _ = w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}) }()
 			}
 		}
-		if turned < 96 || queued == 0 {
-			w.Errorf("%d got a token, %d were told that too many wait", turned, queued)
+		synctest.Wait()
+		w.endpoint.answersAfter(20 * time.Millisecond)
+		w.configured()
+		began := time.Now()
+		if _, err := w.token(w.Context()); err != nil {
+			w.Error(err)
 		}
+		if took := time.Since(began); took > 3*time.Second {
+			w.Errorf("another client waited for %v", took)
+		}
+		time.Sleep(time.Minute) // until those that hang are given up
+	})
+}
+
+// The number of token requests that begin in any second is the documented one.
+func TestLimits_PerSecond(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.endpoint.answersAfter(time.Millisecond)
+		began := w.endpoint.notes(func() { w.cold(500, backend.Fields{"provider": "kleinanzeigen"}) })
+		for i := 100; i < len(began); i++ {
+			if within := began[i].Sub(began[i-100]); within < time.Second {
+				w.Fatalf("101 requests within %v", within)
+			}
+		}
+		if len(began) != 500 {
+			w.Errorf("%d requests", len(began))
+		}
+	})
+}
+
+// limited is a config of a provider that limits its token requests, and two hundred roles of it.
+func (w world) limited(config string, header ...string) {
+	w.Helper()
+	w.endpoint.answer(http.StatusTooManyRequests, header...)
+	for i := range 200 {
+		if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
+			w.Fatal("a token")
+		}
+	}
+}
+
+// A rate limit is the client's, whether or not it says how long it lasts.
+func TestLimits_OneBackoffAClient(t *testing.T) {
+	for name, header := range map[string][]string{"bare": nil, "with a wait": {"Retry-After", "60"}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.configured()
+				for i := range 200 {
+					write := backend.RoleWrite{Fields: backend.Fields{}}
+					if err := w.engine.WriteRole(w.Context(), w.storage, "kleinanzeigen", fmt.Sprint("role-", i), write); err != nil {
+						w.Fatal(err)
+					}
+				}
+				w.limited("kleinanzeigen", header...)
+				w.wantRequests(1)
+				time.Sleep(time.Minute + time.Second)
+				w.endpoint.answer(0)
+				for i := range 200 {
+					if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen", Role: fmt.Sprint("role-", i)}); err != nil {
+						w.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A stranger knows a client's id and its provider, and not its secret.
+func TestLimits_StrangersHoldNothingBack(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+		for name, fields := range map[string]backend.Fields{
+			"another-secret": {"client_id": "id", "client_secret": "guessed"},
+			"another-path":   {"client_id": "id", "client_secret": "s3cret", "token_url": "https://gateway.kleinanzeigen.de/of/mine"},
+		} {
+			fields["provider"] = "kleinanzeigen"
+			if err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: fields}); err != nil {
+				w.Fatal(err)
+			}
+			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}); err == nil {
+				w.Fatal("a token")
+			}
+		}
+		w.endpoint.answer(0)
+		w.wantToken("token-3")
+	})
+}
+
+// What a config has met for its client ends with it, and an operator ends it by writing the secret.
+func TestLimits_HoldsEnd(t *testing.T) {
+	for name, end := range map[string]func(w world) error{
+		"deleted": func(w world) error { return w.engine.DeleteConfig(w.Context(), w.storage, "met", false) },
+		"changed": func(w world) error {
+			return w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
+		},
+		"written again": func(w world) error {
+			return w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
+		},
+		"another of the client written again": func(w world) error { return w.tryWrite(backend.Fields{"client_secret": "s3cret"}, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				w.configured()
+				fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": "s3cret"}
+				if err := w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: fields}); err != nil {
+					w.Fatal(err)
+				}
+				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+				for _, config := range []string{"met", "kleinanzeigen"} {
+					if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: config}); !errors.As(err, new(*backend.HeldBackError)) {
+						w.Fatal(err)
+					}
+				}
+				w.wantRequests(1)
+				w.endpoint.answer(0)
+				if err := end(w); err != nil {
+					w.Fatal(err)
+				}
+				w.wantToken("token-2")
+			})
+		})
+	}
+}
+
+// Verifying writes at an endpoint that hangs delay neither a role's write nor a deletion, and are told why they failed.
+func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		w.endpoint.answersAfter(9 * time.Second)
+		ended := make(chan struct{})
+		var writers sync.WaitGroup
+		for i := range 12 {
+			writers.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-ended:
+						return
+					default:
+					}
+					began := time.Now()
+					err := w.tryWrite(backend.Fields{"scope": []string{}, "params": map[string]*string{"n": ptr(fmt.Sprint(i, n))}}, true)
+					if err != nil && !errors.As(err, new(*backend.BusyError)) && !errors.As(err, new(*backend.NotFoundError)) &&
+						!errors.As(err, new(*backend.FieldError)) {
+						w.Errorf("a writer: %v", err)
+					}
+					if waited := time.Since(began); waited > 80*time.Second {
+						w.Errorf("a writer waited for %v", waited)
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		}
+		time.Sleep(5 * time.Second)
+		began := time.Now()
+		if err := w.engine.WriteRole(w.Context(), w.storage, "kleinanzeigen", "r", backend.RoleWrite{Fields: backend.Fields{}}); err != nil {
+			w.Error(err)
+		}
+		if err := w.tryWrite(backend.Fields{"ttl": time.Minute}, true); err != nil {
+			w.Error(err)
+		}
+		if err := w.engine.DeleteConfig(w.Context(), w.storage, "kleinanzeigen", false); err != nil {
+			w.Error(err)
+		}
+		if waited := time.Since(began); waited > time.Second {
+			w.Errorf("others waited for %v", waited)
+		}
+		close(ended)
+		writers.Wait()
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 
 // flightTimeout bounds a mint from end to end: its turn at the limits, the longest token request, and the reads of
 // storage before it.
-const flightTimeout = maxQueue + maxRequestTimeout + 5*time.Second
+const flightTimeout = maxQueue + maxPace + maxRequestTimeout + 5*time.Second
 
 // aboutToEnd is the life in which a token is handed out only where there is no newer one: Vault Agent drops what it
 // reads twice within a second, and with a lease of one second that would be the newer token.
@@ -60,11 +60,10 @@ type slot struct {
 	timer *time.Timer
 	// flight is the mint under way; nil where there is none.
 	flight *flight
-	// failures counts the failures since the last success; held is the last of them, from heldAt until heldUntil.
-	failures  int
-	held      *provider.Error
-	heldAt    time.Time
-	heldUntil time.Time
+	// failures counts the failures since the last success; held is what the last of them, at heldAt, holds back.
+	failures int
+	held     *hold
+	heldAt   time.Time
 	// nextTry is when the current token is tried to be replaced again, after a failure of whatever kind.
 	nextTry time.Time
 	// turns are the mints under way of readers who share no token; nil before the first.
@@ -80,10 +79,7 @@ func (sl *slot) stop() {
 
 // heldBack returns why no token request is made now; nil where one may be.
 func (sl *slot) heldBack(now time.Time) *HeldBackError {
-	if wait := sl.heldUntil.Sub(now); sl.held != nil && wait > 0 {
-		return &HeldBackError{Wait: wait, Cause: sl.held}
-	}
-	return nil
+	return sl.held.heldBack(now)
 }
 
 // flight is one mint, for all who wait for it. What it brought is read once done is closed.
@@ -337,8 +333,8 @@ func (e *Engine) land(f *flight) {
 		if errors.As(f.err, new(*UnauthorizedError)) {
 			next = time.Now().Add(permanentHold) // it takes a person
 		}
-		if sl.heldUntil.After(next) {
-			next = sl.heldUntil
+		if held := sl.heldBack(time.Now()); held != nil && sl.held.until.After(next) {
+			next = sl.held.until
 		}
 		sl.nextTry = next
 		if sl.current.good(next) {
@@ -485,7 +481,7 @@ func (e *Engine) queue(ctx context.Context, config *Config, d provider.Definitio
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.life, cancel)()
-	return e.limits.acquire(ctx, clientOf(config, d, request), d.Limits)
+	return e.limits.acquire(ctx, e.limits.clientOf(config, d, request), d.Limits)
 }
 
 // send sends one request whose turn it is.
@@ -495,8 +491,12 @@ func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition
 	}
 	token, err := e.client.Do(ctx, d, request)
 	var failure *provider.Error
-	if errors.As(err, &failure) && failure.Kind == provider.RateLimited && failure.RetryAfter > 0 {
-		e.limits.hold(clientOf(config, d, request), failure)
+	if err != nil && !errors.As(err, &failure) {
+		return token, err
+	}
+	held := e.limits.met(e.limits.clientOf(config, d, request), failure)
+	if held != nil && failure.Kind == provider.RateLimited {
+		return token, held
 	}
 	return token, err
 }
@@ -519,8 +519,8 @@ func (e *Engine) record(sl *slot, began time.Time, issued *Issued, err error) er
 		sl.failures, sl.held = 0, nil
 	}
 	var held *HeldBackError
-	if errors.As(err, &held) { // with another of its client's
-		sl.hold(held.Cause, held.Wait)
+	if errors.As(err, &held) { // with all of its client's
+		sl.share(held.hold)
 		return err
 	}
 	var failure *provider.Error
@@ -537,18 +537,15 @@ func (e *Engine) record(sl *slot, began time.Time, issued *Issued, err error) er
 	if !before {
 		sl.failures++
 	}
-	sl.hold(failure, wait)
-	if failure.Kind == provider.RateLimited {
-		return &HeldBackError{Wait: wait, Cause: failure}
-	}
+	sl.share(&hold{cause: failure, until: time.Now().Add(wait)})
 	return err
 }
 
-// hold leaves the provider alone for so long, or for longer where that is so already.
-func (sl *slot) hold(cause *provider.Error, wait time.Duration) {
+// share has a hold apply to the slot, unless another applies for longer.
+func (sl *slot) share(h *hold) {
 	now := time.Now()
-	if until := now.Add(wait); sl.held == nil || until.After(sl.heldUntil) {
-		sl.held, sl.heldUntil = cause, until
+	if h != nil && (sl.heldBack(now) == nil || h.until.After(sl.held.until)) {
+		sl.held = h
 	}
 	sl.heldAt = now
 }

@@ -53,8 +53,8 @@ func (e *Engine) replace(key slotKey, sl *slot) {
 	}
 	now := time.Now()
 	if held := sl.heldBack(now); held != nil {
-		if sl.current.good(sl.heldUntil) {
-			e.replaceAt(key, sl, sl.heldUntil)
+		if sl.current.good(sl.held.until) {
+			e.replaceAt(key, sl, sl.held.until)
 		}
 		return
 	}
@@ -71,8 +71,8 @@ func (e *Engine) NextRotation(want Ref, issued *Issued) time.Duration {
 	now := time.Now()
 	wait := issued.ReplaceAt.Sub(now)
 	if sl, ok := e.slots[want.key()]; ok {
-		if sl.held != nil {
-			wait = max(wait, sl.heldUntil.Sub(now))
+		if held := sl.heldBack(now); held != nil {
+			wait = max(wait, held.Wait)
 		}
 		wait = max(wait, sl.nextTry.Sub(now))
 	}
@@ -152,7 +152,7 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 	if !ok || e.closed {
 		return
 	}
-	sl := &slot{given: old.given, failures: old.failures, held: old.held, heldAt: old.heldAt, heldUntil: old.heldUntil, nextTry: old.nextTry, flight: old.flight}
+	sl := &slot{given: old.given, failures: old.failures, held: old.held, heldAt: old.heldAt, nextTry: old.nextTry, flight: old.flight}
 	e.forget(key)
 	e.slots[key] = sl
 	if sl.flight != nil {
@@ -184,7 +184,7 @@ func (e *Engine) endHolds(name string, kind provider.Kind) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for key, sl := range e.slots {
-		if key.config == name && sl.held != nil && sl.held.Kind == kind {
+		if key.config == name && sl.held != nil && sl.held.cause.Kind == kind {
 			sl.failures, sl.held = 0, nil
 		}
 	}

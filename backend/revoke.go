@@ -82,7 +82,7 @@ func (e *Engine) revoke(name, clientGeneration, accessToken string) (err error) 
 	request := config.request(settings)
 	request.Grant, request.AccessToken = provider.Revocation, accessToken
 	request.Timeout = min(request.Timeout, revocationTimeout)
-	release, err := e.limits.acquireRevocation(ctx, clientOf(config, d, request))
+	release, err := e.limits.acquireRevocation(ctx, e.limits.clientOf(config, d, request))
 	if err != nil {
 		return err
 	}

@@ -296,6 +296,14 @@ func TestASecretThatIsBroughtAgainIsTried(t *testing.T) {
 		}
 		w.wantHeldBack(30 * time.Second)
 		w.endpoint.answer(0) // the client was made at the provider
+		for range 200 {      // by a client that retries, each of whose requests would count at the provider
+			var held *backend.HeldBackError
+			if err := w.tryWrite(again, true); !errors.As(err, &held) || held.Wait > 30*time.Second {
+				w.Fatalf("a secret that was refused a moment ago: %v", err)
+			}
+		}
+		w.wantRequests(2)
+		time.Sleep(30 * time.Second)
 		if err := w.tryWrite(again, true); err != nil {
 			w.Fatal(err)
 		}

@@ -107,6 +107,7 @@ type endpoint struct {
 	requests []string // the bodies, in order
 	// forgetful has the endpoint keep no bodies.
 	forgetful bool
+	began     []time.Time
 	underWay  int
 	most      int // requests at once
 	standby   standby
@@ -120,6 +121,8 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	e.mu.Lock()
 	if e.forgetful {
 		body = nil
+	} else {
+		e.began = append(e.began, time.Now())
 	}
 	e.requests = append(e.requests, string(body))
 	e.underWay++
@@ -177,6 +180,17 @@ func (e *endpoint) atOnce() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.most
+}
+
+// notes returns when the requests began that a test makes.
+func (e *endpoint) notes(test func()) []time.Time {
+	e.mu.Lock()
+	before := len(e.began)
+	e.mu.Unlock()
+	test()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.began[before:]
 }
 
 func (e *endpoint) count() int {

@@ -27,7 +27,8 @@ const (
 	maxAnswerHeader = 64 << 10
 	// maxTransports bounds how many sets of connections are kept, each for a trust of its own.
 	maxTransports = 64
-	// MaxConnections bounds the connections to one host, for each trust.
+	// MaxConnections is how many idle connections to one host are kept, for each trust. Callers bound the requests in flight:
+	// a bound here would let the endpoints of some clients, if they hang, stop those of others.
 	MaxConnections = 32
 )
 
@@ -206,7 +207,6 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 		TLSHandshakeTimeout:    c.timeouts.connect,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: c.timeouts.ping, PingTimeout: c.timeouts.pong},
-		MaxConnsPerHost:        MaxConnections,
 		MaxIdleConnsPerHost:    MaxConnections,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxAnswerHeader,
@@ -221,7 +221,7 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 	if r.Grant.Spends() {
 		// Its response is lost with the connection, so nothing else may end that: no other request's fault, no ping that
 		// times out in a suspended process. Nor may it wait behind requests that hang.
-		t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2, t.HTTP2, t.MaxConnsPerHost = -1, false, nil, 0
+		t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2, t.HTTP2 = -1, false, nil
 	}
 	return t, nil
 }

@@ -90,6 +90,15 @@ func (r Request) Host(d Definition) (string, error) {
 	return host, nil
 }
 
+// Target returns the URL that the grant's request is sent to, with variables expanded. The error is Host's.
+func (r Request) Target(d Definition) (string, error) {
+	_, target, err := r.target(d)
+	if err != nil {
+		return "", err
+	}
+	return target.String(), nil
+}
+
 // target returns how the grant's request is made, and where it goes.
 func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	shape, ok := d.request(r.Grant)
