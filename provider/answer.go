@@ -27,6 +27,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	whole  bool // the body is all that was sent
 	sentAt time.Time
 	redact redactor
 }
@@ -83,18 +84,6 @@ func readAnswer(d Definition, r Request, a answer) (Token, error) {
 		return kept.beside(&Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: err.Error()})
 	}
 	return readToken(d, r, a, object, kept)
-}
-
-// salvage returns the refresh token of an answer that did not come whole, if that much of it came.
-func salvage(d Definition, r Request, a answer) Token {
-	if !a.succeeded() || r.Grant == Revocation {
-		return Token{}
-	}
-	top, _ := parseObject(a.body)
-	object, _ := tokenObject(d, top)
-	kept, _ := keep(d, a, object)
-	token, _ := kept.beside(nil)
-	return token
 }
 
 var (

@@ -121,11 +121,14 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		status: response.StatusCode,
 		header: response.Header,
 		body:   body,
+		whole:  err == nil && len(body) <= maxAnswer,
 		sentAt: sentAt,
-		redact: newRedactor(r.secrets(request)...),
 	}
-	if err == nil && len(body) <= maxAnswer {
-		return readAnswer(d, r, a)
+	found := findSuccessor(d, r, a)
+	a.redact = newRedactor(append(r.secrets(request), found.RefreshToken)...)
+	if a.whole {
+		token, err := readAnswer(d, r, a)
+		return withSuccessor(r, found, token, err)
 	}
 	kind, description := Malformed, "its answer is larger than 1 MiB"
 	if err != nil {
@@ -134,7 +137,7 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		}
 	}
 	_, failure := fail(kind, description)
-	return salvage(d, r, a), failure
+	return found, failure
 }
 
 // grace is how much longer than its time a request goes on that spends something. In a process that was suspended, the

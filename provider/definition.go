@@ -49,6 +49,12 @@ const (
 // definition has it, where there is an endpoint for it.
 const Revocation Grant = "revocation"
 
+// Spends reports whether a request of the grant consumes what it sends, an authorization code or a refresh token, so that a
+// refresh token in its answer cannot be had again.
+func (g Grant) Spends() bool {
+	return g == AuthorizationCode || g == RefreshToken
+}
+
 // ClientAuth is a way for the client to authenticate at the token endpoint. The words are those of OpenID
 // Connect Core 1.0, section 9, continued in the same manner for what it does not name.
 type ClientAuth string

@@ -193,6 +193,9 @@ func describe(token provider.Token, err error, before time.Time) string {
 		line("sent", "not while the request ran")
 	}
 	line("refresh_token", token.RefreshToken)
+	if token.RefreshTokenUnconfirmed {
+		line("refresh_token_unconfirmed", true)
+	}
 	if token.RefreshLifetime != 0 {
 		line("refresh_lifetime", token.RefreshLifetime)
 	}

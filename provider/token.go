@@ -6,10 +6,10 @@ import "time"
 
 // Token is what a provider answered to a token request (RFC 6749, section 5.1).
 //
-// A Token can come together with an error: where the answer brought a new refresh token and is otherwise of no use,
-// because the rest of it is malformed, broke off, or holds the provider's error, RefreshToken is set, with
-// RefreshLifetime and SentAt, and nothing else. The old one may be dead by then, so whoever holds the grant stores the new
-// one first and looks at the error second. Without a refresh token, the Token beside an error is zero.
+// A Token can come together with an error: if the answer holds a new refresh token and is otherwise of no use, because the
+// rest of it is malformed, broke off, or is the provider's error, RefreshToken is set, with RefreshLifetime, SentAt and
+// RefreshTokenUnconfirmed, and nothing else. The one that was sent may be consumed by then, so the caller stores the new one
+// first and looks at the error second. Without a refresh token, the Token that comes with an error is zero.
 type Token struct {
 	// AccessToken consists of printable ASCII characters (RFC 6749, appendix A.12).
 	AccessToken string
@@ -33,6 +33,9 @@ type Token struct {
 	// RefreshLifetime is how long the refresh token lives, the answer's or, where it holds none, the one that was
 	// sent; 0: the answer does not say.
 	RefreshLifetime time.Duration
+	// RefreshTokenUnconfirmed says that RefreshToken was found in an answer that was not a success: its status was not
+	// 2xx, or it refused the grant. So it may be no token. Keep the one that was sent, and try this one as well.
+	RefreshTokenUnconfirmed bool
 	// Extra holds the further members that the definition lists, as decoded from JSON.
 	Extra map[string]any
 }
