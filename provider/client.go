@@ -116,7 +116,7 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		return fail(networkFailure(err, d, r, request))
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	body, err := readBody(response)
 	a := answer{
 		status: response.StatusCode,
 		header: response.Header,
@@ -157,6 +157,15 @@ func withTimeout(ctx context.Context, r Request) (context.Context, context.Cance
 		timer.Stop()
 		cancel(context.Canceled)
 	}
+}
+
+// readBody returns a response's body, of one byte more than maxAnswer at most. A response that switches protocols has none:
+// what net/http has in its place is the connection, and a read from that does not end with the request's context.
+func readBody(response *http.Response) ([]byte, error) {
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return nil, nil
+	}
+	return io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 }
 
 // transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the

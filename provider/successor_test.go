@@ -321,6 +321,8 @@ func TestSuccessor_OfAnUnusualResponse(t *testing.T) {
 	whole := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(object), object)
 	for name, test := range map[string]struct{ response, want string }{
 		"interim responses first":                {"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 500 Oops\r\n" + whole, "r2"},
+		"another protocol":                       {"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + object, ""},
+		"another protocol, unnamed":              {"HTTP/1.1 101 Switching Protocols\r\n\r\n" + object, ""},
 		"a redirect":                             {"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\n" + whole, "r2"},
 		"a status that net/http has no name for": {"HTTP/1.1 599 \r\n" + whole, "r2"},
 		"a length that is too short":             {"HTTP/1.1 500 Oops\r\nContent-Length: 50\r\n\r\n" + object, "r2"},
