@@ -36,6 +36,9 @@ func (p NetworkPolicy) CheckURL(raw string) error {
 	if u.User != nil {
 		return errors.New("must not hold a user name or password")
 	}
+	if err := checkSpelling(u.Hostname()); err != nil {
+		return err
+	}
 	if u.Fragment != "" || strings.Contains(raw, "#") {
 		return errors.New("must not hold a fragment") // RFC 6749, section 3.2
 	}
@@ -53,13 +56,13 @@ func (p NetworkPolicy) CheckURL(raw string) error {
 }
 
 // CheckLiteral tells whether the URL's host may be dialled where that needs no name lookup: where the host is
-// an IP address or localhost.
+// an IP address, localhost or a name below that.
 func (p NetworkPolicy) CheckLiteral(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return errors.New("is not an absolute URL with a host")
 	}
-	if strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "localhost") {
+	if isLocalhost(u.Hostname()) {
 		return p.checkAddress(netip.IPv6Loopback())
 	}
 	if address, err := netip.ParseAddr(u.Hostname()); err == nil {
@@ -88,7 +91,7 @@ func (p NetworkPolicy) CheckHost(raw string) error {
 
 func isLoopbackName(host string) bool {
 	address, err := netip.ParseAddr(host)
-	return err == nil && address.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
+	return err == nil && address.Unmap().IsLoopback() || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
 // AddressError reports that a host's address is not one that token requests may go to. It does not hold the address:
@@ -106,54 +109,10 @@ func (p NetworkPolicy) checkAddress(address netip.Addr) error {
 	if p.AllowPrivateAddresses {
 		return nil
 	}
-	address = address.Unmap().WithZone("")
-	for _, reserved := range reservedAddresses {
-		if reserved.prefix.Contains(address) {
-			return &AddressError{Class: reserved.class}
-		}
+	if class := reservedClass(address); class != "" {
+		return &AddressError{Class: class}
 	}
 	return nil
-}
-
-type reservedPrefix struct {
-	prefix netip.Prefix
-	class  string
-}
-
-// reservedAddresses lists what is not the public Internet: the special-purpose registries of IANA
-// (https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry), where cloud
-// metadata services live too. Prefixes that embed an IPv4 address are refused whole: what they lead to
-// cannot be told from here.
-var reservedAddresses = []reservedPrefix{
-	{netip.MustParsePrefix("127.0.0.0/8"), "a loopback"},
-	{netip.MustParsePrefix("::1/128"), "a loopback"},
-	{netip.MustParsePrefix("10.0.0.0/8"), "a private"},
-	{netip.MustParsePrefix("172.16.0.0/12"), "a private"},
-	{netip.MustParsePrefix("192.168.0.0/16"), "a private"},
-	{netip.MustParsePrefix("100.64.0.0/10"), "a shared (RFC 6598)"},
-	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local (cloud metadata)"},
-	{netip.MustParsePrefix("fe80::/10"), "a link-local"},
-	{netip.MustParsePrefix("fec0::/10"), "a site-local"},
-	{netip.MustParsePrefix("fc00::/7"), "a unique-local"},
-	{netip.MustParsePrefix("64:ff9b::/96"), "a NAT64"},
-	{netip.MustParsePrefix("64:ff9b:1::/48"), "a NAT64"},
-	{netip.MustParsePrefix("2002::/16"), "a 6to4"},
-	{netip.MustParsePrefix("192.88.99.0/24"), "a 6to4 relay"},
-	{netip.MustParsePrefix("2001::/32"), "a Teredo"},
-	{netip.MustParsePrefix("::/96"), "an IPv4-compatible or unspecified"},
-	{netip.MustParsePrefix("0.0.0.0/8"), "an unspecified"},
-	{netip.MustParsePrefix("192.0.0.0/24"), "a reserved"},
-	{netip.MustParsePrefix("192.0.2.0/24"), "a documentation"},
-	{netip.MustParsePrefix("198.18.0.0/15"), "a benchmarking"},
-	{netip.MustParsePrefix("198.51.100.0/24"), "a documentation"},
-	{netip.MustParsePrefix("203.0.113.0/24"), "a documentation"},
-	{netip.MustParsePrefix("2001:db8::/32"), "a documentation"},
-	{netip.MustParsePrefix("3fff::/20"), "a documentation"},
-	{netip.MustParsePrefix("100::/64"), "a discard-only"},
-	{netip.MustParsePrefix("5f00::/16"), "a segment routing"},
-	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast"},
-	{netip.MustParsePrefix("ff00::/8"), "a multicast"},
-	{netip.MustParsePrefix("240.0.0.0/4"), "a reserved"},
 }
 
 // control has a [net.Dialer] connect to what the policy allows. The check stands behind the name lookup and before the
