@@ -72,6 +72,23 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	w.asked(t, kleinanzeigen, 0, "on loopback")
 }
 
+// These writes try nothing, so no address is dialled whatever the policy says.
+func TestAddressesThatLookPublicAndOnesThatDoNot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Delete(t, "settings").OK(t)
+	at := func(host string) fields {
+		return w.kleinanzeigen(unverified, fields{"token_url": "https://" + host + "/token"})
+	}
+	for host, class := range map[string]string{
+		"168.63.129.16": "a cloud metadata", "[::ffff:0:127.0.0.1]": "an IPv4-translated", "[2001:2::1]": "a benchmarking",
+		"[2001:10::1]": "an ORCHID", "[4000::1]": "a reserved", "[64:ff9b::7f00:1]": "a NAT64 form of a loopback",
+	} {
+		w.Write(t, "config/a", at(host)).Refused(t, http.StatusBadRequest, "token_url", class, theSetting)
+	}
+	w.Write(t, "config/a", at("[64:ff9b::808:808]")).OK(t)
+}
+
 // However loopback is spelled, nothing is sent there.
 func TestOddSpellingsOfLoopbackAreRefused(t *testing.T) {
 	t.Parallel()
