@@ -157,17 +157,6 @@ func within(redirectURI, registered string) bool {
 	return err == nil && !up && u.Scheme == above.Scheme && u.Host == above.Host
 }
 
-// checkRedirectURI holds a redirect URI to RFC 6749, section 3.1.2: absolute and without a fragment. Applications on a
-// device have schemes of their own, but one that a browser runs or reads is none.
-func checkRedirectURI(text string) error {
-	u, err := url.Parse(text)
-	runs := []string{"javascript", "data", "vbscript", "file", "about", "blob"}
-	if err != nil || u.Scheme == "" || u.Host == "" && u.Path == "" && u.Opaque == "" || strings.Contains(text, "#") || slices.Contains(runs, strings.ToLower(u.Scheme)) {
-		return &FieldError{Field: "redirect_uri", Problem: "is not a URI to redirect to", Accepted: "an absolute URI without a fragment, such as https://app.example.com/callback"}
-	}
-	return nil
-}
-
 // sweepStates removes states that are over. It is a courtesy: what is left counts for nothing.
 func (e *Engine) sweepStates(ctx context.Context, s logical.Storage) {
 	keys, err := s.List(ctx, statePrefix)

@@ -187,12 +187,14 @@ func checkHeaders(c *Config, _ provider.Definition, _ Settings) error {
 
 func checkURLs(c *Config, d provider.Definition, settings Settings) error {
 	network, places := settings.network(), c.places()
+	request := c.request(settings)
 	for _, field := range urlFields() {
 		override := *places[field].(*string)
 		if override == "" {
 			continue
 		}
-		for _, check := range []func(string) error{network.CheckURL, network.CheckLiteral, network.CheckHost} {
+		checkQuery := func(raw string) error { return request.CheckQuery(d, field, raw) }
+		for _, check := range []func(string) error{network.CheckURL, network.CheckLiteral, network.CheckHost, checkQuery} {
 			if err := check(override); err != nil {
 				return &FieldError{Field: field, Problem: err.Error()}
 			}

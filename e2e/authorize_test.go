@@ -227,8 +227,12 @@ func TestTheRedirectURI(t *testing.T) {
 			}
 			w.Write(t, "config/a", with(unverified, fields{"redirect_uri": ""})).OK(t)
 			w.Write(t, "authorize/a/r", nil).Refused(t, http.StatusBadRequest, "redirect_uri")
-			for _, bad := range []string{"nonsense", "/callback", redirectURI + "#x", "javascript:alert(1)"} { // RFC 6749, section 3.1.2
-				w.Write(t, "authorize/a/r", fields{"redirect_uri": bad}).Refused(t, http.StatusBadRequest, "redirect_uri")
+			for _, bad := range []string{ // RFC 6749, section 3.1.2
+				"nonsense", "/callback", redirectURI + "#x", "javascript:alert(1)", "https:evil", "https://client.example@evil.example/",
+				"view-source:" + redirectURI, "jar:" + redirectURI + "!/", "filesystem:" + redirectURI, `https://client.example\@evil.example/`,
+			} {
+				w.Write(t, "authorize/a/r", fields{"redirect_uri": bad}).
+					Refused(t, http.StatusBadRequest, "redirect_uri", "accepted: an absolute URI")
 			}
 			w.Write(t, "exchange/a/r", w.allow(t, w.authorize(t, "a/r", fields{"redirect_uri": redirectURI}))).OK(t)
 		})

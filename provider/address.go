@@ -107,9 +107,9 @@ func reservedClass(address netip.Addr) string {
 	return ""
 }
 
-// checkSpelling refuses a host that a resolver, a proxy and a browser would not all take for the same one: an IPv4
+// CheckHostSpelling refuses a host that a resolver, a proxy and a browser would not all take for the same one: an IPv4
 // address that is not four decimal numbers, and characters that some of them replace.
-func checkSpelling(host string) error {
+func CheckHostSpelling(host string) error {
 	if strings.ContainsFunc(host, func(c rune) bool { return c > unicode.MaxASCII }) {
 		return errors.New("names a host that is not ASCII; write it in its ASCII form, as in xn--bcher-kva.example")
 	}

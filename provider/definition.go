@@ -419,6 +419,9 @@ func (d *Definition) validate() error {
 	if err := d.validateGrants(); err != nil {
 		return err
 	}
+	if err := d.validateQueries(); err != nil {
+		return err
+	}
 	return d.Answer.validate()
 }
 
@@ -431,6 +434,19 @@ func (d *Definition) validateEnvironment(e Environment) error {
 		for _, variable := range urlVariables(raw) {
 			if _, ok := d.Variables[variable]; !ok {
 				return fmt.Errorf("%s: {%s} is not among the variables", field, variable)
+			}
+		}
+	}
+	return nil
+}
+
+// validateQueries checks the queries of the URLs, which depend on what the rest of the definition says is sent.
+func (d *Definition) validateQueries() error {
+	for name, environment := range d.Environments {
+		for field, raw := range environment.URLs() {
+			expanded := variableSyntax.ReplaceAllString(raw, "x")
+			if err := (Request{}).CheckQuery(*d, field, expanded); err != nil {
+				return fmt.Errorf("environments.%s.%s: %w", name, field, err)
 			}
 		}
 	}

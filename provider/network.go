@@ -29,6 +29,9 @@ func (p NetworkPolicy) CheckURL(raw string) error {
 	if HasControl(raw) {
 		return errors.New("holds a control character")
 	}
+	if strings.Contains(raw, `\`) {
+		return errors.New("holds a backslash, which browsers take for a slash")
+	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
 		return errors.New("is not an absolute URL with a host")
@@ -36,7 +39,7 @@ func (p NetworkPolicy) CheckURL(raw string) error {
 	if u.User != nil {
 		return errors.New("must not hold a user name or password")
 	}
-	if err := checkSpelling(u.Hostname()); err != nil {
+	if err := CheckHostSpelling(u.Hostname()); err != nil {
 		return err
 	}
 	if u.Fragment != "" || strings.Contains(raw, "#") {

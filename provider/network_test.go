@@ -200,6 +200,8 @@ func TestURLsThatARequestMayNotGoTo(t *testing.T) {
 		{"https://auth.example.com/token#part", private, "fragment"},
 		{"https://auth.example.com/token#", private, "fragment"},
 		{"https:///token", private, "host"},
+		{"https:auth.example.com", private, "host"},
+		{`https://auth.example.com/a\b`, private, "backslash"},
 		{"/token", private, "host"},
 		{"mailto:somebody@example.com", private, "host"},
 		{"https://auth.example.com/\r\nX-Evil: 1", private, "control"},

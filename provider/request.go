@@ -127,7 +127,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 		if err := r.Network.CheckHost(override); err != nil {
 			return "", fmt.Errorf("%s: %w", field, err)
 		}
-		return r.checked(field, override)
+		return r.checked(d, field, override)
 	}
 	name := r.Environment
 	if name == "" {
@@ -145,11 +145,14 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.checked(field, expanded)
+	return r.checked(d, field, expanded)
 }
 
-func (r Request) checked(field, endpoint string) (string, error) {
+func (r Request) checked(d Definition, field, endpoint string) (string, error) {
 	if err := r.Network.CheckURL(endpoint); err != nil {
+		return "", fmt.Errorf("%s: %w", field, err)
+	}
+	if err := r.CheckQuery(d, field, endpoint); err != nil {
 		return "", fmt.Errorf("%s: %w", field, err)
 	}
 	return endpoint, nil
