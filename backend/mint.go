@@ -490,9 +490,6 @@ func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition
 		return provider.Token{}, err
 	}
 	token, err := e.client.Do(ctx, d, request)
-	if token.RefreshTokenUnconfirmed {
-		token = provider.Token{} // it must not take the current one's place
-	}
 	var failure *provider.Error
 	if err != nil && !errors.As(err, &failure) {
 		return token, err

@@ -617,12 +617,6 @@ func (d Definition) Has(grant Grant) bool {
 	return ok
 }
 
-// Spends reports whether a request with the grant uses up what it sends, so that its response may hold the only copy of
-// what follows: a code (RFC 6749, section 4.1.2), or a refresh token that the provider may replace (section 6).
-func (g Grant) Spends() bool {
-	return g == AuthorizationCode || g == RefreshToken
-}
-
 // Rotates tells whether a refresh may bring another refresh token in place of the one that was sent, so that each has to
 // be stored: unless the definition says that it never does.
 func (d Definition) Rotates() bool {

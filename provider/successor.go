@@ -136,7 +136,7 @@ func readings(body []byte, whole bool) iter.Seq2[[]byte, bool] {
 			if bytes.IndexByte(inner, '\\') < 0 {
 				break
 			}
-			inner = unescape(inner)
+			inner = unescapeJSON(inner)
 			if !yield(inner, whole) {
 				return
 			}
@@ -187,9 +187,9 @@ func decodeUTF16(body []byte) []byte {
 	return text
 }
 
-// unescape takes one layer of JSON's escapes off a text. Escapes of what is not ASCII stay, they are read with the
+// unescapeJSON takes one layer of JSON's escapes off a text. Escapes of what is not ASCII stay, they are read with the
 // value.
-func unescape(text []byte) []byte {
+func unescapeJSON(text []byte) []byte {
 	plain := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
 		c := text[i]

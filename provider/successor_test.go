@@ -242,15 +242,15 @@ func TestSuccessor_LeavesTheErrorAsItIs(t *testing.T) {
 		body   string
 		want   string
 	}{
-		{500, `{"refresh_token":"r2"}`, "oauth2 is unavailable (HTTP 500)"},
-		{400, `{"error":"invalid_grant","error_description":"r2 is its successor","data":{"refresh_token":"r2"}}`,
-			"oauth2 refused the grant: invalid_grant (HTTP 400): [redacted] is its successor"},
-		{401, `error=invalid_client&refresh_token=r2`, "oauth2 refused the client (HTTP 401)"},
-		{302, `<a href="?refresh_token=r2">`, "oauth2 answered something that is not a token (HTTP 302): it redirects, and redirects are not followed"},
-		{200, `refresh_token=r2`, "oauth2 answered something that is not a token (HTTP 200): its answer is not a JSON object"},
+		{500, `{"refresh_token":"refresh-r2"}`, "oauth2 is unavailable (HTTP 500)"},
+		{400, `{"error":"invalid_grant","error_description":"refresh-r2 is its successor","data":{"refresh_token":"refresh-r2"}}`,
+			"oauth2 refused the grant: invalid_grant (HTTP 400): its description is withheld, because it repeats a secret"},
+		{401, `error=invalid_client&refresh_token=refresh-r2`, "oauth2 refused the client (HTTP 401)"},
+		{302, `<a href="?refresh_token=refresh-r2">`, "oauth2 answered something that is not a token (HTTP 302): it redirects, and redirects are not followed"},
+		{200, `refresh_token=refresh-r2`, "oauth2 answered something that is not a token (HTTP 200): its answer is not a JSON object"},
 	} {
 		token, err := canned{status: test.status, body: strings.NewReader(test.body)}.refresh(t, builtin(t, "oauth2"))
-		if token.RefreshToken != "r2" || err == nil || err.Error() != test.want {
+		if token.RefreshToken != "refresh-r2" || err == nil || err.Error() != test.want {
 			t.Errorf("%d %s: %q, %v; want %s", test.status, test.body, token.RefreshToken, err, test.want)
 		}
 	}

@@ -27,9 +27,6 @@ type Token struct {
 	// RefreshToken is the refresh token, if the answer holds one: text without control characters, or a number's. A
 	// header may be unable to carry it; a request that needs that is refused.
 	RefreshToken string
-	// RefreshTokenUnconfirmed says that RefreshToken stood in a response whose status was not 2xx, so it may be no token:
-	// keep the one that was sent, and try this one as well.
-	RefreshTokenUnconfirmed bool
 	// RefreshLifetime is how long the refresh token lives, the answer's or, where it holds none, the one that was
 	// sent; 0: the answer does not say.
 	RefreshLifetime time.Duration
