@@ -3,6 +3,7 @@
 package backend_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -40,7 +41,11 @@ type sites struct {
 	refuse   bool   // every refresh
 	keep     bool   // a refresh brings no new refresh token
 	answer   string // instead of a token's, beside the new refresh token
-	standby  standby
+	status   int    // of an answer; 0: 200
+	size     int    // of a refresh token
+	// refuseWith is the answer to every refresh, which commits nothing; %d stands for its number.
+	refuseWith string
+	standby    standby
 }
 
 var errLost = errors.New("connection reset by peer")
@@ -82,6 +87,12 @@ func (p *sites) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (p *sites) commit(form url.Values) (int, string) {
+	if p.refuseWith != "" {
+		if strings.Contains(p.refuseWith, "%d") {
+			return http.StatusBadRequest, fmt.Sprintf(p.refuseWith, len(p.requests))
+		}
+		return http.StatusBadRequest, p.refuseWith
+	}
 	if form.Get("grant_type") == "refresh_token" {
 		old := form.Get("refresh_token")
 		if end, ends := p.ends[old]; p.refuse || !p.live[old] || ends && !time.Now().Before(end) {
@@ -92,6 +103,9 @@ func (p *sites) commit(form url.Values) (int, string) {
 		}
 	}
 	refresh := fmt.Sprint("refresh-", len(p.issued)+1)
+	if p.size > len(refresh) {
+		refresh += strings.Repeat("x", p.size-len(refresh))
+	}
 	p.issued = append(p.issued, refresh)
 	keep := 20
 	if p.strict {
@@ -113,7 +127,7 @@ func (p *sites) commit(form url.Values) (int, string) {
 		said = fmt.Sprintf(`,"refresh_expires_in":%d`, p.life/time.Second)
 	}
 	if p.answer != "" {
-		return http.StatusOK, fmt.Sprintf(p.answer, refresh)
+		return cmp.Or(p.status, http.StatusOK), fmt.Sprintf(p.answer, refresh)
 	}
 	return http.StatusOK, fmt.Sprintf(`{"access_token":"token-%d","expires_in":86400,"scope":"read","refresh_token":%q%s}`, len(p.requests), refresh, said)
 }
@@ -147,6 +161,7 @@ type failing struct {
 	unreadable atomic.Pointer[string] // the keys' prefix; nil: none
 	slow       atomic.Int64           // nanoseconds that a read takes
 	failRead   atomic.Int64           // counts down reads, the one at 1 fails
+	largest    int                    // bytes of an entry; 0: any
 	mu         sync.Mutex
 	err        error
 	unwritable atomic.Pointer[string] // the keys' prefix; nil: none
@@ -163,6 +178,9 @@ func (f *failing) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	}
 	if prefix := f.unwritable.Load(); prefix != nil && strings.HasPrefix(entry.Key, *prefix) {
 		err = errors.New("no quorum")
+	}
+	if err == nil && f.largest > 0 && len(entry.Value) > f.largest {
+		err = errors.New("put failed due to value being too large")
 	}
 	if err == nil {
 		err = f.Storage.Put(ctx, entry)
