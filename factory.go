@@ -19,8 +19,8 @@ import (
 )
 
 // Version is the plugin's version, under which it is registered in Vault's catalogue. It is a semantic version
-// with a leading v, as Vault requires.
-const Version = "v0.1.0"
+// with a leading v, as Vault requires. The linker sets it for a release (-ldflags -X); nothing else changes it.
+var Version = "v0.1.0"
 
 const help = `
 The marketplace secrets engine keeps a seller's client credentials for online
@@ -35,9 +35,17 @@ type plugin struct {
 	engine *backend.Engine
 }
 
-// Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
+// NewFactory returns the factory of all mounts that one process serves.
+func NewFactory() logical.Factory {
+	process := backend.NewProcess()
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		return newMount(ctx, conf, process)
+	}
+}
+
+// newMount returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
 // what the plugin is.
-func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+func newMount(ctx context.Context, conf *logical.BackendConfig, process *backend.Process) (logical.Backend, error) {
 	catalog, err := provider.Builtin()
 	if err != nil {
 		return nil, err
@@ -48,6 +56,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		Client:   provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
 		Logger:   conf.Logger,
 		Storage:  conf.StorageView,
+		Process:  process,
 		MayWrite: func() bool { return p.WriteSafeReplicationState() },
 	})
 	p.Backend = &framework.Backend{

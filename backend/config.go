@@ -238,8 +238,8 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	return err
 }
 
-// verify mints a token with the request of a draft. A request that was refused for good a moment ago is not sent again:
-// each attempt counts at a provider that locks clients out.
+// verify mints a token with the request of a draft. A client that was refused a moment ago is not tried again with the same
+// request: each attempt counts at a provider that locks clients out.
 func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 	if err := e.limits.refused(d.request); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 		failure *provider.Error
 		held    *HeldBackError
 	)
-	if errors.As(err, &failure) && !errors.As(err, &held) && failure.Kind.Permanent() && failure.Kind != provider.Forbidden {
+	if errors.As(err, &failure) && !errors.As(err, &held) && failure.Kind == provider.RefusedClient {
 		e.limits.refuse(d.request, failure)
 	}
 	return nil, err

@@ -329,3 +329,20 @@ func TestDocumentedLimitsAreTheProvidersOwn(t *testing.T) {
 		}
 	})
 }
+
+// The network policy says where a client's requests may go, and not who it is.
+func TestLimits_HoldsEndWhateverTheNetworkPolicy(t *testing.T) {
+	inWorld(t, func(w world) {
+		if err := w.engine.WriteSettings(w.Context(), w.storage, backend.Fields{"allow_private_addresses": true}); err != nil {
+			w.Fatal(err)
+		}
+		w.write(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})
+		w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+		if _, err := w.token(w.Context()); err == nil {
+			w.Fatal("a token")
+		}
+		w.endpoint.answer(0)
+		w.write(backend.Fields{"client_secret": "s3cret"})
+		w.wantToken("token-2")
+	})
+}

@@ -494,12 +494,21 @@ func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition
 	if err != nil && !errors.As(err, &failure) {
 		return token, err
 	}
-	held := e.limits.met(e.limits.clientOf(config, d, request), failure)
-	if held != nil && failure.Kind == provider.RateLimited {
-		return token, held
+	if held := e.limits.met(e.limits.clientOf(config, d, request), failure); held != nil {
+		return token, &clientError{failure: failure, hold: held.hold}
 	}
 	return token, err
 }
+
+// clientError is a failure that concerns a client as a whole, with what holds all of its requests back from now on.
+type clientError struct {
+	failure *provider.Error
+	hold    *hold
+}
+
+func (e *clientError) Error() string { return e.failure.Error() }
+
+func (e *clientError) Unwrap() error { return e.failure }
 
 // issue lays a token under terms, if it lives long enough to be of use.
 func issue(d provider.Definition, token provider.Token, terms Terms) (*Issued, error) {
@@ -529,6 +538,11 @@ func (e *Engine) record(sl *slot, began time.Time, issued *Issued, err error) er
 	}
 	if failure.Kind == provider.Forbidden {
 		return err // nothing was sent, so there is nobody to be left alone
+	}
+	var whole *clientError
+	if errors.As(err, &whole) && failure.Kind == provider.RateLimited {
+		sl.share(whole.hold)
+		return whole.hold.heldBack(sl.heldAt)
 	}
 	if before && failure.RetryAfter == 0 {
 		return err // the same failure, seen by one more

@@ -187,3 +187,26 @@ func TestClose_WaitsASecondForMints(t *testing.T) {
 		<-read
 	})
 }
+
+// Vault ends the process soon after it has closed one of its mounts.
+func TestClose_WaitsForOtherMountsOfTheProcess(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		process := backend.NewProcess()
+		other := newEngineIn(s.T, process, s.catalog, s.sites, s.storage, &s.sites.standby)
+		s.sites.set(func(p *sites) { p.latency = 8 * time.Second })
+		began := time.Now()
+		read := inBackground(func() error {
+			_, err := other.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "shop"})
+			return err
+		})
+		time.Sleep(100 * time.Millisecond)
+		newEngineIn(s.T, process, s.catalog, s.sites, s.storage, &s.sites.standby).Close()
+		if waited := time.Since(began); waited != 8*time.Second {
+			s.Errorf("closed after %s", waited)
+		}
+		if err := <-read; err != nil {
+			s.Error(err)
+		}
+		other.Close()
+	})
+}
