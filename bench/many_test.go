@@ -69,7 +69,7 @@ func registerApart(t *testing.T, s *harness.Server, name string) string {
 		t.Fatal(err)
 	}
 	err = s.Admin.Sys().RegisterPlugin(&api.RegisterPluginInput{
-		Name: name, Type: api.PluginTypeSecrets, Command: harness.PluginName, SHA256: known.SHA256, Version: s.PluginVersion,
+		Name: name, Type: api.PluginTypeSecrets, Command: harness.PluginCommand(s.PluginVersion), SHA256: known.SHA256, Version: s.PluginVersion,
 		Env: []string{eagerGC},
 	})
 	if err != nil {

@@ -107,7 +107,7 @@ start_simulator() {
 # ports are tried until it gets one.
 start_vault() {
   local port root_token
-  cp "build/$plugin" "$work/plugins/"
+  cp "build/$plugin" "$work/plugins/$plugin-$("build/$plugin" -version)"
   printf 'plugin_directory = "%s"\n' "$work/plugins" >"$work/vault.hcl"
   root_token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
   for ((attempt = 0; attempt < 10; attempt++)); do
@@ -205,7 +205,8 @@ value() { awk -v name="$1" '$1 == name { print $2 }' <<<"$output"; }
 mount_plugin() {
   explain 'Vault runs a plugin only if its checksum is the one it was registered with.'
   run '^$' "sha256=\$(sha256sum build/$plugin | cut -d' ' -f1)"
-  run 'Registered plugin' "vault plugin register -sha256=\$sha256 -version=$version secret $plugin"
+  run 'Registered plugin' "vault plugin register -sha256=\$sha256 -version=$version \\
+    -command=$plugin-$version secret $plugin"
   run 'Enabled the' "vault secrets enable -path=marketplace $plugin"
 
   explain 'Token requests may not go to private addresses unless the mount says so; the simulator is on loopback.'

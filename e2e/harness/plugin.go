@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -19,45 +20,63 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-func (s *Server) pluginPath() string { return filepath.Join(s.dir, "plugins", PluginName) }
+// PluginCommand returns the name of the file in the plugin directory that holds a version of the plugin. Each version has a
+// file of its own: what the server's catalogue names is never overwritten.
+func PluginCommand(version string) string { return PluginName + "-" + version }
+
+func (s *Server) pluginPath() string {
+	return filepath.Join(s.dir, "plugins", PluginCommand(s.PluginVersion))
+}
 
 // registerPlugin puts the plugin where the server looks for it, and into its
 // catalogue under the checksum and the version of the binary.
 func (s *Server) registerPlugin() error {
-	source := os.Getenv(pluginBin)
-	if err := copyFile(source, s.pluginPath()); err != nil {
-		return err
-	}
-	out, err := exec.Command(source, "-version").Output()
-	if err != nil {
-		return fmt.Errorf("%s -version: %w", source, err)
-	}
-	s.PluginVersion = strings.TrimSpace(string(out))
-	sum, err := fileSHA256(s.pluginPath())
-	if err != nil {
+	var sum string
+	var err error
+	if s.PluginVersion, sum, err = s.InstallPlugin(os.Getenv(pluginBin)); err != nil {
 		return err
 	}
 	return s.RegisterPlugin(PluginName, sum)
 }
 
+// InstallPlugin puts a binary of the plugin into the plugin directory, and returns its version and checksum.
+func (s *Server) InstallPlugin(source string) (version, sum string, err error) {
+	out, err := exec.Command(source, "-version").Output()
+	if err != nil {
+		return "", "", fmt.Errorf("%s -version: %w", source, err)
+	}
+	version = strings.TrimSpace(string(out))
+	path := filepath.Join(s.dir, "plugins", PluginCommand(version))
+	if err := copyFile(source, path); err != nil {
+		return "", "", err
+	}
+	sum, err = fileSHA256(path)
+	return version, sum, err
+}
+
 // RegisterPlugin registers the plugin's binary under a name and a checksum.
 func (s *Server) RegisterPlugin(name, sum string) error {
+	return s.RegisterVersion(name, s.PluginVersion, sum)
+}
+
+// RegisterVersion registers a version of the plugin that was installed.
+func (s *Server) RegisterVersion(name, version, sum string) error {
 	err := s.Admin.Sys().RegisterPlugin(&api.RegisterPluginInput{
-		Name: name, Type: api.PluginTypeSecrets, Command: PluginName, SHA256: sum, Version: s.PluginVersion,
+		Name: name, Type: api.PluginTypeSecrets, Command: PluginCommand(version), SHA256: sum, Version: version,
 	})
 	if err != nil {
-		return fmt.Errorf("register %s %q: %w", name, s.PluginVersion, err)
+		return fmt.Errorf("register %s %q: %w", name, version, err)
 	}
 	return nil
 }
 
 // PluginProcesses are the ids of the plugin's processes on this server: those
-// that run the copy of the binary in the server's own plugin directory.
+// that run a binary in the server's own plugin directory.
 func (s *Server) PluginProcesses() []int {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	var pids []int
 	for _, link := range links {
-		if target, err := os.Readlink(link); err != nil || target != s.pluginPath() {
+		if target, err := os.Readlink(link); err != nil || !strings.HasPrefix(target, filepath.Join(s.dir, "plugins", PluginName)) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
@@ -88,6 +107,43 @@ func (s *Server) KillPlugin(t testing.TB) {
 		}
 		return true
 	})
+}
+
+// SuspendPlugin stops the plugin's processes as a live migration does, and returns what resumes them.
+func (s *Server) SuspendPlugin(t testing.TB) (resume func()) {
+	t.Helper()
+	pids := s.PluginProcesses()
+	if len(pids) == 0 {
+		t.Fatal("no plugin process to suspend")
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatalf("suspend %d: %v", pid, err)
+		}
+	}
+	resume = func() {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+	t.Cleanup(resume)
+	Eventually(t, 5*time.Second, "the plugin is suspended", func() bool { return s.PluginSuspended(t) })
+	return resume
+}
+
+// PluginSuspended reports whether all of the plugin's processes are suspended.
+func (s *Server) PluginSuspended(t testing.TB) bool {
+	t.Helper()
+	for _, pid := range s.PluginProcesses() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))[0]; state != "T" {
+			return false
+		}
+	}
+	return true
 }
 
 func killProcess(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }

@@ -95,7 +95,7 @@ func (s *Server) Close() {
 }
 
 // PluginDirectory is where the server looks for the binaries of plugins.
-func (s *Server) PluginDirectory() string { return filepath.Dir(s.pluginPath()) }
+func (s *Server) PluginDirectory() string { return filepath.Join(s.dir, "plugins") }
 
 func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
 func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
