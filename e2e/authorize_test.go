@@ -5,6 +5,7 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -283,7 +284,8 @@ func TestStates(t *testing.T) {
 		}
 	}
 	w.Write(t, "exchange/a/r", back).OK(t) // none of them has used it up
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "used before", "authorize/a/r")
+	w.Write(t, "exchange/a/r", with(back, fields{"code": "another"})).Refused(t, http.StatusBadRequest, "state", "used before", "authorize/a/r")
+	w.Write(t, "exchange/a/r", back).OK(t) // a repeat gets the outcome, as Vault's API client makes one by itself
 	w.isAuthorized(t, "a/r")
 	w.isUnauthorized(t, "a/s")
 	if got := w.Sim.Grants(t, marktplaats); got.CodesExchanged != 1 || w.tokenRequests(t, marktplaats) != 1 {
@@ -313,7 +315,7 @@ func TestAStateThatIsLate(t *testing.T) {
 	w.isAuthorized(t, "a/r")
 }
 
-// Of many who bring the same state one is served.
+// Many who bring the same state and code share one exchange.
 func TestAStateIsGoodOnceAlsoAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -335,8 +337,8 @@ func TestAStateIsGoodOnceAlsoAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if got := w.tokenRequests(t, marktplaats); served.Load() != 1 || got != 1 {
-		t.Errorf("%d of ten served by %d token requests, want one", served.Load(), got)
+	if got := w.tokenRequests(t, marktplaats); served.Load() != 10 || got != 1 {
+		t.Errorf("%d of ten served by %d token requests, want all by one", served.Load(), got)
 	}
 	w.Creds(t, "a/r")
 }
@@ -385,7 +387,8 @@ func TestAUserDenies(t *testing.T) {
 		if strings.ContainsAny(got.ErrorText(), "\r\n") {
 			t.Errorf("%s\n\tholds a line break of the provider's", got)
 		}
-		w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "state")
+		w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "access_denied", "the user said")
+		w.Write(t, "exchange/a/r", fields{"code": "any", "state": b.State}).Refused(t, http.StatusBadRequest, "state")
 	}
 	deny()
 	w.isUnauthorized(t, "a/r")

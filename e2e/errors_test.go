@@ -95,7 +95,7 @@ func TestARefusedClient(t *testing.T) {
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
 	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, refusedClient)
-	w.heldBack(t, kleinanzeigen, "a", http.StatusServiceUnavailable)
+	w.heldBack(t, kleinanzeigen, "a", http.StatusBadRequest)
 	// What holds it back is over as soon as the configuration is mended.
 	w.Write(t, "config/a", with(unverified, fields{"client_secret": demoSecret})).OK(t)
 	w.Creds(t, "a")

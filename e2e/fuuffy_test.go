@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
 // The testing environment is another API: a token of one is good at the other for nothing.
@@ -110,6 +112,8 @@ func TestFuuffyRateLimitResetBeyondReason(t *testing.T) {
 		"soon": "fuuffy limits the rate of token requests (HTTP 429)",
 	} {
 		w.Sim.Fault(t, fuuffy, fields{"kind": "status", "status": 429, "headers": fields{"X-RateLimit-Reset": reset}})
-		saysExactly(t, w.Write(t, "config/a", w.at(fuuffy)), http.StatusTooManyRequests, says)
+		client := "client-" + harness.Random() // whose limit is its own
+		w.Sim.AddClient(t, fuuffy, client, harness.Client{Secret: demoSecret})
+		saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, fields{"client_id": client})), http.StatusTooManyRequests, says)
 	}
 }

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// slow has the provider commit the next requests at once and answer them late.
+func (w world) slow(t testing.TB, delay time.Duration, times int) {
+	t.Helper()
+	w.Sim.Fault(t, marktplaats, fields{"kind": "slow", "delay_ms": int(delay / time.Millisecond), "times": times})
+}
+
+// hurriedRole is a role that a user has authorized at a strict provider, under a config whose request_timeout is a second.
+func (w world) hurriedRole(t testing.TB) {
+	t.Helper()
+	w.newRole(t, marktplaats, fields{"request_timeout": "1s"})
+	w.reading(t, marktplaats, strict)
+	w.authorizeRole(t, marktplaats, "a/r")
+}
+
+// alive checks that a role's refresh token is the newest one.
+func (w world) alive(t testing.TB, role string) {
+	t.Helper()
+	w.patiently(t, http.MethodPost, "rotate/"+role).OK(t)
+	w.provides(t, marktplaats, w.Creds(t, role).AccessToken, demoClient)
+}
+
+// A provider that rotates strictly answers late, by several times of request_timeout: its readers get a 504, and no refresh
+// token is lost.
+func TestRefresh_SlowAnswersLoseNothing(t *testing.T) {
+	t.Parallel()
+	const refreshes = 50
+	for _, multiple := range []float64{0.5, 1, 2, 6} {
+		t.Run(fmt.Sprintf("%g times request_timeout", multiple), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.newRole(t, marktplaats, fields{"request_timeout": "1s"})
+			w.reading(t, marktplaats, strict)
+			roles := make([]string, refreshes)
+			for i := range roles {
+				roles[i] = fmt.Sprint("a/r", i)
+				w.Write(t, "roles/"+roles[i], byUser).OK(t)
+				w.authorizeRole(t, marktplaats, roles[i])
+			}
+			before := w.Sim.Grants(t, marktplaats)
+			w.slow(t, time.Duration(multiple*float64(time.Second)), refreshes)
+			var (
+				readers sync.WaitGroup
+				mu      sync.Mutex
+				told    = make(map[int]int)
+			)
+			for _, role := range roles {
+				readers.Go(func() {
+					got := w.Send(t, http.MethodPost, "rotate/"+role, nil)
+					mu.Lock()
+					defer mu.Unlock()
+					told[got.Status]++
+				})
+			}
+			readers.Wait()
+			for _, role := range roles {
+				w.alive(t, role)
+			}
+			after := w.Sim.Grants(t, marktplaats)
+			lost := after.Refused - before.Refused
+			t.Logf("%d refreshes: answered %v, refresh tokens refused afterwards: %d", refreshes, told, lost)
+			if lost != 0 || after.Refreshes-before.Refreshes != 2*refreshes {
+				t.Errorf("%d refresh tokens were refused, %d spent", lost, after.Refreshes-before.Refreshes)
+			}
+			if multiple >= 2 && told[http.StatusGatewayTimeout] == 0 {
+				t.Errorf("no reader was told in time: %v", told)
+			}
+		})
+	}
+}
+
+// While a response is awaited, later readers are told how long that can take, and no other request of the role is sent.
+func TestRefresh_ReadersAreToldHowLong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hurriedRole(t)
+	asked := w.tokenRequests(t, marktplaats)
+	done := w.heldRotation(t.Context(), t, "a/r", false)
+	if got := <-done; got.response.Status != http.StatusGatewayTimeout || !strings.Contains(got.response.ErrorText(), "request_timeout is 1s") {
+		t.Errorf("%s\n\twant a 504", got.response)
+	}
+	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t) // drops the token in memory
+	for _, path := range []string{"creds/a/r", "static-creds/a/r"} {
+		w.Read(t, path).Refused(t, http.StatusServiceUnavailable, "role r of a", "try again in at most 1m")
+	}
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusServiceUnavailable, "try again in at most")
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusServiceUnavailable, "try again in at most")
+	if n := w.tokenRequests(t, marktplaats) - asked; n != 1 {
+		t.Errorf("%d token requests, want 1", n)
+	}
+	w.Sim.Release(t, marktplaats)
+	harness.Eventually(t, 10*time.Second, "the response was stored", func() bool {
+		return w.Send(t, http.MethodPost, "exchange/a/r", back).Status == http.StatusOK
+	})
+	w.alive(t, "a/r")
+}
+
+// A code exchange alike. A repeat, as Vault's API client makes one by itself, joins it.
+func TestExchange_SlowAnswerIsJoined(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats, fields{"request_timeout": "1s"})
+	w.reading(t, marktplaats, strict)
+	back := w.allow(t, w.authorize(t, "a/r", nil))
+	asked := w.tokenRequests(t, marktplaats)
+	w.slow(t, 6*time.Second, 1)
+	ctx, leave := context.WithCancel(t.Context())
+	first := w.inBackground(ctx, http.MethodPost, "exchange/a/r", back)
+	harness.Eventually(t, 10*time.Second, "the code is being exchanged", func() bool { return w.tokenRequests(t, marktplaats) > asked })
+	leave()
+	<-first
+	var timeouts int
+	harness.Eventually(t, 20*time.Second, "a repeat gets the outcome", func() bool {
+		got := w.Send(t, http.MethodPost, "exchange/a/r", back)
+		if got.Status == http.StatusGatewayTimeout {
+			timeouts++
+			return false
+		}
+		got.OK(t)
+		return true
+	})
+	if timeouts == 0 {
+		t.Error("no repeat was told in time")
+	}
+	w.Write(t, "exchange/a/r", back).OK(t)
+	if n := w.tokenRequests(t, marktplaats) - asked; n != 1 {
+		t.Errorf("%d token requests, want 1", n)
+	}
+	w.alive(t, "a/r")
+}
+
+// An import during a refresh wins over what the refresh brings, and so does a deletion.
+func TestRefresh_WritesMeanwhileWin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hurriedRole(t)
+	imported := w.elsewhere(t, marktplaats)
+	<-w.heldRotation(t.Context(), t, "a/r", false)
+	w.Write(t, "roles/a/r", fields{"refresh_token": imported}).OK(t)
+	w.Sim.Release(t, marktplaats)
+	w.alive(t, "a/r")
+	if !slices.ContainsFunc(w.Sim.Requests(t, marktplaats), func(r harness.TokenRequest) bool { return r.Form(t).Get("refresh_token") == imported }) {
+		t.Error("the refresh token that was imported was not used")
+	}
+	<-w.heldRotation(t.Context(), t, "a/r", false)
+	w.Delete(t, "roles/a/r").OK(t)
+	w.Write(t, "roles/a/r", byUser).OK(t)
+	w.Sim.Release(t, marktplaats)
+	harness.Eventually(t, 10*time.Second, "the refresh has ended", func() bool {
+		return w.Read(t, "creds/a/r").Status == http.StatusBadRequest
+	})
+	w.isUnauthorized(t, "a/r")
+}
+
+// The plugin is suspended while it waits for a response, as in a live migration, for longer than request_timeout.
+// SUSPEND=65s tries that for as long.
+func TestRefresh_SuspendedProcess(t *testing.T) {
+	t.Parallel()
+	long, err := time.ParseDuration(os.Getenv("SUSPEND"))
+	tries := 1
+	if err != nil {
+		long, tries = 2*time.Second, 4
+	}
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	w.hurriedRole(t)
+	for range tries {
+		done := w.heldRotation(t.Context(), t, "a/r", false)
+		resume := server.SuspendPlugin(t)
+		w.Sim.Release(t, marktplaats)
+		harness.Throughout(t, long, "the plugin is suspended", func() bool { return server.PluginSuspended(t) })
+		resume()
+		<-done
+		w.alive(t, "a/r")
+	}
+	if lost := w.Sim.Grants(t, marktplaats).Refused; lost != 0 {
+		t.Errorf("%d refresh tokens were lost", lost)
+	}
+}
+
+// A reload and a seal wait for the response to a refresh, also if its caller has left.
+func TestRefresh_ReloadAndSealWait(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(t *testing.T, w world){
+		"reload": func(t *testing.T, w world) { w.reload(t, fields{"plugin": harness.PluginName}) },
+		"seal": func(t *testing.T, w world) {
+			w.Seal(t)
+			w.Unseal(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := harness.StartServer(t)
+			for _, delay := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 8 * time.Second} {
+				w := newWorldOn(t, server)
+				w.hurriedRole(t)
+				refreshes := w.Sim.Grants(t, marktplaats).Refreshes
+				w.slow(t, delay, 1)
+				ctx, leave := context.WithCancel(t.Context())
+				done := w.inBackground(ctx, http.MethodPost, "rotate/a/r", nil)
+				harness.Eventually(t, 10*time.Second, "the provider has committed", func() bool {
+					return w.Sim.Grants(t, marktplaats).Refreshes > refreshes
+				})
+				leave()
+				<-done
+				end(t, w)
+				w.alive(t, "a/r")
+				if lost := w.Sim.Grants(t, marktplaats).Refused; lost != 0 {
+					t.Errorf("a response after %s: %d refresh tokens were lost", delay, lost)
+				}
+			}
+		})
+	}
+}
