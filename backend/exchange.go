@@ -32,8 +32,8 @@ func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name s
 	if err != nil {
 		return nil, err
 	}
-	x := &exchange{Engine: e, s: s, key: slotKey{config, name}}
-	call := e.exchanges.get(r, x.key)
+	x := &exchange{Engine: e, s: s, key: slotKey{config, name}, config: c, role: role}
+	call := e.exchanges.get(r, role.ID, c.ClientGeneration)
 	switch {
 	case call != nil:
 	case r.Code == "" && r.Error == "":
@@ -78,7 +78,7 @@ func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definit
 	x.cleanup = append(x.cleanup, x.work.Done)
 	// A refresh at the same time would throw away one of the two refresh tokens.
 	spending, err := x.spendings.acquire(ctx, x.key)
-	if call := x.exchanges.get(r, x.key); call != nil || err != nil {
+	if call := x.exchanges.get(r, x.role.ID, x.config.ClientGeneration); call != nil || err != nil {
 		if err == nil {
 			spending.release()
 		}
@@ -105,7 +105,7 @@ func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definit
 	if err != nil {
 		return nil, err
 	}
-	call := &exchangeCall{key: x.key, redirect: r, until: a.ExpiresAt, overdue: x.spending.overdue, done: make(chan struct{})}
+	call := &exchangeCall{roleID: x.role.ID, client: x.config.ClientGeneration, redirect: r, until: a.ExpiresAt, overdue: x.spending.overdue, done: make(chan struct{})}
 	x.exchanges.add(call)
 	x.running = true
 	go x.run(call, a, r)
@@ -246,9 +246,10 @@ type exchanges struct {
 
 // exchangeCall is one exchange, for all callers who wait for it.
 type exchangeCall struct {
-	key      slotKey
-	redirect Redirect
-	until    time.Time
+	// roleID and client are the identity of the role and the config's client generation: a successor is not answered.
+	roleID, client string
+	redirect       Redirect
+	until          time.Time
 	// overdue is closed when the request has outlasted request_timeout; done once issued and err are set.
 	overdue <-chan struct{}
 	done    chan struct{}
@@ -268,21 +269,23 @@ func (x *exchanges) add(call *exchangeCall) {
 }
 
 // get returns the role's exchange of what has come back with the user; nil if there is none, or its state has expired.
-func (x *exchanges) get(r Redirect, key slotKey) *exchangeCall {
+func (x *exchanges) get(r Redirect, roleID, client string) *exchangeCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	call, ok := x.calls[stateKey(r.State)]
-	if !ok || call.key != key || call.redirect != r || call.ended() && time.Now().After(call.until) {
+	if !ok || call.roleID != roleID || call.client != client || call.redirect != r || call.ended() && time.Now().After(call.until) {
 		return nil
 	}
 	return call
 }
 
 // drop removes the failures of a role's exchanges: its refresh token was stored after all.
-func (x *exchanges) drop(key slotKey) {
+func (x *exchanges) drop(roleID string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	maps.DeleteFunc(x.calls, func(_ string, call *exchangeCall) bool { return call.key == key && call.ended() && call.err != nil })
+	maps.DeleteFunc(x.calls, func(_ string, call *exchangeCall) bool {
+		return call.roleID == roleID && call.ended() && call.err != nil
+	})
 }
 
 func (c *exchangeCall) finish(issued *Issued, err error) {

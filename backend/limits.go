@@ -26,8 +26,9 @@ const (
 	maxConcurrentPerClient = 8
 	// maxQueue bounds how long a token request waits for others of its client.
 	maxQueue = 30 * time.Second
-	// maxPace bounds how long it waits for its turn at the host after that.
-	maxPace = time.Minute
+	// maxPace bounds how long it waits for its turn at the host after that. Both together, and the request, stay below the
+	// 90 seconds after which Vault gives a request up without a word.
+	maxPace = 30 * time.Second
 	// maxIdleLimits bounds how many limits are remembered that hold nothing back.
 	maxIdleLimits = 1024
 	// maxRefusals bounds how many refused verifications are remembered.
@@ -108,7 +109,7 @@ func (l *limits) clientOf(c *Config, d provider.Definition, request provider.Req
 	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
 		at := request
 		at.Grant, at.Network = grant, provider.NetworkPolicy{AllowPrivateAddresses: true} // who it is, not whether it may
-		endpoint, _ := at.Target(d) // the request itself reports what is wrong with a URL
+		endpoint, _ := at.Target(d)                                                       // the request itself reports what is wrong with a URL
 		endpoints = append(endpoints, endpoint)
 	}
 	host, _ := request.Host(d)

@@ -343,7 +343,7 @@ func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, 
 		return err
 	}
 	e.setUnsaved(key, nil)
-	e.exchanges.drop(key)
+	e.exchanges.drop(unsaved.RoleID)
 	e.keepFrom(key, time.Now())
 	return nil
 }

@@ -210,3 +210,19 @@ func TestClose_WaitsForOtherMountsOfTheProcess(t *testing.T) {
 		other.Close()
 	})
 }
+
+// The outcome of an exchange is that of its role, and not of a later one that bears its name.
+func TestExchange_OutcomeIsNotInherited(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.role("new", byUser(), nil)
+		_, exchange := s.begin("new")
+		if err := exchange(); err != nil {
+			s.Fatal(err)
+		}
+		if err := s.engine.DeleteRole(s.Context(), s.storage, s.config, "new"); err != nil {
+			s.Fatal(err)
+		}
+		s.role("new", byUser(), nil)
+		wantField(s.T, exchange(), "state", "not known")
+	})
+}
