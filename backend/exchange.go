@@ -186,7 +186,7 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	return x.keep(g, token, failure)
 }
 
-// keep stores a new grant, and does not give up before saveTimeout. Then, once nobody writes the config, it puts the grant in
+// keep stores a new grant, and does not give up before saveTimeout. Then, when no write of the config is in progress, it puts the grant in
 // force. A refresh token that an operator has imported since the exchange began stays.
 func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued, error) {
 	stored, err := x.save(x.s, x.key, g, func(*grant) {})

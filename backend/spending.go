@@ -100,7 +100,7 @@ type spending struct {
 	late  bool
 	until time.Time
 	sent  bool
-	// onOverdue is called once, when overdue is closed; nil: nobody needs to know. Set it before spend.
+	// onOverdue is called once, when overdue is closed; nil: nothing is. Set it before spend.
 	onOverdue func()
 }
 

@@ -23,7 +23,7 @@ func (s shop) after(multiple float64) time.Duration {
 	return latency
 }
 
-// A slow provider costs its readers a 504, and nobody a refresh token.
+// A slow provider costs its readers a 504, and no refresh token.
 func TestRefresh_SlowResponseIsStored(t *testing.T) {
 	for _, multiple := range multiples {
 		t.Run(fmt.Sprint(multiple), func(t *testing.T) {

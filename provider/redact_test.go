@@ -152,7 +152,7 @@ func TestClean_WithholdsSecretsInEveryForm(t *testing.T) {
 	}
 }
 
-// A part of a secret that is long enough to help whoever reads it counts as the secret.
+// A part of a secret that is long enough to help an attacker counts as the secret.
 func TestClean_WithholdsPartsOfSecrets(t *testing.T) {
 	t.Parallel()
 	const secret = "k7Jq2mZx9RtV4bNw8LpY3cHd6FgS1aQe"

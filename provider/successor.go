@@ -292,7 +292,7 @@ func isNameByte(c byte) bool {
 	return 'a' <= letter && letter <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("_-.", c) >= 0 || c >= utf8.RuneSelf
 }
 
-// readValue returns the value that stands behind a name and its separator.
+// readValue returns the value that follows a name and its separator.
 func readValue(separator string, text []byte, whole bool) string {
 	value := bytes.TrimLeft(text, whitespace)
 	if len(value) == 0 {
@@ -337,7 +337,7 @@ func readQuoted(text []byte) (value string, rest []byte) {
 	return "", nil
 }
 
-// endsValue reports whether a text goes on like one in which a quoted value has ended: the mark may be one that nobody
+// endsValue reports whether a text goes on like one in which a quoted value has ended: the mark may be one that nothing
 // escaped.
 func endsValue(rest []byte) bool {
 	rest = bytes.TrimLeft(rest, whitespace)
