@@ -35,17 +35,9 @@ type plugin struct {
 	engine *backend.Engine
 }
 
-// NewFactory returns the factory of all mounts that one process serves.
-func NewFactory() logical.Factory {
-	process := backend.NewProcess()
-	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-		return newMount(ctx, conf, process)
-	}
-}
-
-// newMount returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
+// Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
 // what the plugin is.
-func newMount(ctx context.Context, conf *logical.BackendConfig, process *backend.Process) (logical.Backend, error) {
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	catalog, err := provider.Builtin()
 	if err != nil {
 		return nil, err
@@ -56,7 +48,6 @@ func newMount(ctx context.Context, conf *logical.BackendConfig, process *backend
 		Client:   provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
 		Logger:   conf.Logger,
 		Storage:  conf.StorageView,
-		Process:  process,
 		MayWrite: func() bool { return p.WriteSafeReplicationState() },
 	})
 	p.Backend = &framework.Backend{

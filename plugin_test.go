@@ -39,7 +39,7 @@ func mounted(t *testing.T) *mount {
 	m := &mount{T: t, storage: new(logical.InmemStorage), simulator: vendors}
 	logger := hclog.NewNullLogger()
 	client, server := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
-		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{Factory: NewFactory(), Logger: logger},
+		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{Factory: Factory, Logger: logger},
 	})
 	t.Cleanup(func() {
 		client.Close() // stops the server too; a second Stop would race with that one
@@ -194,7 +194,7 @@ func TestReadOnlyStorageComesBackAsItself(t *testing.T) {
 func inProcess(t testing.TB) (*guard, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
-	b, err := NewFactory()(t.Context(), &logical.BackendConfig{
+	b, err := Factory(t.Context(), &logical.BackendConfig{
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: log}),
 		System: logical.TestSystemView(),
 	})
@@ -253,7 +253,7 @@ func TestAPanicInAHandlerIsAnError(t *testing.T) {
 // Vault runs the factory to learn what a plugin is, where neither storage nor network may be touched.
 func TestTheFactoryTouchesNothing(t *testing.T) {
 	t.Parallel()
-	b, err := NewFactory()(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: nil})
+	b, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: nil})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,10 +23,9 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// closeWait bounds how long [Engine.Close] waits for work in flight: Vault holds a lock of the whole plugin process until
-// it returns. closeListen bounds it while a request that spends something, of this mount or of another in the process, has
-// no response yet, or its outcome is not stored: the response may hold the only copy of a refresh token. Vault ends the
-// process soon after it has closed one of its mounts.
+// closeWait bounds how long [Engine.Close] waits for work in flight: while a mount is disabled, Vault routes no request of
+// any mount until it returns. closeListen bounds it while a request that spends something has no response yet, or its
+// outcome is not stored: the response may hold the only copy of a refresh token.
 const (
 	closeWait   = time.Second
 	closeListen = 10 * time.Second
@@ -83,8 +81,6 @@ type Options struct {
 	Logger  hclog.Logger
 	// Storage is the mount's, for work that no request asks for.
 	Storage logical.Storage
-	// Process is what all mounts of the plugin process share; nil: the mount is alone in it.
-	Process *Process
 	// MayWrite tells whether this node may write the storage, and so may do work that no request asks for.
 	MayWrite func() bool
 }
@@ -101,15 +97,15 @@ func New(o Options) *Engine {
 		life:      life,
 		end:       end,
 		slots:     make(map[slotKey]*slot),
-		spendings: newSpendings(cmp.Or(o.Process, NewProcess())),
+		spendings: newSpendings(),
 		limits:    newLimits(),
 		unsaved:   make(map[slotKey]*grant),
 		keepAt:    make(map[slotKey]time.Time),
 	}
 }
 
-// Close ends all work and all connections. It waits a second at most for work in flight, and up to ten while a request of
-// the process that spends a refresh token or a code waits for its response. Refresh tokens in memory are stored by then, if
+// Close ends all work and all connections. It waits a second at most for work in flight, and up to ten while a request
+// that spends a refresh token or a code waits for its response. Refresh tokens in memory are stored by then, if
 // they can.
 func (e *Engine) Close() {
 	e.mu.Lock()
@@ -133,34 +129,29 @@ func (e *Engine) Close() {
 		e.work.Wait()
 		<-stored
 	}()
-	limit, cancel := context.WithTimeout(context.Background(), closeListen)
-	defer cancel()
-	awaitEnd(limit, ended, stored, idle)
-	select {
-	case <-e.spendings.process.idle():
-	case <-limit.Done():
-	}
+	awaitEnd(ended, stored, idle)
 	e.end()
 	e.client.Close()
 }
 
 // awaitEnd waits until all work of the mount has ended, within the bounds of Close.
-func awaitEnd(limit context.Context, ended, stored, idle <-chan struct{}) {
-	second := time.NewTimer(closeWait)
-	defer second.Stop()
+func awaitEnd(ended, stored, idle <-chan struct{}) {
+	timer := time.NewTimer(closeWait)
+	defer timer.Stop()
 	select {
 	case <-ended:
 		return
-	case <-second.C:
+	case <-timer.C:
 	}
 	select {
 	case <-idle:
 		return
 	default:
 	}
+	timer.Reset(closeListen - closeWait)
 	select {
 	case <-stored:
-	case <-limit.Done():
+	case <-timer.C:
 	}
 }
 

@@ -37,47 +37,8 @@ func (e *InFlightError) Error() string {
 		"other is sent until that one ends; try again in at most %s", e.Role, e.Config, wait)
 }
 
-// Process counts the requests in flight that spend something, of all mounts that one plugin process serves.
-type Process struct {
-	mu   sync.Mutex
-	sent int
-	none chan struct{} // closed while sent is zero
-}
-
-// NewProcess returns the count of a process that has sent nothing yet.
-func NewProcess() *Process {
-	none := make(chan struct{})
-	close(none)
-	return &Process{none: none}
-}
-
-func (p *Process) begin() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sent++; p.sent == 1 {
-		p.none = make(chan struct{})
-	}
-}
-
-func (p *Process) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sent--; p.sent == 0 {
-		close(p.none)
-	}
-}
-
-// idle returns a channel that is closed once no such request is in flight.
-func (p *Process) idle() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.none
-}
-
 // spendings holds, for each role, the one holder of the right to spend its refresh token or its code.
 type spendings struct {
-	process *Process
-
 	mu     sync.Mutex
 	byRole map[slotKey]*spending
 	// closed is set by close: no request that spends something is sent from then on.
@@ -104,8 +65,8 @@ type spending struct {
 	onOverdue func()
 }
 
-func newSpendings(process *Process) *spendings {
-	return &spendings{process: process, byRole: make(map[slotKey]*spending), listening: semaphore.NewWeighted(maxListening)}
+func newSpendings() *spendings {
+	return &spendings{byRole: make(map[slotKey]*spending), listening: semaphore.NewWeighted(maxListening)}
 }
 
 // acquire waits until no other request spends anything of the role. It does not wait for one that is overdue: then it
@@ -180,7 +141,6 @@ func (sp *spending) release() {
 	defer s.mu.Unlock()
 	delete(s.byRole, sp.key)
 	if sp.sent {
-		s.process.end()
 		s.sent--
 		s.checkIdleLocked()
 	}
@@ -197,7 +157,6 @@ func (sp *spending) begin() error {
 	}
 	if !sp.sent {
 		sp.sent = true
-		s.process.begin()
 		s.sent++
 	}
 	return nil

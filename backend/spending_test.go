@@ -188,29 +188,6 @@ func TestClose_WaitsASecondForMints(t *testing.T) {
 	})
 }
 
-// Vault ends the process soon after it has closed one of its mounts.
-func TestClose_WaitsForOtherMountsOfTheProcess(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		process := backend.NewProcess()
-		other := newEngineIn(s.T, process, s.catalog, s.sites, s.storage, &s.sites.standby)
-		s.sites.set(func(p *sites) { p.latency = 8 * time.Second })
-		began := time.Now()
-		read := inBackground(func() error {
-			_, err := other.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "shop"})
-			return err
-		})
-		time.Sleep(100 * time.Millisecond)
-		newEngineIn(s.T, process, s.catalog, s.sites, s.storage, &s.sites.standby).Close()
-		if waited := time.Since(began); waited != 8*time.Second {
-			s.Errorf("closed after %s", waited)
-		}
-		if err := <-read; err != nil {
-			s.Error(err)
-		}
-		other.Close()
-	})
-}
-
 // The outcome of an exchange is that of its role, and not of a later one that bears its name.
 func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 	inShop(t, true, func(s shop) {

@@ -59,14 +59,6 @@ func newEngine(
 	t *testing.T, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, node *standby,
 ) *backend.Engine {
 	t.Helper()
-	return newEngineIn(t, nil, catalog, network, storage, node)
-}
-
-// newEngineIn is newEngine for a mount that shares its process with others.
-func newEngineIn(
-	t *testing.T, process *backend.Process, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, node *standby,
-) *backend.Engine {
-	t.Helper()
 	if catalog == nil {
 		var err error
 		if catalog, err = provider.Builtin(); err != nil {
@@ -75,7 +67,7 @@ func newEngineIn(
 	}
 	return backend.New(backend.Options{
 		Catalog: catalog, Client: provider.NewClient(provider.Options{Transport: network}), Logger: hclog.NewNullLogger(),
-		Storage: storage, MayWrite: node.mayWrite, Process: process,
+		Storage: storage, MayWrite: node.mayWrite,
 	})
 }
 

@@ -208,10 +208,9 @@ func TestRefresh_ReloadAndSealWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := harness.StartServer(t)
+			w := newWorldOn(t, harness.StartServer(t)) // the only mount: a reload of another gives this one two seconds
+			w.hurriedRole(t)
 			for _, delay := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 8 * time.Second} {
-				w := newWorldOn(t, server)
-				w.hurriedRole(t)
 				refreshes := w.Sim.Grants(t, marktplaats).Refreshes
 				w.slow(t, delay, 1)
 				ctx, leave := context.WithCancel(t.Context())

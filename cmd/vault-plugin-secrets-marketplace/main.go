@@ -25,7 +25,7 @@ func main() {
 	log.SetOutput(io.Discard)
 
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
-	if err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: marketplace.NewFactory(), Logger: logger}); err != nil {
+	if err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: marketplace.Factory, Logger: logger}); err != nil {
 		logger.Error("the plugin ends", "error", err)
 		os.Exit(1)
 	}
