@@ -80,10 +80,13 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 		return http.StatusInternalServerError, unsaved.Error()
 	case errors.As(err, &large):
 		return http.StatusInternalServerError, large.Error()
-	case errors.Is(err, context.Canceled):
-		return http.StatusServiceUnavailable, "the request was cancelled"
-	case errors.Is(err, context.DeadlineExceeded):
-		return http.StatusGatewayTimeout, "the request's time was over before there was an answer"
+	}
+	// Storage is another process: its errors of a request that has ended are text, so the context counts, too.
+	switch ended := ctx.Err(); {
+	case errors.Is(err, context.Canceled), errors.Is(ended, context.Canceled):
+		return http.StatusServiceUnavailable, "the request was canceled"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(ended, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout, "the request took too long and was given up; try again in a moment"
 	}
 	return 0, ""
 }

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -215,4 +217,32 @@ func TestAnAuthorisationThatCameToNothing(t *testing.T) {
 			t.Errorf("%d %q\n\twant %d %q", code, text, test.status, want)
 		}
 	}
+}
+
+// blocked is a storage that answers nothing, as one does whose cluster has no quorum: its error is that of another process.
+type blocked struct{ logical.InmemStorage }
+
+func (*blocked) Get(ctx context.Context, _ string) (*logical.StorageEntry, error) {
+	<-ctx.Done()
+	return nil, errors.New("rpc error: code = DeadlineExceeded desc = " + ctx.Err().Error())
+}
+
+// Vault gives a request up after 90 seconds, and answers it without words.
+func TestRespond_BeforeVaultGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := inProcess(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		for _, path := range []string{"config/a", "creds/a", "static-creds/a/role"} {
+			began := time.Now()
+			resp, err := b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: new(blocked)})
+			code, text := status(logical.ReadOperation, resp, err)
+			if took := time.Since(began); took > 85*time.Second || code != 503 && code != 504 || !strings.Contains(text, "try again") {
+				t.Errorf("%s: %d %q after %v", path, code, text, took)
+			}
+			ctx, cancel = context.WithTimeout(t.Context(), 90*time.Second)
+			defer cancel()
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -34,6 +35,9 @@ func newGuard(p *plugin) *guard {
 	return g
 }
 
+// maxRequest bounds a request. Vault gives up after 90 seconds by itself, and its answer then says nothing.
+const maxRequest = 80 * time.Second
+
 // HandleRequest checks a request's path and fields, has it handled, and maps errors to what Vault understands.
 func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
@@ -51,6 +55,8 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 		resp, err = g.Backend.HandleRequest(ctx, req)
 		return g.respond(ctx, req, resp, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxRequest)
+	defer cancel()
 	path, err := g.route(req)
 	if err != nil {
 		return g.respond(ctx, req, nil, err)
