@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strings"
 	"time"
@@ -52,6 +51,8 @@ type Config struct {
 	TTL                   time.Duration     `json:"ttl,omitempty"`
 
 	name string
+	// verifies says that its requests verify a write of it.
+	verifies bool
 	// tokens are those that the provider has given out for the config before: they are not stored with it, and not shown
 	// in an error.
 	tokens []string
@@ -196,12 +197,12 @@ type draft struct {
 	// again says that the write brings the client secret of a config that there is: an operator's way to end a wait.
 	again bool
 	// request is a digest of all that the token request depends on.
-	request [sha256.Size]byte
+	request digest
 }
 
 // verification is a token that was minted to verify a request.
 type verification struct {
-	request [sha256.Size]byte
+	request digest
 	issued  *Issued
 }
 
@@ -228,7 +229,9 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 		if d, err = e.storeUnlessUnverified(ctx, s, name, write, verified); err != nil || d == nil {
 			return err
 		}
-		if verified, err = e.verify(ctx, d); err != nil {
+		if verified, err = e.verify(ctx, d); errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return &BusyError{Entry: configPrefix + name}
+		} else if err != nil {
 			return err
 		}
 	}
@@ -238,15 +241,16 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 	return err
 }
 
-// verify mints a token with the request of a draft. A client that was refused a moment ago is not tried again with the same
-// request: each attempt counts at a provider that locks clients out.
+// verify mints a token with the request of a draft. A client that was refused or limited a moment ago is not tried again with
+// the same request: each attempt counts at a provider that locks clients out.
 func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
-	if err := e.limits.refused(d.request); err != nil {
+	if err := e.limits.verified(d.request); err != nil {
 		return nil, err
 	}
 	if d.again {
-		e.endClientHold(d.config, "", provider.RateLimited, provider.RefusedClient)
+		e.limits.endLimit(e.clientID(d.config))
 	}
+	d.config.verifies = true
 	issued, err := e.mint(ctx, d.config, d.settings, nil)
 	if err == nil {
 		return &verification{request: d.request, issued: issued}, nil
@@ -255,17 +259,17 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 		failure *provider.Error
 		held    *HeldBackError
 	)
-	if errors.As(err, &failure) && !errors.As(err, &held) && failure.Kind == provider.RefusedClient {
+	sent := errors.As(err, &failure) && !errors.As(err, &held)
+	if sent && (failure.Kind == provider.RefusedClient || failure.Kind == provider.RateLimited) {
 		e.limits.refuse(d.request, failure)
 	}
 	return nil, err
 }
 
-// endClientHold ends what holds back the requests of a config's client, as endHold does.
-func (e *Engine) endClientHold(c *Config, by string, kinds ...provider.Kind) {
-	if d, ok := e.Definition(c); ok {
-		e.limits.endHold(e.limits.clientOf(c, d, c.request(Settings{})).id, by, kinds...)
-	}
+// clientID returns the identity of a config's client.
+func (e *Engine) clientID(c *Config) clientID {
+	d, _ := e.Definition(c)
+	return e.limits.clientOf(c, d, c.request(Settings{})).id
 }
 
 // storeUnlessUnverified merges a write into what is stored, checks it and stores it. If the provider has to be asked first,
@@ -296,7 +300,7 @@ func (e *Engine) storeUnlessUnverified(ctx context.Context, s logical.Storage, n
 		return nil, err
 	}
 	again := old != nil && write.Fields.has("client_secret")
-	if again && old.Generation == config.Generation && e.refused(name) {
+	if again && write.Verify && old.Generation == config.Generation && e.refused(name) {
 		config.Generation = newID() // something may have changed at the provider
 	}
 	if old != nil && old.Generation == config.Generation {
@@ -314,7 +318,7 @@ func (e *Engine) storeUnlessUnverified(ctx context.Context, s logical.Storage, n
 	if err := e.storeGeneration(ctx, s, old, config, issued, discarded); err != nil || !again {
 		return nil, err
 	}
-	e.endClientHold(config, "", provider.RateLimited, provider.RefusedClient)
+	e.limits.endHolds(e.clientID(config), "")
 	return nil, nil
 }
 
@@ -327,7 +331,7 @@ func (e *Engine) storePolicy(ctx context.Context, s logical.Storage, old, config
 		}
 		if again {
 			e.endHolds(config.name, provider.RateLimited)
-			e.endClientHold(config, "", provider.RateLimited, provider.RefusedClient)
+			e.limits.endLimit(e.clientID(config))
 		}
 	})
 }
@@ -338,7 +342,7 @@ func (e *Engine) storeGeneration(ctx context.Context, s logical.Storage, old, co
 		return err
 	}
 	if old != nil {
-		e.endClientHold(old, old.name, provider.RateLimited, provider.RefusedClient)
+		e.limits.endHolds(e.clientID(old), old.name)
 	}
 	for _, role := range discarded {
 		if err := e.deleteGrant(ctx, s, slotKey{config.name, role}); err != nil {
@@ -506,7 +510,7 @@ func (e *Engine) DeleteConfig(ctx context.Context, s logical.Storage, name strin
 	}
 	e.drop(name) // from here on its roles are nobody's
 	if config != nil {
-		e.endClientHold(config, name, provider.RateLimited, provider.RefusedClient)
+		e.limits.endHolds(e.clientID(config), name)
 	}
 	return e.deleteRoles(ctx, s, name)
 }

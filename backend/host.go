@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxPerSecond bounds the token requests begun at a host in any second.
+	// maxPerSecond bounds the requests begun at a host in any second: token requests and revocations, each for itself.
 	maxPerSecond = 100
 	// maxConcurrentPerHost bounds the requests to a host that have begun within youth. An older one gives its place to the
 	// next, so that the endpoints of some clients, if they hang, do not stop those of others.
@@ -23,9 +23,6 @@ const (
 // host paces the requests to one host: clients take turns, and each one's requests are begun in their order. It never
 // refuses one. The lock of limits guards it.
 type host struct {
-	places int
-	// keeps says that a request keeps its place until it ends.
-	keeps bool
 	taken int
 	// begun are when the last requests began, the oldest first; as many as may begin in a second.
 	begun []time.Time
@@ -36,31 +33,14 @@ type host struct {
 	timer *time.Timer
 }
 
-// enter waits for a request's turn at a host, at most for maxPace, and returns what gives its place back.
-func (l *limits) enter(ctx context.Context, key hostKey, ref clientRef) (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, maxPace)
-	defer cancel()
-	turn := make(chan struct{})
-	l.mu.Lock()
-	h, ok := l.hosts[key]
-	if !ok {
-		l.sweepLocked()
-		h = &host{places: maxConcurrentPerHost, waiting: make(map[clientID][]chan struct{})}
-		if key.revocation {
-			h.places, h.keeps = maxRevocationsPerHost, true
-		}
-		l.hosts[key] = h
-	}
-	if len(h.waiting[ref.id]) == 0 {
-		h.turns = append(h.turns, ref.id)
-	}
-	h.waiting[ref.id] = append(h.waiting[ref.id], turn)
-	l.beginLocked(h)
-	l.mu.Unlock()
+// enter waits for a client's turn at a host, and returns what gives the place back. A place is given back after youth in any
+// case.
+func (l *limits) enter(ctx context.Context, key hostKey, id clientID) (leave func(), err error) {
+	h, turn := l.join(key, id)
 	select {
 	case <-turn:
 	case <-ctx.Done():
-		if l.withdraw(h, ref.id, turn) {
+		if l.withdraw(h, id, turn) {
 			return nil, ctx.Err()
 		} // else it has just begun
 	}
@@ -70,14 +50,30 @@ func (l *limits) enter(ctx context.Context, key hostKey, ref clientRef) (leave f
 		h.taken--
 		l.beginLocked(h)
 	})
-	if h.keeps {
-		return give, nil
-	}
 	old := time.AfterFunc(youth, give)
 	return func() {
 		old.Stop()
 		give()
 	}, nil
+}
+
+// join puts a request among those that wait for their turn at a host. What it returns is closed when the turn has come.
+func (l *limits) join(key hostKey, id clientID) (*host, chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h, ok := l.hosts[key]
+	if !ok {
+		l.sweepLocked()
+		h = &host{waiting: make(map[clientID][]chan struct{})}
+		l.hosts[key] = h
+	}
+	if len(h.waiting[id]) == 0 {
+		h.turns = append(h.turns, id)
+	}
+	turn := make(chan struct{})
+	h.waiting[id] = append(h.waiting[id], turn)
+	l.beginLocked(h)
+	return h, turn
 }
 
 // withdraw removes a waiting request. It reports whether that was still waiting.
@@ -98,14 +94,14 @@ func (l *limits) withdraw(h *host, id clientID, turn chan struct{}) bool {
 
 // beginLocked begins as many waiting requests as may begin now, the clients in turn.
 func (l *limits) beginLocked(h *host) {
-	for len(h.turns) > 0 && h.taken < h.places {
+	for len(h.turns) > 0 && h.taken < maxConcurrentPerHost {
 		now := time.Now()
-		if len(h.begun) >= maxPerSecond {
-			if wait := h.begun[0].Add(time.Second).Sub(now); wait > 0 {
+		if last := len(h.begun) - l.perSecond; last >= 0 {
+			if wait := h.begun[last].Add(time.Second).Sub(now); wait > 0 {
 				l.beginLaterLocked(h, wait)
 				return
 			}
-			h.begun = h.begun[1:]
+			h.begun = h.begun[last+1:]
 		}
 		id := h.turns[0]
 		h.turns = h.turns[1:]

@@ -15,6 +15,10 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
+// maxRead bounds how long a caller waits for a token. Vault gives a request 90 seconds, and what takes longer is answered by
+// Vault itself, without a word of why. The mint goes on.
+const maxRead = 75 * time.Second
+
 // flightTimeout bounds a mint from end to end: its turn at the limits, the longest token request, and the reads of
 // storage before it.
 const flightTimeout = maxQueue + maxPace + maxRequestTimeout + 5*time.Second
@@ -130,6 +134,8 @@ func (e *Engine) Current(want Ref) *Issued {
 // for that one, and get its error if it fails. A token that is due is replaced meanwhile, and its readers do not wait,
 // unless it is about to end: then they get it only if there is no newer one.
 func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
+	ctx, cancel := want.bound(ctx)
+	defer cancel()
 	for {
 		current, f, err := e.look(s, want)
 		if f == nil {
@@ -166,6 +172,8 @@ func (e *Engine) Token(ctx context.Context, s logical.Storage, want Ref) (*Issue
 // Rotate mints a new current token. The old one is dropped when the new one is there, and kept where it fails.
 func (e *Engine) Rotate(ctx context.Context, s logical.Storage, want Ref) (*Issued, error) {
 	want.Shared = true
+	ctx, cancel := want.bound(ctx)
+	defer cancel()
 	for {
 		f, err := e.rotation(s, want)
 		if err != nil {
@@ -180,6 +188,11 @@ func (e *Engine) Rotate(ctx context.Context, s logical.Storage, want Ref) (*Issu
 	}
 }
 
+// bound bounds how long a caller waits for the token.
+func (r Ref) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, maxRead, &QueueError{Provider: r.Config})
+}
+
 // wait waits until the flight has landed, at most until it is overdue. What has landed counts before any error.
 func (f *flight) wait(ctx context.Context) error {
 	var err error
@@ -188,7 +201,7 @@ func (f *flight) wait(ctx context.Context) error {
 	case <-f.overdue:
 		err = f.late
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	select {
 	case <-f.done:
@@ -333,10 +346,10 @@ func (e *Engine) land(f *flight) {
 		if errors.As(f.err, new(*UnauthorizedError)) {
 			next = time.Now().Add(permanentHold) // it takes a person
 		}
-		if held := sl.heldBack(time.Now()); held != nil && sl.held.until.After(next) {
-			next = sl.held.until
-		}
 		sl.nextTry = next
+		if held := sl.heldBack(time.Now()); held != nil && sl.held.until.After(next) {
+			next = sl.held.until // not in nextTry, because a hold can end before its time
+		}
 		if sl.current.good(next) {
 			e.replaceAt(f.want.key(), sl, next)
 		}
@@ -394,7 +407,7 @@ func (e *Engine) mintUnshared(ctx context.Context, s logical.Storage, want Ref, 
 	began := time.Now()
 	issued, err := e.mintStored(ctx, s, want, nil)
 	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -414,7 +427,7 @@ func (e *Engine) turn(ctx context.Context, want Ref, sl *slot) (release func(), 
 	defer cancel()
 	if err := turns.Acquire(queue, 1); err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		return nil, &QueueError{Provider: want.Config}
 	}
@@ -542,7 +555,10 @@ func (e *Engine) record(sl *slot, began time.Time, issued *Issued, err error) er
 	var whole *clientError
 	if errors.As(err, &whole) && failure.Kind == provider.RateLimited {
 		sl.share(whole.hold)
-		return whole.hold.heldBack(sl.heldAt)
+		if held := whole.hold.heldBack(sl.heldAt); held != nil {
+			return held
+		}
+		return err // it has ended since
 	}
 	if before && failure.RetryAfter == 0 {
 		return err // the same failure, seen by one more

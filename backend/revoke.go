@@ -15,17 +15,39 @@ const (
 	// revocationTimeout bounds one revocation, once it has its turn.
 	revocationTimeout = 5 * time.Second
 	// maxRevocations bounds the revocations that are sent or wait for their turn: a mount with many leases may be disabled
-	// while its provider hangs.
-	maxRevocations = 2048
-	// maxRevocationsPerHost bounds those that are sent to one host at once, so that a revocation endpoint which hangs
-	// leaves connections to the token endpoint beside it.
-	maxRevocationsPerHost = 4
+	// while its provider hangs. Of one config, reservedRevocations are accepted in any case, so that no other takes all.
+	maxRevocations      = 2048
+	reservedRevocations = 32
+	// maxRevocationsPerClient bounds those of one client that are sent at once.
+	maxRevocationsPerClient = 4
 )
 
 // revocations counts the tokens that were to be revoked at their provider.
 type revocations struct {
-	underWay atomic.Int64
-	failed   atomic.Int64
+	failed atomic.Int64
+	// pending counts those that are sent or wait for their turn, all and by config. The engine's lock guards both.
+	pending  int
+	byConfig map[string]int
+}
+
+// beginLocked counts a revocation. It reports false, and counts nothing, if there are too many.
+func (r *revocations) beginLocked(config string) bool {
+	if r.pending >= maxRevocations && r.byConfig[config] >= reservedRevocations {
+		return false
+	}
+	if r.byConfig == nil {
+		r.byConfig = make(map[string]int)
+	}
+	r.pending++
+	r.byConfig[config]++
+	return true
+}
+
+func (r *revocations) endLocked(config string) {
+	r.pending--
+	if r.byConfig[config]--; r.byConfig[config] == 0 {
+		delete(r.byConfig, config)
+	}
 }
 
 // RevocationsFailed returns how many tokens could not be revoked at their provider. They end when they expire.
@@ -39,16 +61,19 @@ func (e *Engine) RevocationsFailed() int64 {
 func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || e.revocations.underWay.Load() >= maxRevocations {
+	if e.closed || !e.revocations.beginLocked(config) {
 		e.revocations.failed.Add(1)
 		e.logger.Warn("a token was not revoked at its provider, too many were at once; it ends when it expires", "config", config)
 		return
 	}
-	e.revocations.underWay.Add(1)
 	e.work.Add(1)
 	go func() {
 		defer e.work.Done()
-		defer e.revocations.underWay.Add(-1)
+		defer func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.revocations.endLocked(config)
+		}()
 		if err := e.revoke(config, clientGeneration, accessToken); err != nil {
 			e.revocations.failed.Add(1)
 			e.logger.Warn("a token was not revoked at its provider; it ends when it expires", "config", config, "error", err)
@@ -82,7 +107,7 @@ func (e *Engine) revoke(name, clientGeneration, accessToken string) (err error) 
 	request := config.request(settings)
 	request.Grant, request.AccessToken = provider.Revocation, accessToken
 	request.Timeout = min(request.Timeout, revocationTimeout)
-	release, err := e.limits.acquireRevocation(ctx, e.limits.clientOf(config, d, request))
+	release, err := e.limits.acquire(ctx, e.limits.clientOf(config, d, request), nil)
 	if err != nil {
 		return err
 	}
