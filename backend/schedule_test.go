@@ -29,6 +29,7 @@ type families struct {
 	mu       sync.Mutex
 	latency  time.Duration
 	status   int            // instead of tokens; 0: tokens
+	erring   bool           // commits, and answers the new refresh token in an error
 	closing  bool           // the engine is being closed
 	alone    bool           // an authorisation ends the families before
 	family   map[string]int // of a refresh token; 0 is none
@@ -76,7 +77,7 @@ func (p *families) RoundTrip(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 	case <-r.Context().Done():
 		p.set(func(p *families) {
-			if byRole(form) && status == http.StatusOK {
+			if byRole(form) && body != "" {
 				p.fault("an answer was cut off")
 			}
 		})
@@ -121,7 +122,11 @@ func (p *families) begin(form url.Values) (status int, body string, latency time
 		p.spent[old] = true
 		refresh = p.next(family)
 	}
-	return http.StatusOK, fmt.Sprintf(`{"access_token":"of-%s","expires_in":300,"refresh_token":%q}`, refresh, refresh), p.latency
+	body = fmt.Sprintf(`{"access_token":"of-%s","expires_in":300,"refresh_token":%q}`, refresh, refresh)
+	if p.erring && refresh != "" {
+		return http.StatusInternalServerError, body, p.latency
+	}
+	return http.StatusOK, body, p.latency
 }
 
 // event is what happens at a time of a schedule, and for how long where it lasts.
@@ -151,7 +156,7 @@ func randomSchedule(seed uint64) schedule {
 	}
 	kinds := strings.Fields(`read read read read read shared shared impatient impatient rotate rotate torn torn ttl scope config-ttl
 		secret verified authorize authorize denied invalidate unwritable grants-unwritable unreadable down latency latency
-		failing limited`)
+		failing limited erring erring`)
 	var s schedule
 	if s.alone = rng.IntN(2) == 0; !s.alone {
 		kinds = append(kinds, "import")
@@ -239,7 +244,7 @@ func (s schedule) play(t *testing.T) (faults []string) {
 			r.work.Go(func() { r.happen(e) })
 		}
 		time.Sleep(time.Minute)
-		r.p.set(func(p *families) { p.latency = 100 * time.Millisecond })
+		r.p.set(func(p *families) { p.latency, p.erring = 100*time.Millisecond, false })
 		time.Sleep(5 * time.Minute)
 		close(ended)
 		r.work.Wait()
@@ -482,6 +487,10 @@ func (r *run) happen(e event) {
 		r.p.set(func(p *families) { p.latency = e.lasts })
 	case "failing":
 		r.answer(http.StatusInternalServerError, e.lasts)
+	case "erring":
+		r.p.set(func(p *families) { p.erring = true })
+		time.Sleep(e.lasts)
+		r.p.set(func(p *families) { p.erring = false })
 	case "limited":
 		r.answer(http.StatusTooManyRequests, e.lasts/10)
 	case "restart":
