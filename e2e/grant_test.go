@@ -286,7 +286,7 @@ func (w world) refusedClient(t testing.TB) {
 	w.Sim.Fault(t, marktplaats, fields{"kind": "answer", "status": 400, "body": `{"error":"invalid_client"}`})
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_client")
 	w.isAuthorized(t, "a/r")
-	w.Write(t, "config/a", with(unverified, fields{"client_secret": demoSecret})).OK(t) // ends the wait of the whole client
+	w.Write(t, "config/a", fields{"client_secret": demoSecret}).OK(t) // verified, it ends the wait of the whole client
 }
 
 // An answer that is lost on its way is a lost refresh token where the provider

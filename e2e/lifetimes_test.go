@@ -179,7 +179,8 @@ func TestTokensAtTheEdgeOfTheirLastSecond(t *testing.T) {
 		}
 		readers.Wait()
 		for _, got := range answers {
-			if got.Status == http.StatusOK && got.Answer.LeaseDuration != 1 {
+			// Vault shows what is left once it has stored the lease, rounded: 0 if that took it more than half a second.
+			if got.Status == http.StatusOK && got.Answer.LeaseDuration > 1 {
 				t.Fatalf("%s\n\twant a lease of a second or none", got)
 			}
 		}
