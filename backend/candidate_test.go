@@ -5,8 +5,11 @@ package backend_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-marketplace/backend"
 )
@@ -131,5 +134,107 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 		}
 		err := s.engine.WriteRole(s.Context(), s.storage, s.config, "shop", backend.RoleWrite{RefreshToken: &large})
 		wantField(s.T, err, "refresh_token", "larger than an entry")
+	})
+}
+
+// picky takes refresh tokens apart before it looks them up, and answers those that are none of its own in a way of its own.
+type picky struct {
+	*sites
+	status int
+	body   string
+	// also stands in each success, under the name of a refresh token, where the definition does not look for one.
+	also string
+}
+
+func (p *picky) RoundTrip(r *http.Request) (*http.Response, error) {
+	form, err := formOf(r)
+	if err != nil {
+		return nil, err
+	}
+	answer := func(status int, body string) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	}
+	switch own := strings.HasPrefix(form.Get("refresh_token"), "refresh-"); {
+	case form.Get("grant_type") == "refresh_token" && !own:
+		p.set(func(s *sites) { s.requests = append(s.requests, form) })
+		return answer(p.status, p.body)
+	case p.also != "":
+		return answer(http.StatusOK, `{"access_token":"t","expires_in":86400,"policies":{"refresh_token":"`+p.also+`"}}`)
+	}
+	r.Body = io.NopCloser(strings.NewReader(form.Encode()))
+	return p.sites.RoundTrip(r)
+}
+
+// at has the shop's provider be that one.
+func (s *shop) at(p *picky) {
+	s.Helper()
+	s.engine.Close()
+	s.engine = newEngine(s.T, s.catalog, p, s.storage, &s.sites.standby)
+}
+
+// recovers expects that the role has a token again within an hour.
+func (s shop) recovers() {
+	s.Helper()
+	var err error
+	for range 30 {
+		time.Sleep(2 * time.Minute)
+		if err = s.rotate(); err == nil {
+			return
+		}
+	}
+	s.Errorf("after an hour: %v", err)
+}
+
+// However a provider answers a word that is no token of its own: the role goes on with the one that is.
+func TestRefresh_WordThatIsAnsweredInAnyWay(t *testing.T) {
+	for name, p := range map[string]picky{
+		"500":                 {status: 500, body: `{"error":"server_error"}`},
+		"401 without a code":  {status: 401, body: `{"message":"invalid token"}`},
+		"403":                 {status: 403, body: `{"message":"forbidden"}`},
+		"401 invalid_client":  {status: 401, body: `{"error":"invalid_client"}`},
+		"400 invalid_request": {status: 400, body: `{"error":"invalid_request"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inShop(t, true, func(s shop) {
+				p.sites = s.sites
+				s.at(&p)
+				s.sites.set(func(p *sites) { p.refuseWith = `{"error":"temporarily_unavailable","refresh_token":"Not-A-Token-7"}` })
+				if err := s.rotate(); err == nil {
+					s.Error("it succeeded")
+				}
+				s.sites.set(func(p *sites) { p.refuseWith = "" })
+				s.recovers()
+			})
+		})
+	}
+}
+
+// A success that means something else by the name.
+func TestRefresh_WordInASuccess(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.at(&picky{sites: s.sites, status: 401, body: `{"message":"unknown token"}`, also: "Reuse-Until-2027"})
+		if err := s.rotate(); err != nil {
+			s.Error(err)
+		}
+		s.recovers()
+	})
+}
+
+// A candidate that may be the only copy is not replaced by the word of a later error.
+func TestRefresh_CandidateOutlivesAWord(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.fails(http.StatusInternalServerError, `{"error":"server_error","refresh_token":%q}`)
+		if err := s.rotate(); err == nil {
+			s.Error("it succeeded")
+		}
+		s.healthy()
+		time.Sleep(2 * time.Minute)
+		s.sites.set(func(p *sites) { p.refuseWith = `{"error":"temporarily_unavailable","refresh_token":"Not-A-Token-7"}` })
+		if err := s.rotate(); err == nil {
+			s.Error("it succeeded")
+		}
+		s.sites.set(func(p *sites) { p.refuseWith = "" })
+		time.Sleep(2 * time.Minute)
+		s.wantAlive()
 	})
 }

@@ -129,13 +129,13 @@ func (e *Engine) Close() {
 		e.work.Wait()
 		<-stored
 	}()
-	awaitEnd(ended, stored, idle)
+	e.awaitEnd(ended, stored, idle)
 	e.end()
 	e.client.Close()
 }
 
 // awaitEnd waits until all work of the mount has ended, within the bounds of Close.
-func awaitEnd(ended, stored, idle <-chan struct{}) {
+func (e *Engine) awaitEnd(ended, stored, idle <-chan struct{}) {
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()
 	select {
@@ -145,7 +145,9 @@ func awaitEnd(ended, stored, idle <-chan struct{}) {
 	}
 	select {
 	case <-idle:
-		return
+		if !e.anyUnsaved() {
+			return
+		}
 	default:
 	}
 	timer.Reset(closeListen - closeWait)

@@ -101,6 +101,11 @@ func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definit
 	if err := x.read(ctx); err != nil {
 		return nil, err
 	}
+	if r.Error == "" {
+		if err := x.spending.reserve(); err != nil { // or a Close from here on would cost the state
+			return nil, err
+		}
+	}
 	a, err := x.takeState(ctx, r.State)
 	if err != nil {
 		return nil, err
@@ -169,7 +174,7 @@ func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
 	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
 	token, failure := x.spend(x.spending, x.turn, merged, x.definition, request)
 	x.turn()
-	if token.RefreshTokenUnconfirmed {
+	if token.RefreshTokenUnconfirmed && failure != nil {
 		return nil, x.keepCandidate(token.RefreshToken, failure)
 	}
 	if token.RefreshToken == "" {
@@ -231,7 +236,7 @@ func (x *exchange) keepCandidate(candidate string, failure error) error {
 	if !before.usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {
 		before = grant{ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version, AuthorizedAt: time.Now().UTC()}
 	}
-	if _, err := x.save(x.s, x.key, &before, func(g *grant) { g.Candidate = candidate }); err != nil {
+	if _, err := x.save(x.s, x.key, &before, func(g *grant) { g.setCandidate(candidate) }); err != nil {
 		return errors.Join(failure, err)
 	}
 	x.dropRole(x.key.config, x.key.role)

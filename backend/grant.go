@@ -27,8 +27,11 @@ type grant struct {
 	// gives way if the storage takes no entry of that size.
 	Previous string `json:"previous,omitempty"`
 	// Candidate is what an error response held where a refresh token stands. The provider may have replaced RefreshToken
-	// by it, or it is no token at all: it is tried once, before RefreshToken.
+	// by it, or it is no token at all.
 	Candidate string `json:"candidate,omitempty"`
+	// CandidateUntil is until when the candidate is tried before RefreshToken, and from when on after it, so that a provider
+	// which fails at a word that is no token does not wedge the role. Zero: the provider has not failed at it.
+	CandidateUntil time.Time `json:"candidate_until,omitzero"`
 	// Scope is the scope granted.
 	Scope        string    `json:"scope,omitempty"`
 	AuthorizedAt time.Time `json:"authorized_at"`
@@ -92,6 +95,15 @@ func (e *Engine) Authorization(ctx context.Context, s logical.Storage, config, r
 		Since:              g.Dead,
 		Reason:             g.Reason,
 	}, nil
+}
+
+// setCandidate adds a candidate. One that is there already may be the only copy of a refresh token; the previous refresh
+// token is worth less.
+func (g *grant) setCandidate(candidate string) {
+	if g.Candidate != "" {
+		g.Previous = g.Candidate
+	}
+	g.Candidate, g.CandidateUntil = candidate, time.Time{}
 }
 
 // usable reports whether the provider has confirmed the refresh token, and not refused it for good.

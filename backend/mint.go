@@ -502,6 +502,11 @@ func (e *Engine) send(ctx context.Context, config *Config, d provider.Definition
 	if err := e.open(); err != nil {
 		return provider.Token{}, err
 	}
+	return e.exchange(ctx, config, d, request)
+}
+
+// exchange is send for a request that Close waits for.
+func (e *Engine) exchange(ctx context.Context, config *Config, d provider.Definition, request provider.Request) (provider.Token, error) {
 	token, err := e.client.Do(ctx, d, request)
 	var failure *provider.Error
 	if err != nil && !errors.As(err, &failure) {

@@ -24,6 +24,8 @@ const (
 	// maxRefreshTries bounds the refresh tokens that one refresh tries: the candidate, the current one, the one before,
 	// and what the refusals of these brought.
 	maxRefreshTries = 6
+	// candidateFirst is how long a candidate is tried before the refresh token once the provider has failed at it.
+	candidateFirst = 15 * time.Minute
 	// refreshTimeout bounds a refresh from end to end. Each of its requests and writes has a bound of its own.
 	refreshTimeout = maxRefreshTries * (maxQueue + listenTimeout + saveTimeout)
 )
@@ -128,6 +130,9 @@ func (g *grant) deadReason() string {
 // that has replaced that may take its use for theft, and revoke all of the grant's tokens (RFC 9700, section 4.14.2).
 func (g *grant) candidates() []string {
 	all := []string{g.Candidate, g.RefreshToken, g.Previous}
+	if !g.CandidateUntil.IsZero() && !time.Now().Before(g.CandidateUntil) {
+		all = []string{g.RefreshToken, g.Previous, g.Candidate}
+	}
 	return slices.DeleteFunc(all, func(token string) bool { return token == "" })
 }
 
@@ -145,7 +150,7 @@ func (r *refresh) tryGrant(ctx context.Context) (*Issued, error) {
 	candidates := r.grant.candidates()
 	for i := 0; i < len(candidates) && i < maxRefreshTries; i++ {
 		d, token, err := r.send(candidates[i])
-		if err == nil || token.RefreshToken != "" && !token.RefreshTokenUnconfirmed {
+		if err == nil || token.RefreshToken != "" && !token.RefreshTokenUnconfirmed { // one may come with an error
 			return r.saveRotated(d, candidates[i], token, err)
 		}
 		if found := token.RefreshToken; found != "" && !slices.Contains(candidates, found) {
@@ -154,6 +159,7 @@ func (r *refresh) tryGrant(ctx context.Context) (*Issued, error) {
 			}
 			candidates = append(candidates, found)
 		}
+		r.demoteCandidate(ctx, candidates[i], err)
 		if !r.refused(candidates[i], err, &refused) {
 			return r.fail(ctx, d, err)
 		}
@@ -188,14 +194,40 @@ func (r *refresh) send(refreshToken string) (provider.Definition, provider.Token
 	return d, token, err
 }
 
+// demoteCandidate has the candidate tried last: from now on if the provider has refused it, else from some time after the
+// first failure. A refusal of the client says nothing of the candidate: to try the refresh token before it would then be
+// the use of a spent one.
+func (r *refresh) demoteCandidate(ctx context.Context, refreshToken string, err error) {
+	var failure *provider.Error
+	until := time.Now().UTC()
+	switch {
+	case refreshToken != r.grant.Candidate, errors.As(err, new(*HeldBackError)), !errors.As(err, &failure):
+		return
+	case failure.Kind == provider.RefusedGrant, failure.Kind == provider.RefusedRequest:
+	case r.grant.CandidateUntil.IsZero():
+		until = until.Add(candidateFirst)
+	default:
+		return
+	}
+	if demoted, err := r.updateGrant(ctx, r.s, r.key, r.grant, func(g *grant) { g.CandidateUntil = until }); err == nil {
+		r.grant = demoted
+	}
+}
+
+// answeredNo reports whether an error is the provider's refusal of a request that was sent.
+func answeredNo(err error) bool {
+	var failure *provider.Error
+	return errors.As(err, &failure) && !errors.As(err, new(*HeldBackError)) && failure.Kind.Permanent() && failure.StatusCode != 0
+}
+
 // refused reports whether the provider refuses that refresh token, and sets why. A candidate that is no token may be
-// refused as a malformed request, too.
+// refused in whatever way.
 func (r *refresh) refused(refreshToken string, err error, why **provider.Error) bool {
 	var failure *provider.Error
 	if !errors.As(err, &failure) {
 		return false
 	}
-	if failure.Kind == provider.RefusedGrant || failure.Kind == provider.RefusedRequest && refreshToken == r.grant.Candidate {
+	if failure.Kind == provider.RefusedGrant || refreshToken == r.grant.Candidate && answeredNo(err) {
 		*why = failure
 		return true
 	}
@@ -245,6 +277,9 @@ func (r *refresh) clearIntent(ctx context.Context, err error) {
 func (r *refresh) saveRotated(d provider.Definition, spent string, token provider.Token, failure error) (*Issued, error) {
 	saved, err := r.save(r.s, r.key, r.grant, func(g *grant) {
 		next := cmp.Or(token.RefreshToken, spent)
+		if token.RefreshTokenUnconfirmed {
+			next = spent
+		}
 		replaced := next != spent
 		switch {
 		case replaced:
@@ -252,7 +287,10 @@ func (r *refresh) saveRotated(d provider.Definition, spent string, token provide
 		case spent == g.Candidate:
 			g.Previous, g.RefreshToken = g.RefreshToken, spent
 		}
-		g.Candidate = ""
+		g.Candidate, g.CandidateUntil = "", time.Time{}
+		if token.RefreshTokenUnconfirmed && token.RefreshToken != spent {
+			g.setCandidate(token.RefreshToken)
+		}
 		// A refresh token that was not replaced, and of whose life the response says nothing, ends when it did.
 		if replaced || token.RefreshLifetime > 0 || token.SentAt.After(g.ExpiresAt) {
 			g.ExpiresAt = token.RefreshExpiresAt()
@@ -275,7 +313,7 @@ func (r *refresh) saveRotated(d provider.Definition, spent string, token provide
 
 // saveCandidate stores what an error response held where a refresh token stands, beside the current one.
 func (r *refresh) saveCandidate(candidate string) error {
-	saved, err := r.save(r.s, r.key, r.grant, func(g *grant) { g.Candidate = candidate })
+	saved, err := r.save(r.s, r.key, r.grant, func(g *grant) { g.setCandidate(candidate) })
 	if err == nil {
 		r.grant = saved
 	}
@@ -348,6 +386,13 @@ func (e *Engine) saveAgain(ctx context.Context, s logical.Storage, key slotKey, 
 	return nil
 }
 
+// anyUnsaved reports whether a grant is pending in memory.
+func (e *Engine) anyUnsaved() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.unsaved) > 0
+}
+
 func (e *Engine) unsavedOf(key slotKey) *grant {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -366,7 +411,8 @@ func (r *refresh) markRevoked(ctx context.Context, refused *provider.Error) (*Is
 			r.interrupted.Format(time.RFC3339), reason)
 	}
 	marked, err := r.updateGrant(ctx, r.s, r.key, r.grant, func(g *grant) {
-		g.Dead, g.Reason, g.Intent, g.Candidate = time.Now().UTC(), reason, time.Time{}, ""
+		g.Dead, g.Reason, g.Intent = time.Now().UTC(), reason, time.Time{}
+		g.Candidate, g.CandidateUntil = "", time.Time{}
 	})
 	if err != nil {
 		r.clearIntent(ctx, refused)

@@ -60,7 +60,9 @@ type spending struct {
 	// late says that overdue is closed; until is when the engine stops waiting for the response.
 	late  bool
 	until time.Time
-	sent  bool
+	// sent says that a request was sent, or is about to be, and that its outcome is not stored yet; reserved, that begin was
+	// called ahead of spend.
+	sent, reserved bool
 	// onOverdue is called once, when overdue is closed; nil: nothing is. Set it before spend.
 	onOverdue func()
 }
@@ -147,11 +149,16 @@ func (sp *spending) release() {
 	close(sp.done)
 }
 
-// begin notes that a request is about to be sent. It returns errClosed if the mount is being closed.
+// begin notes that a request is about to be sent: Close waits for it from then on. It returns errClosed if the mount is
+// being closed already.
 func (sp *spending) begin() error {
 	s := sp.registry
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sp.reserved {
+		sp.reserved = false
+		return nil
+	}
 	if s.closed {
 		return errClosed
 	}
@@ -159,6 +166,17 @@ func (sp *spending) begin() error {
 		sp.sent = true
 		s.sent++
 	}
+	return nil
+}
+
+// reserve is begin ahead of spend, which then sends its request even if the mount is being closed.
+func (sp *spending) reserve() error {
+	if err := sp.begin(); err != nil {
+		return err
+	}
+	sp.registry.mu.Lock()
+	defer sp.registry.mu.Unlock()
+	sp.reserved = true
 	return nil
 }
 
@@ -196,7 +214,7 @@ func (e *Engine) spend(sp *spending, release func(), c *Config, d provider.Defin
 		listening <- moved
 	})
 	request.Timeout = listenTimeout
-	token, err := e.send(e.life, c, d, request)
+	token, err := e.exchange(e.life, c, d, request)
 	if !timer.Stop() && <-listening {
 		e.spendings.listening.Release(1)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,5 +202,62 @@ func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 		}
 		s.role("new", byUser(), nil)
 		wantField(s.T, exchange(), "state", "not known")
+	})
+}
+
+// closing is storage during whose deletion of a state the mount is closed.
+type closing struct {
+	*failing
+	engine *backend.Engine
+}
+
+func (c closing) Delete(ctx context.Context, key string) error {
+	if strings.HasPrefix(key, "state/") {
+		go c.engine.Close()
+		time.Sleep(200 * time.Millisecond)
+	}
+	return c.failing.Delete(ctx, key)
+}
+
+// A mount that is closed while a state is being consumed sends the code all the same, and stores what that brings.
+func TestClose_WaitsForACodeWhoseStateIsConsumed(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		s.role("new", byUser(), nil)
+		begun, err := s.engine.Authorize(s.Context(), s.storage, s.config, "new", "", nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		_, err = s.engine.Exchange(s.Context(), closing{s.storage, s.engine}, s.config, "new", backend.Redirect{Code: "c", State: begun.State})
+		if err != nil {
+			s.Error(err)
+		}
+		time.Sleep(time.Minute)
+		s.restart()
+		if _, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "new"}); err != nil {
+			s.Error(err)
+		}
+	})
+}
+
+// A refresh token that could not be stored is, by storage that works again and is slow, before the mount is closed.
+func TestClose_StoresWhatIsPendingAlsoSlowly(t *testing.T) {
+	inShop(t, true, func(s shop) {
+		writes := 0
+		s.storage.after = func(key string) {
+			if writes++; writes == 1 { // the intent is stored, what the refresh brings is not
+				s.storage.fail(errors.New("no quorum"))
+			}
+		}
+		if err := s.rotate(); err == nil {
+			s.Error("it succeeded")
+		}
+		s.storage.fail(nil)
+		s.storage.after = nil
+		s.storage.slow.Store(int64(400 * time.Millisecond))
+		s.engine.Close()
+		s.storage.slow.Store(0)
+		time.Sleep(time.Minute)
+		s.restart()
+		s.wantAlive()
 	})
 }

@@ -57,14 +57,15 @@ func findSuccessor(d Definition, r Request, a answer) Token {
 	return token
 }
 
-// withSuccessor adds the refresh token that was found in a response to what readAnswer made of it.
+// withSuccessor adds the refresh token that was found in a response to what readAnswer made of it. In a success that has
+// none where the definition says, another member of the name may mean something else, so what it holds is unconfirmed.
 func withSuccessor(r Request, found, token Token, err error) (Token, error) {
 	isNew := found.RefreshToken != "" && found.RefreshToken != r.RefreshToken
 	if !r.Grant.Spends() || !isNew || token.RefreshToken != "" {
 		return token, err
 	}
 	if err == nil {
-		token.RefreshToken, token.RefreshLifetime = found.RefreshToken, found.RefreshLifetime
+		token.RefreshToken, token.RefreshLifetime, token.RefreshTokenUnconfirmed = found.RefreshToken, found.RefreshLifetime, true
 		return token, nil
 	}
 	var failure *Error

@@ -30,8 +30,9 @@ type Token struct {
 	// RefreshLifetime is how long the refresh token lives, the answer's or, where it holds none, the one that was
 	// sent; 0: the answer does not say.
 	RefreshLifetime time.Duration
-	// RefreshTokenUnconfirmed says that RefreshToken was found in an answer that was not a success: its status was not
-	// 2xx, or it refused the grant. So it may be no token. Keep the one that was sent, and try this one as well.
+	// RefreshTokenUnconfirmed says that RefreshToken may be no token: it was found in a response that was not a success (its
+	// status was not 2xx, or it refused the grant), or in a success, but not where the definition says. Keep the one that was
+	// sent, and try this one as well.
 	RefreshTokenUnconfirmed bool
 	// Extra holds the further members that the definition lists, as decoded from JSON.
 	Extra map[string]any
