@@ -128,10 +128,7 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.BeginAgainError)) {
 			s.Errorf("%.300v", err)
 		}
-		large := string(make([]byte, 0, 1))
-		for len(large) < 1<<20 {
-			large += "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-		}
+		large := strings.Repeat("0123456789abcdef", 1<<16)
 		err := s.engine.WriteRole(s.Context(), s.storage, s.config, "shop", backend.RoleWrite{RefreshToken: &large})
 		wantField(s.T, err, "refresh_token", "larger than an entry")
 	})

@@ -244,7 +244,7 @@ func (e *Engine) WriteConfig(ctx context.Context, s logical.Storage, name string
 // verify mints a token with the request of a draft. A client that was refused or limited a moment ago is not tried again with
 // the same request: each attempt counts at a provider that locks clients out.
 func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
-	if err := e.limits.verified(d.request); err != nil {
+	if err := e.limits.verified(d.config.name, d.request); err != nil {
 		return nil, err
 	}
 	if d.again {
@@ -261,7 +261,7 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 	)
 	sent := errors.As(err, &failure) && !errors.As(err, &held)
 	if sent && (failure.Kind == provider.RefusedClient || failure.Kind == provider.RateLimited) {
-		e.limits.refuse(d.request, failure)
+		e.limits.refuse(d.config.name, d.request, failure)
 	}
 	return nil, err
 }

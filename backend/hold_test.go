@@ -33,7 +33,7 @@ func TestLimits_MemoryIsBounded(t *testing.T) {
 		}
 		l.met(ref, limited)
 		release()
-		l.refuse(l.digest(i), limited)
+		l.refuse(fmt.Sprint("config-", i), l.digest(i), limited)
 		most = max(most, len(l.clients))
 	}
 	if want := 2*maxHolds + maxIdleLimits; most > want {
@@ -43,7 +43,7 @@ func TestLimits_MemoryIsBounded(t *testing.T) {
 		t.Errorf("%d verifications are remembered, want %d at most", len(l.refusals), maxRefusals)
 	}
 	last := clients - 1
-	if l.verified(l.digest(last)) == nil {
+	if l.verified(fmt.Sprint("config-", last), l.digest(last)) == nil {
 		t.Error("the last verification is forgotten")
 	}
 	if _, err := l.acquire(context.Background(), made(l, last), nil); !errors.As(err, new(*HeldBackError)) {

@@ -20,27 +20,28 @@ const (
 	youth                = time.Second
 )
 
-// host paces the requests to one host: clients take turns, and each one's requests are begun in their order. It never
-// refuses one. The lock of limits guards it.
+// host paces the requests to one host: configs take turns, and each one's requests are begun in their order. It never refuses
+// one. A client would be the wrong unit, because whoever may write one config can make up any number of clients. The lock of
+// limits guards it.
 type host struct {
 	taken int
 	// begun are when the last requests began, the oldest first; as many as may begin in a second.
 	begun []time.Time
-	// turns are the clients with waiting requests, the next one first.
-	turns   []clientID
-	waiting map[clientID][]chan struct{}
+	// turns are the configs with waiting requests, the next one first.
+	turns   []string
+	waiting map[string][]chan struct{}
 	// timer begins the next request as soon as the rate allows it; nil if none waits for that.
 	timer *time.Timer
 }
 
-// enter waits for a client's turn at a host, and returns what gives the place back. A place is given back after youth in any
+// enter waits for a config's turn at a host, and returns what gives the place back. A place is given back after youth in any
 // case.
-func (l *limits) enter(ctx context.Context, key hostKey, id clientID) (leave func(), err error) {
-	h, turn := l.join(key, id)
+func (l *limits) enter(ctx context.Context, key hostKey, config string) (leave func(), err error) {
+	h, turn := l.join(key, config)
 	select {
 	case <-turn:
 	case <-ctx.Done():
-		if l.withdraw(h, id, turn) {
+		if l.withdraw(h, config, turn) {
 			return nil, ctx.Err()
 		} // else it has just begun
 	}
@@ -58,41 +59,41 @@ func (l *limits) enter(ctx context.Context, key hostKey, id clientID) (leave fun
 }
 
 // join puts a request among those that wait for their turn at a host. What it returns is closed when the turn has come.
-func (l *limits) join(key hostKey, id clientID) (*host, chan struct{}) {
+func (l *limits) join(key hostKey, config string) (*host, chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h, ok := l.hosts[key]
 	if !ok {
 		l.sweepLocked()
-		h = &host{waiting: make(map[clientID][]chan struct{})}
+		h = &host{waiting: make(map[string][]chan struct{})}
 		l.hosts[key] = h
 	}
-	if len(h.waiting[id]) == 0 {
-		h.turns = append(h.turns, id)
+	if len(h.waiting[config]) == 0 {
+		h.turns = append(h.turns, config)
 	}
 	turn := make(chan struct{})
-	h.waiting[id] = append(h.waiting[id], turn)
+	h.waiting[config] = append(h.waiting[config], turn)
 	l.beginLocked(h)
 	return h, turn
 }
 
 // withdraw removes a waiting request. It reports whether that was still waiting.
-func (l *limits) withdraw(h *host, id clientID, turn chan struct{}) bool {
+func (l *limits) withdraw(h *host, config string, turn chan struct{}) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := slices.Index(h.waiting[id], turn)
+	at := slices.Index(h.waiting[config], turn)
 	if at < 0 {
 		return false
 	}
-	h.waiting[id] = slices.Delete(h.waiting[id], at, at+1)
-	if len(h.waiting[id]) == 0 {
-		delete(h.waiting, id)
-		h.turns = slices.DeleteFunc(h.turns, func(other clientID) bool { return other == id })
+	h.waiting[config] = slices.Delete(h.waiting[config], at, at+1)
+	if len(h.waiting[config]) == 0 {
+		delete(h.waiting, config)
+		h.turns = slices.DeleteFunc(h.turns, func(other string) bool { return other == config })
 	}
 	return true
 }
 
-// beginLocked begins as many waiting requests as may begin now, the clients in turn.
+// beginLocked begins as many waiting requests as may begin now, the configs in turn.
 func (l *limits) beginLocked(h *host) {
 	for len(h.turns) > 0 && h.taken < maxConcurrentPerHost {
 		now := time.Now()
@@ -103,13 +104,13 @@ func (l *limits) beginLocked(h *host) {
 			}
 			h.begun = h.begun[last+1:]
 		}
-		id := h.turns[0]
+		config := h.turns[0]
 		h.turns = h.turns[1:]
-		close(h.waiting[id][0])
-		if h.waiting[id] = h.waiting[id][1:]; len(h.waiting[id]) > 0 {
-			h.turns = append(h.turns, id)
+		close(h.waiting[config][0])
+		if h.waiting[config] = h.waiting[config][1:]; len(h.waiting[config]) > 0 {
+			h.turns = append(h.turns, config)
 		} else {
-			delete(h.waiting, id)
+			delete(h.waiting, config)
 		}
 		h.begun = append(h.begun, now)
 		h.taken++

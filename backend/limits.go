@@ -34,8 +34,9 @@ const (
 	// maxHolds bounds how many clients are remembered only because they are held back: whoever can write a config can make
 	// up clients.
 	maxHolds = 16 * 1024
-	// maxRefusals bounds how many verifications are remembered that failed.
-	maxRefusals = 1024
+	// maxRefusals bounds the configs of which failed verifications are remembered, refusalsPerConfig how many of each.
+	maxRefusals       = 16 * 1024
+	refusalsPerConfig = 4
 )
 
 // QueueError is a token request that did not get its turn in time.
@@ -60,8 +61,8 @@ type limits struct {
 	mu      sync.Mutex
 	clients map[clientID]*client
 	hosts   map[hostKey]*host
-	// refusals are verifications that failed a moment ago, by all that the request depends on.
-	refusals map[digest]*hold
+	// refusals are the last verifications of each config that failed, by all that the request depends on.
+	refusals map[string][]refusal
 	// sweepAt is how many clients and hosts there may be until those are looked for that hold nothing back.
 	sweepAt int
 }
@@ -69,8 +70,8 @@ type limits struct {
 // digest is a keyed hash of something that can hold secrets.
 type digest [sha256.Size]byte
 
-// clientID identifies a client: its provider, endpoints, client id and secret. What one config meets counts for another
-// only if all of these are the same. A name that anybody can know, such as the client id, would let a stranger to the
+// clientID identifies a client: its provider, endpoints, client id, and all that authenticates it. What one config meets
+// counts for another only if all of these are the same. A name that anybody can know, such as the client id, would let a stranger to the
 // client hold its requests back.
 type clientID digest
 
@@ -111,7 +112,7 @@ type client struct {
 func newLimits() *limits {
 	l := &limits{
 		perSecond: maxPerSecond,
-		clients:   make(map[clientID]*client), hosts: make(map[hostKey]*host), refusals: make(map[digest]*hold),
+		clients:   make(map[clientID]*client), hosts: make(map[hostKey]*host), refusals: make(map[string][]refusal),
 	}
 	_, _ = rand.Read(l.secret[:]) // never fails
 	return l
@@ -135,7 +136,11 @@ func (l *limits) clientOf(c *Config, d provider.Definition, request provider.Req
 		endpoints = append(endpoints, endpoint)
 	}
 	host, _ := request.Host(d)
-	client := []any{d.Name, endpoints, c.ClientID, c.ClientSecret}
+	// Headers can be all that authenticates a client. One without any secret is known to everybody, so it is the config's own.
+	client := []any{d.Name, endpoints, c.ClientID, c.ClientSecret, c.EffectiveClientAuth(d), c.Headers, c.CACert}
+	if c.ClientSecret == "" && len(c.Headers) == 0 {
+		client = append(client, c.ID)
+	}
 	if request.Grant == provider.Revocation {
 		client = append(client, request.Grant) // revocations have limits of their own
 	}
@@ -241,7 +246,7 @@ func (l *limits) pace(ctx context.Context, c *client, ref clientRef) (leave func
 	defer cancel()
 	l.count(&c.pacing, 1)
 	defer l.count(&c.pacing, -1)
-	return l.enter(ctx, hostKey{name: ref.host, revocation: ref.grant == provider.Revocation}, ref.id)
+	return l.enter(ctx, hostKey{name: ref.host, revocation: ref.grant == provider.Revocation}, ref.config)
 }
 
 func (l *limits) count(of *int, change int) {
@@ -370,18 +375,27 @@ func (l *limits) endLimitLocked(c *client, ends func(*hold) bool) {
 	}
 }
 
-// verified returns a *[HeldBackError] if a verification with the same request failed a moment ago.
-func (l *limits) verified(request digest) error {
+// refusal is a verification that failed: its request, and how long that is answered from memory.
+type refusal struct {
+	request digest
+	*hold
+}
+
+// verified returns a *[HeldBackError] if a verification of the config with the same request failed a moment ago.
+func (l *limits) verified(config string, request digest) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if held := l.refusals[request].heldBack(time.Now()); held != nil {
-		return held
+	for _, r := range l.refusals[config] {
+		if held := r.heldBack(time.Now()); held != nil && r.request == request {
+			return held
+		}
 	}
 	return nil
 }
 
-// refuse remembers for a while that a verification failed, so that a tool which repeats it does not reach the provider.
-func (l *limits) refuse(request digest, failure *provider.Error) {
+// refuse remembers for a while that a verification failed, so that a tool which repeats it does not reach the provider. It
+// remembers some for each config, so that those of one do not displace another's.
+func (l *limits) refuse(config string, request digest, failure *provider.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -395,7 +409,9 @@ func (l *limits) refuse(request digest, failure *provider.Error) {
 		}
 		delete(l.refusals, other) // which is forgotten, chance decides: it costs one request
 	}
-	l.refusals[request] = &hold{cause: failure, until: now.Add(wait)}
+	last := l.refusals[config]
+	last = append(last[max(0, len(last)-refusalsPerConfig+1):], refusal{request, &hold{cause: failure, until: now.Add(wait)}})
+	l.refusals[config] = last
 }
 
 // heldAny reports whether any of the client's requests are held back.

@@ -3,6 +3,7 @@
 package backend_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -344,5 +345,86 @@ func TestLimits_HoldsEndWhateverTheNetworkPolicy(t *testing.T) {
 		w.endpoint.answer(0)
 		w.write(backend.Fields{"client_secret": "s3cret"})
 		w.wantToken("token-2")
+	})
+}
+
+// A client can be authenticated by a header alone, and be known to everybody but for that, or have no secret at all.
+func TestLimits_StrangersWithoutASecretHoldNothingBack(t *testing.T) {
+	for name, headers := range map[string][2]map[string]*string{
+		"a header":  {{"X-Api-Key": ptr("the-victims-key")}, {"X-Api-Key": ptr("a-guess")}},
+		"no secret": {nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w world) {
+				for i, config := range []string{"victim", "stranger"} {
+					fields := backend.Fields{
+						"provider": "oauth2", "client_auth": "none", "client_id": "id", "token_url": "https://auth.example.com/token", "headers": headers[i],
+					}
+					if err := w.engine.WriteConfig(w.Context(), w.storage, config, backend.ConfigWrite{Fields: fields}); err != nil {
+						w.Fatal(err)
+					}
+				}
+				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+				if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "stranger"}); err == nil {
+					w.Fatal("a token")
+				}
+				w.endpoint.answer(0)
+				if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "victim"}); err != nil {
+					w.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// Who may write one config makes up clients, each of which has a mint begun that nobody waits for.
+func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.configured()
+		for i := range 3500 {
+			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": fmt.Sprint("made-up-", i), "client_secret": "guess"}
+			if err := w.engine.WriteConfig(w.Context(), w.storage, "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
+				w.Fatal(err)
+			}
+			ctx, leave := context.WithTimeout(w.Context(), time.Millisecond)
+			_, _ = w.engine.Token(ctx, w.storage, backend.Ref{Config: "attacker"})
+			leave()
+		}
+		began := time.Now()
+		if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+			w.Error(err)
+		}
+		if waited := time.Since(began); waited > 3*time.Second {
+			w.Errorf("another config waited for %v", waited)
+		}
+		time.Sleep(time.Minute)
+		if n := w.endpoint.count(); n > 600 {
+			w.Errorf("%d token requests, want none for what was replaced before its turn", n)
+		}
+	})
+}
+
+// Refused verifications of one config do not displace those of another.
+func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
+	inWorld(t, func(w world) {
+		w.endpoint.answersAfter(time.Millisecond)
+		w.endpoint.answer(http.StatusUnauthorized)
+		verify := func(config, secret string) {
+			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": secret}
+			if err := w.engine.WriteConfig(w.Context(), w.storage, config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
+				w.Fatal("it was verified")
+			}
+		}
+		verify("kleinanzeigen", "typo")
+		for i := range 1100 {
+			verify("attacker", fmt.Sprint("guess-", i))
+		}
+		before := w.endpoint.count()
+		for range 4 {
+			verify("kleinanzeigen", "typo")
+		}
+		if n := w.endpoint.count() - before; n > 0 {
+			w.Errorf("%d token requests", n)
+		}
 	})
 }

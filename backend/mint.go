@@ -94,7 +94,9 @@ type flight struct {
 	before *Issued
 	// awaited says that a reader waits for the token.
 	awaited bool
-	done    chan struct{}
+	// cancel ends a flight whose slot was replaced, so that it takes no place in a queue. What spends something goes on.
+	cancel context.CancelFunc
+	done   chan struct{}
 	// overdue is closed when the request has outlasted the config's request_timeout and goes on: then callers get late,
 	// and need not wait.
 	overdue chan struct{}
@@ -304,16 +306,19 @@ func (e *Engine) beginWork() error {
 
 // takeOff begins a flight. The lock is held.
 func (e *Engine) takeOff(s logical.Storage, want Ref, sl *slot) {
-	sl.flight = &flight{want: want, slot: sl, before: sl.current, done: make(chan struct{}), overdue: make(chan struct{})}
+	// The context is the flight's own: the caller that began it may leave.
+	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
+	sl.flight = &flight{
+		want: want, slot: sl, before: sl.current, cancel: cancel, done: make(chan struct{}), overdue: make(chan struct{}),
+	}
 	e.work.Add(1)
-	go e.fly(s, sl.flight)
+	go e.fly(ctx, s, sl.flight)
 }
 
-// fly carries out a flight, in a context of its own: whoever asked first may go away.
-func (e *Engine) fly(s logical.Storage, f *flight) {
+// fly carries out a flight.
+func (e *Engine) fly(ctx context.Context, s logical.Storage, f *flight) {
 	defer e.work.Done()
-	ctx, cancel := context.WithTimeout(e.life, flightTimeout)
-	defer cancel()
+	defer f.cancel()
 	began := time.Now()
 	issued, err := e.mintStored(ctx, s, f.want, f)
 

@@ -153,6 +153,7 @@ func (e *Engine) renew(key slotKey, terms func(Terms) Terms) {
 		return
 	}
 	sl := &slot{given: old.given, failures: old.failures, held: old.held, heldAt: old.heldAt, nextTry: old.nextTry, flight: old.flight}
+	old.flight = nil // it goes on
 	e.forget(key)
 	e.slots[key] = sl
 	if sl.flight != nil {
@@ -217,6 +218,9 @@ func (e *Engine) forgetAll(name string) {
 func (e *Engine) forget(key slotKey) {
 	if sl, ok := e.slots[key]; ok {
 		sl.stop()
+		if sl.flight != nil {
+			sl.flight.cancel()
+		}
 		delete(e.slots, key)
 	}
 }

@@ -367,7 +367,7 @@ func readError(d Definition, grant Grant, a answer, top members) *Error {
 	if description == "" && !isErrorCode(own) {
 		description = own // free text where a code belongs
 	}
-	e.Description = redact.clean(description, e.Code)
+	e.Description = redact.clean(description, own) // a secret may be split between the two
 	e.Kind = errorKind(a.status, e.Code, mapped)
 	if e.Kind == Malformed && a.status >= 300 && a.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"

@@ -27,12 +27,11 @@ const (
 	minSecret = 4
 	// minEncoded is the length below which an encoded form of a secret is not searched for.
 	minEncoded = 6
-	// longSecret is the length, in letters and digits, from which a part of a secret counts as the secret: of partLength,
-	// and from twice that length on of longPartLength. A shorter part is found in ordinary words too often.
-	longSecret     = 20
-	partLength     = 10
-	longPartLength = 12
 )
+
+// parts lists from which length on, in letters and digits, a part of a secret counts as the secret, and how long that has to
+// be. A shorter part is found in ordinary words too often. The longest secrets come first.
+var parts = []struct{ secret, part int }{{40, 12}, {20, 10}, {9, 8}}
 
 // withheld is shown instead of a text that repeats a secret.
 const withheld = "its description is withheld, because it repeats a secret"
@@ -146,14 +145,18 @@ func (s *search) addReading(text string) {
 // index prepares the lookups. Each form begins with one: a text is scanned for a form only if it holds its beginning.
 func (s *search) index() {
 	s.parts = make(map[int]map[string]struct{})
-	for _, length := range []int{minSecret, partLength, longPartLength} {
-		parts := make(map[string]struct{})
+	lengths := []int{minSecret}
+	for _, p := range parts {
+		lengths = append(lengths, p.part)
+	}
+	for _, length := range lengths {
+		held := make(map[string]struct{})
 		for _, text := range s.plain {
 			for at := 0; at+length <= len(text); at++ {
-				parts[text[at:at+length]] = struct{}{}
+				held[text[at:at+length]] = struct{}{}
 			}
 		}
-		s.parts[length] = parts
+		s.parts[length] = held
 	}
 }
 
@@ -177,22 +180,21 @@ func (s *search) finds(secret string) bool {
 
 // holds reports whether the text holds the form, or of a long one a part that is long enough.
 func (s *search) holds(form string) bool {
-	if len(form) < longSecret {
-		if _, begins := s.parts[minSecret][form[:minSecret]]; !begins {
-			return false
+	for _, p := range parts {
+		if len(form) < p.secret {
+			continue
 		}
-		return slices.ContainsFunc(s.plain, func(text string) bool { return strings.Contains(text, form) })
-	}
-	length := partLength
-	if len(form) >= 2*longSecret {
-		length = longPartLength
-	}
-	for at := 0; at+length <= len(form); at++ {
-		if _, found := s.parts[length][form[at:at+length]]; found {
-			return true
+		for at := 0; at+p.part <= len(form); at++ {
+			if _, found := s.parts[p.part][form[at:at+p.part]]; found {
+				return true
+			}
 		}
+		return false
 	}
-	return false
+	if _, begins := s.parts[minSecret][form[:minSecret]]; !begins {
+		return false
+	}
+	return slices.ContainsFunc(s.plain, func(text string) bool { return strings.Contains(text, form) })
 }
 
 // encodings returns the forms of a secret whose letters differ from its own.
@@ -207,7 +209,11 @@ func encodings(secret string) []string {
 	if escaped := url.QueryEscape(secret); escaped != secret { // as it stands in Basic authentication
 		forms = append(forms, base64Forms(escaped)...)
 	}
-	return forms
+	for _, encoded := range []string{hex.EncodeToString(bytes), base64.StdEncoding.EncodeToString(bytes)} { // twice, by a gateway
+		forms = append(append(forms, hex.EncodeToString([]byte(encoded))), base64Forms(encoded)...)
+	}
+	slices.Reverse(bytes)
+	return append(forms, string(bytes))
 }
 
 // base64Forms returns what stands of a secret in a base64 text that holds it, by whichever alphabet: it may begin at any of

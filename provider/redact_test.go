@@ -13,6 +13,7 @@ import (
 	"mime/quotedprintable"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -119,6 +120,15 @@ var encoders = []struct {
 	{"base64 behind a client id", func(s string) string { return base64.StdEncoding.EncodeToString([]byte("id:" + s)) }},
 	{"base64 of form-encoding", func(s string) string { return base64.StdEncoding.EncodeToString([]byte("a:" + url.QueryEscape(s))) }},
 	{"base64, percent-encoded", func(s string) string { return url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(s))) }},
+	{"base64 of base64", func(s string) string {
+		return base64.StdEncoding.EncodeToString([]byte(base64.StdEncoding.EncodeToString([]byte(s))))
+	}},
+	{"hexadecimal of base64", func(s string) string { return hex.EncodeToString([]byte(base64.StdEncoding.EncodeToString([]byte(s)))) }},
+	{"backwards", func(s string) string {
+		b := []byte(s)
+		slices.Reverse(b)
+		return string(b)
+	}},
 	{"wrapped", between("\r\n")},
 	{"with zero-width spaces", between("\u200b")},
 	{"with soft hyphens", between("\u00ad")},
@@ -156,6 +166,14 @@ func TestClean_WithholdsSecretsInEveryForm(t *testing.T) {
 func TestClean_WithholdsPartsOfSecrets(t *testing.T) {
 	t.Parallel()
 	const secret = "k7Jq2mZx9RtV4bNw8LpY3cHd6FgS1aQe"
+	for length := 9; length < len(secret); length++ { // a shorter secret whose end is cut off
+		short := secret[:length]
+		for _, text := range []string{short[:length-1], short[1:], "key " + short[:max(8, length*2/3)] + "… is invalid"} {
+			if got := provider.Clean(text, short); got != withheld {
+				t.Errorf("%q of %q: %q", text, short, got)
+			}
+		}
+	}
 	for _, text := range []string{
 		secret[:16], secret[16:], secret[8:24], "token " + secret[:14] + "… is unknown",
 		strings.Repeat("x", 4<<10-20) + secret, // crosses the end of what is searched
@@ -176,7 +194,7 @@ func TestClean_ShowsWhatIsNoSecret(t *testing.T) {
 		strings.Repeat("ö", 300):                                strings.Repeat("ö", 199) + "…",
 		"":                                                      "",
 	} {
-		secrets := []string{"demo-client-secret-1", "Bearer", "k7Jq2mZx9RtV4bNw8LpY3cHd6FgS1aQe", "", "a", "id", "100"}
+		secrets := []string{"demo-secret-1", "Bearer", "k7Jq2mZx9RtV4bNw8LpY3cHd6FgS1aQe", "", "a", "id", "100"}
 		if text == "a\x00b\u202ec  d" {
 			secrets = secrets[:1]
 		}
