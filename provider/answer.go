@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -211,12 +212,14 @@ func readToken(d Definition, r Request, a answer, object members, token Token) (
 		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
 	}
 	token.AccessToken = access
-	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) {
+	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType, r.ClientSecret) {
 		token.TokenType = tokenType
 	}
-	if token.Scope, ok = readScope(object[d.Answer.name("scope")]); !ok {
-		token.Scope = r.scopeRequested(d) // RFC 6749, section 5.1
+	scope, ok := readScope(object[d.Answer.name("scope")])
+	if !ok || repeats(scope, access, token.RefreshToken, r.ClientSecret) {
+		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
+	token.Scope = scope
 	lifetime, err := readLifetime(d, r, a, object)
 	if err != nil {
 		return fail(err.Error())
@@ -228,6 +231,11 @@ func readToken(d Definition, r Request, a answer, object members, token Token) (
 		}
 	}
 	return token, nil
+}
+
+// repeats reports whether a text that more callers may read than the token holds one of the secrets.
+func repeats(text string, secrets ...string) bool {
+	return slices.ContainsFunc(secrets, func(secret string) bool { return len(secret) >= minEncoded && strings.Contains(text, secret) })
 }
 
 func (t *Token) setExtra(name string, raw json.RawMessage) {
