@@ -90,11 +90,9 @@ func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definit
 	x.spending = spending
 	x.cleanup = append(x.cleanup, spending.release)
 	if r.Error == "" {
-		turn, err := x.queue(ctx, merged, d, codeRequest(merged, Settings{}))
-		if err != nil {
+		if x.turn, err = x.queue(ctx, merged, d, codeRequest(merged, Settings{})); err != nil {
 			return nil, err
 		}
-		x.turn = sync.OnceFunc(turn)
 		x.cleanup = append(x.cleanup, x.turn)
 	}
 	// Read everything again: the waits above may have outdated it.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -184,7 +183,6 @@ func (r *refresh) send(refreshToken string) (provider.Definition, provider.Token
 	if err != nil {
 		return d, provider.Token{}, err
 	}
-	release = sync.OnceFunc(release)
 	defer release()
 	if !d.Rotates() {
 		token, err := r.Engine.send(r.life, r.config, d, request)
