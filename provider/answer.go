@@ -12,7 +12,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -212,11 +211,14 @@ func readToken(d Definition, r Request, a answer, object members, token Token) (
 		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
 	}
 	token.AccessToken = access
-	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType, r.ClientSecret) {
+	// More callers may read the scope than the token, so it must repeat none of the request's secrets, nor this response's.
+	secrets := a.redact.with(access, token.RefreshToken)
+	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
+	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType) {
 		token.TokenType = tokenType
 	}
 	scope, ok := readScope(object[d.Answer.name("scope")])
-	if !ok || repeats(scope, access, token.RefreshToken, r.ClientSecret) {
+	if !ok || repeats(scope) {
 		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
 	token.Scope = scope
@@ -231,11 +233,6 @@ func readToken(d Definition, r Request, a answer, object members, token Token) (
 		}
 	}
 	return token, nil
-}
-
-// repeats reports whether a text that more callers may read than the token holds one of the secrets.
-func repeats(text string, secrets ...string) bool {
-	return slices.ContainsFunc(secrets, func(secret string) bool { return len(secret) >= minEncoded && strings.Contains(text, secret) })
 }
 
 func (t *Token) setExtra(name string, raw json.RawMessage) {

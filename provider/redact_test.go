@@ -330,10 +330,14 @@ func BenchmarkRedaction(b *testing.B) {
 // Who may exchange a code, or read a role, sees the scope, and not the token.
 func TestToken_ScopeRepeatsNoSecret(t *testing.T) {
 	t.Parallel()
-	for _, scope := range []string{"read access-token-1", "refresh-token-1", "wrong-secret-9"} {
+	for _, scope := range []string{
+		"read access-token-1", "refresh-token-1", "wrong-secret-9", "refresh-token-0", "given-before-7", "header-key-5", "access token-1",
+		base64.StdEncoding.EncodeToString([]byte("access-token-1")), "access%2Dtoken%2D1", strings.Repeat("x ", 2100) + "access-token-1",
+	} {
 		body := fmt.Sprintf(`{"access_token":"access-token-1","refresh_token":"refresh-token-1","expires_in":60,"scope":%q,"token_type":"wrong-secret-9"}`, scope)
 		r := serve(t, answering(200, body))
 		r.Grant, r.RefreshToken, r.ClientSecret = provider.RefreshToken, "refresh-token-0", "wrong-secret-9"
+		r.Secrets, r.Headers = []string{"given-before-7"}, map[string]string{"X-Api-Key": "header-key-5"}
 		token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)
 		if err != nil || token.AccessToken == "" || token.Scope != "" || token.TokenType != "" {
 			t.Errorf("%+v, %v", token, err)
