@@ -207,6 +207,8 @@ func (e *Engine) spend(sp *spending, release func(), c *Config, d provider.Defin
 	listening := make(chan bool, 1)
 	timer := time.AfterFunc(c.RequestTimeout, func() {
 		sp.markOverdue(until)
+		e.logger.Warn("a provider has not answered within request_timeout; a reload or a seal before its response may lose the refresh token",
+			"config", sp.key.config, "role", sp.key.role, "until", until.Format(time.RFC3339))
 		moved := e.spendings.listening.TryAcquire(1)
 		if moved {
 			release()
@@ -215,8 +217,11 @@ func (e *Engine) spend(sp *spending, release func(), c *Config, d provider.Defin
 	})
 	request.Timeout = listenTimeout
 	token, err := e.exchange(e.life, c, d, request)
-	if !timer.Stop() && <-listening {
-		e.spendings.listening.Release(1)
+	if !timer.Stop() {
+		if <-listening {
+			e.spendings.listening.Release(1)
+		}
+		e.logger.Info("the wait for a provider's late response has ended", "config", sp.key.config, "role", sp.key.role)
 	}
 	return token, err
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
 const theSetting = "allow_private_addresses"
@@ -179,4 +181,17 @@ func eventuallyServes(t testing.TB, w world, config string) {
 		<-ticker.C
 		last = w.Read(t, "creds/"+config)
 	}
+}
+
+// Who writes configurations by the README's policy cannot loosen the network policy.
+func TestAPolicyKeepsSettingsFromConfigWriters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	keeper := w.TokenFor(t, "service",
+		harness.Rule{Path: "config/*", Capabilities: []string{"create", "read", "update", "patch", "delete", "list"}},
+		harness.Rule{Path: "settings", Capabilities: []string{"read"}})
+	w.as(t, keeper, http.MethodPost, "config/a", w.kleinanzeigen(unverified)).OK(t)
+	w.as(t, keeper, http.MethodGet, "settings", nil).OK(t)
+	w.as(t, keeper, http.MethodPost, "settings", fields{theSetting: true}).Refused(t, http.StatusForbidden)
+	w.as(t, keeper, http.MethodDelete, "settings", nil).Refused(t, http.StatusForbidden)
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -224,6 +225,11 @@ func TestRefresh_ReloadAndSealWait(t *testing.T) {
 				w.alive(t, "a/r")
 				if lost := w.Sim.Grants(t, marktplaats).Refused; lost != 0 {
 					t.Errorf("a response after %s: %d refresh tokens were lost", delay, lost)
+				}
+			}
+			for _, says := range []string{"a provider has not answered within request_timeout", "late response has ended"} {
+				if !bytes.Contains(w.Log(t), []byte(says)) {
+					t.Errorf("the server's log does not say %q", says)
 				}
 			}
 		})

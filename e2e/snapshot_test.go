@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,5 +38,22 @@ func TestARestoredSnapshot(t *testing.T) {
 		mustHave(t, w.Read(t, "roles/a/r"), fields{"authorized": false, "needs_authorization": true})
 		w.authorizeRole(t, marktplaats, "a/r")
 		w.rotate(t, "a/r")
+	}
+}
+
+// Vault starts the plugin again for a restored snapshot, so no token that it held in memory is handed out.
+func TestARestoredSnapshotEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	snapshot := server.SaveSnapshot(t)
+	before, token := server.PluginProcesses(), w.Creds(t, "a").AccessToken
+	server.RestoreSnapshot(t, snapshot)
+	harness.Eventually(t, 60*time.Second, "the server is back", func() bool {
+		return !slices.Equal(server.PluginProcesses(), before) && w.Read(t, "creds/a").Status == http.StatusOK
+	})
+	if w.Creds(t, "a").AccessToken == token {
+		t.Error("a token from before is handed out")
 	}
 }

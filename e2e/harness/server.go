@@ -97,6 +97,16 @@ func (s *Server) Close() {
 // PluginDirectory is where the server looks for the binaries of plugins.
 func (s *Server) PluginDirectory() string { return filepath.Join(s.dir, "plugins") }
 
+// Log returns what the server has logged so far.
+func (s *Server) Log(t testing.TB) []byte {
+	t.Helper()
+	text, err := os.ReadFile(s.logPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
 func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
 func (s *Server) auditPath() string  { return filepath.Join(s.dir, "audit.log") }
