@@ -3,8 +3,8 @@
 // Package marketplace is a secrets engine for HashiCorp Vault. It keeps a seller's client credentials for online
 // marketplaces in Vault and mints short-lived access tokens with them.
 //
-// This package is the side that faces Vault: paths, fields, leases, statuses. What the engine does stands in
-// package backend, how a token endpoint is spoken to in package provider.
+// This package faces Vault: it defines paths, fields, leases and statuses. Package backend is the engine, and package
+// provider sends the token requests.
 package marketplace
 
 import (
@@ -18,8 +18,8 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Version is the plugin's version, under which it is registered in Vault's catalogue. It is a semantic version
-// with a leading v, as Vault requires. The linker sets it for a release (-ldflags -X); nothing else changes it.
+// Version is the version under which the plugin is registered in Vault's catalog. It is a semantic version with a
+// leading v, as Vault requires. Only the linker changes it, for a release (-ldflags -X).
 var Version = "v0.1.0"
 
 const help = `
@@ -29,14 +29,14 @@ marketplaces and mints short-lived access tokens with them.
 Write the credentials to config/<name>, then read tokens from creds/<name>.
 `
 
-// plugin puts Vault's requests to the engine.
+// plugin passes Vault's requests to the engine.
 type plugin struct {
 	*framework.Backend
 	engine *backend.Engine
 }
 
-// Factory returns the backend of one mount. It starts nothing and reads nothing: Vault also calls it to learn
-// what the plugin is.
+// Factory returns the backend of one mount. It starts nothing and reads nothing, because Vault also calls it to find
+// out what the plugin is.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	catalog, err := provider.Builtin()
 	if err != nil {
@@ -80,8 +80,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return newGuard(p), nil
 }
 
-// forwarded is an operation that mints or writes. On a standby and on a performance secondary it belongs to the
-// node that may write: two nodes that mint for one client double its requests at the provider.
+// forwarded returns an operation that mints or writes. Standbys and performance secondaries forward it to the node that
+// may write. If two nodes minted for one client, the provider would get twice the requests.
 func forwarded(callback framework.OperationFunc, summary string) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    callback,
@@ -91,7 +91,7 @@ func forwarded(callback framework.OperationFunc, summary string) *framework.Path
 	}
 }
 
-// local is an operation that any node can answer.
+// local returns an operation that any node can handle itself.
 func local(callback framework.OperationFunc, summary string) *framework.PathOperation {
 	return &framework.PathOperation{Callback: callback, Summary: summary}
 }

@@ -20,35 +20,36 @@ import (
 
 const day = 24 * time.Hour
 
-// maxDuration bounds the durations that a field takes.
+// maxDuration is the longest duration that a field accepts.
 const maxDuration = 10 * 365 * day
 
 type fieldsKey struct{}
 
-// withFields hands the fields that the guard has read to the handler.
+// withFields adds the fields that the guard parsed to the handler's context.
 func withFields(ctx context.Context, fields backend.Fields) context.Context {
 	return context.WithValue(ctx, fieldsKey{}, fields)
 }
 
-// fieldsOf returns the fields that the request brings.
+// fieldsOf returns the fields of the request.
 func fieldsOf(ctx context.Context) backend.Fields {
 	fields, _ := ctx.Value(fieldsKey{}).(backend.Fields)
 	return fields
 }
 
-// nullField is the error of a null that resets nothing, because it does not come in a patch.
+// nullField returns the error for a null outside of a PATCH. Only a PATCH resets a field with null.
 func nullField(name string, path *framework.Path) error {
-	problem := "is null; leave it out"
+	problem := "must not be null; omit it"
 	switch {
 	case path.Operations[logical.PatchOperation] != nil:
-		problem += " to keep its value, or reset it with a PATCH"
+		problem += " to keep its value, or send null in a PATCH to reset it"
 	case path.Operations[logical.DeleteOperation] != nil:
-		problem += " to keep its value, give its default, or reset all fields with a DELETE"
+		problem += " to keep its value, write its default, or send a DELETE to reset all fields"
 	}
 	return &backend.FieldError{Field: name, Problem: problem}
 }
 
-// readField returns a field's value as [backend.Fields] holds it. Its errors never repeat the value.
+// readField parses a field's value into the type that [backend.Fields] requires. Its errors never repeat the value,
+// which may be a secret in the wrong field.
 func readField(name string, fieldType framework.FieldType, raw any, patch bool) (any, error) {
 	if raw == nil {
 		return nil, nil // resets the field
@@ -70,13 +71,13 @@ func readField(name string, fieldType framework.FieldType, raw any, patch bool) 
 		accepted = "a duration such as 90s, 5m or 90 (seconds)"
 	case framework.TypeCommaStringSlice:
 		value, ok = readList(raw)
-		accepted = "a list of strings, or one string with commas or spaces between them"
+		accepted = "a list of strings, or one string separated by commas or spaces"
 	case framework.TypeKVPairs:
 		value, ok = readMap(raw, patch)
 		accepted = "a map of strings, or strings of the form key=value"
 	}
 	if !ok {
-		return nil, &backend.FieldError{Field: name, Problem: "is of the wrong type or form", Accepted: accepted}
+		return nil, &backend.FieldError{Field: name, Problem: "has the wrong type or format", Accepted: accepted}
 	}
 	if duration, ok := value.(time.Duration); ok {
 		return value, checkRange(name, duration)
@@ -84,8 +85,8 @@ func readField(name string, fieldType framework.FieldType, raw any, patch bool) 
 	return value, nil
 }
 
-// checkRange holds a duration to what every field takes. The engine holds request_timeout to closer bounds, and names
-// those.
+// checkRange checks a duration against the bounds of every field. It skips request_timeout, because the engine checks
+// narrower bounds for that field and names them in its error.
 func checkRange(name string, duration time.Duration) error {
 	if name == "request_timeout" || duration >= 0 && duration <= maxDuration {
 		return nil
@@ -93,7 +94,7 @@ func checkRange(name string, duration time.Duration) error {
 	return &backend.FieldError{Field: name, Problem: "is out of range", Accepted: fmt.Sprintf("0s to %dd", maxDuration/day)}
 }
 
-// readBool takes what the framework takes for a bool from a terminal, where everything is a string.
+// readBool also parses strings, as the framework does, because `vault write` sends every value as a string.
 func readBool(raw any) (bool, bool) {
 	switch raw := raw.(type) {
 	case bool:
@@ -108,12 +109,12 @@ func readBool(raw any) (bool, bool) {
 var (
 	secondsSyntax = regexp.MustCompile(`^-?[0-9]+$`)
 	daysSyntax    = regexp.MustCompile(`^-?[0-9]+d$`)
-	// unitsSyntax is what time.ParseDuration reads.
+	// unitsSyntax matches what time.ParseDuration accepts.
 	unitsSyntax = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 )
 
-// readDuration reads a duration of whatever length: one that does not fit is read as the longest there is, in its
-// direction, which no field takes.
+// readDuration parses a duration. If it does not fit into a time.Duration, readDuration returns the longest one with the
+// same sign, which no field accepts.
 func readDuration(raw any) (time.Duration, bool) {
 	var text string
 	switch raw := raw.(type) {
@@ -121,7 +122,7 @@ func readDuration(raw any) (time.Duration, bool) {
 		text = strings.TrimSpace(raw)
 	case json.Number:
 		text = raw.String()
-	case float64: // requests that do not come over the wire
+	case float64: // a request that was not decoded from JSON
 		text = strconv.FormatFloat(raw, 'f', -1, 64)
 	case int:
 		text = strconv.Itoa(raw)
@@ -141,7 +142,7 @@ func readDuration(raw any) (time.Duration, bool) {
 	return duration, err == nil
 }
 
-// times returns so many of a unit.
+// times returns count units, or the longest duration if that does not fit.
 func times(count string, unit time.Duration) time.Duration {
 	n, err := strconv.ParseInt(count, 10, 64)
 	if limit := int64(math.MaxInt64 / unit); err != nil || n > limit || n < -limit {
@@ -150,7 +151,7 @@ func times(count string, unit time.Duration) time.Duration {
 	return time.Duration(n) * unit
 }
 
-// longest returns the longest duration there is, in a number's direction.
+// longest returns the longest duration with the sign of the number.
 func longest(number string) time.Duration {
 	if strings.HasPrefix(number, "-") {
 		return math.MinInt64
@@ -181,7 +182,8 @@ func readList(raw any) ([]string, bool) {
 	return nil, false
 }
 
-// readMap takes a map, or what `vault write` makes of key=value pairs: one string, or a list of them.
+// readMap parses a map, or what `vault write` sends for key=value pairs: one string or a list of strings. In a patch, a
+// null value deletes the key.
 func readMap(raw any, patch bool) (map[string]*string, bool) {
 	values := make(map[string]*string)
 	switch raw := raw.(type) {

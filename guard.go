@@ -15,11 +15,11 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// guard stands between Vault and the framework. The framework repeats a bad value in its error, which Vault then
-// answers and logs, only warns of unknown fields, and lets a panic end a process that serves many mounts. So the
-// guard reads and checks the fields itself and hands the framework a request without them.
+// guard checks each request before the framework sees it. The framework repeats a bad value in its error, which Vault
+// returns and logs. It only warns of unknown fields, and a panic in it ends a process that serves many mounts. So the
+// guard parses the fields itself and passes on a request without them.
 //
-// It also answers reads of a fresh token before the framework, which would ask Vault for its replication state first.
+// The guard also serves reads of a fresh token, because the framework would first ask Vault for its replication state.
 type guard struct {
 	*framework.Backend
 	plugin   *plugin
@@ -35,10 +35,10 @@ func newGuard(p *plugin) *guard {
 	return g
 }
 
-// maxRequest bounds a request. Vault gives up after 90 seconds by itself, and its answer then says nothing.
+// maxRequest bounds a request. Vault itself gives up after 90 seconds, and then its response gives no reason.
 const maxRequest = 80 * time.Second
 
-// HandleRequest checks a request's path and fields, has it handled, and maps errors to what Vault understands.
+// HandleRequest checks a request's path and fields, handles it, and maps errors to those that Vault understands.
 func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -51,7 +51,7 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation,
 		logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
-	default: // help, revoke, renew, rollback: nothing in them comes from a caller's body
+	default: // help, revoke, renew, rollback: no fields from a caller
 		resp, err = g.Backend.HandleRequest(ctx, req)
 		return g.respond(ctx, req, resp, err)
 	}
@@ -61,7 +61,7 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 	if err != nil {
 		return g.respond(ctx, req, nil, err)
 	}
-	// Where the path has no such operation, that is the mistake and not a field, and the framework says so.
+	// If the path has no such operation, leave the error to the framework: the fields are not the mistake.
 	if path != nil && path.Operations[req.Operation] != nil {
 		fields, err := g.readFields(path, req)
 		if err != nil {
@@ -75,8 +75,8 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 	return g.respond(ctx, req, resp, err)
 }
 
-// HandleExistenceCheck tells Vault whether a write creates or updates. It looks at the path alone: Vault logs what
-// it answers, and a bad field is found again when the write itself comes.
+// HandleExistenceCheck reports whether a write updates an existing resource. It ignores the fields, because Vault logs
+// the errors of this check. The write itself checks the fields.
 func (g *guard) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -84,32 +84,32 @@ func (g *guard) HandleExistenceCheck(ctx context.Context, req *logical.Request) 
 		}
 	}()
 	if _, err := g.route(req); err != nil {
-		return false, false, nil // the request itself gets the error
+		return false, false, nil // the request itself reports the error
 	}
 	bare := *req
 	bare.Data = nil
 	return g.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-// route finds the request's path; nil where there is none.
+// route returns the path that matches the request, or nil.
 func (g *guard) route(req *logical.Request) (*framework.Path, error) {
 	if strings.Contains(req.Path, "..") {
 		return nil, &backend.FieldError{
 			Field:    "path",
-			Problem:  "holds two dots in a row",
+			Problem:  "contains two dots in a row",
 			Accepted: "names of letters, digits and _, with - and . inside, and in a role's name also @",
 		}
 	}
 	return g.Route(req.Path), nil
 }
 
-// readFields reads the fields that the request brings.
+// readFields parses the fields of the request.
 func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.Fields, error) {
 	fields := make(backend.Fields, len(req.Data))
 	taken := g.fieldsTaken(path, req.Operation)
 	for name, raw := range req.Data {
 		if slices.Contains(g.captures[path], name) {
-			return nil, &backend.FieldError{Field: name, Problem: "is a part of the path and cannot be given beside it"}
+			return nil, &backend.FieldError{Field: name, Problem: "is part of the path; remove it from the request"}
 		}
 		if !slices.Contains(taken, name) {
 			return nil, unknownField(name, taken)
@@ -127,7 +127,7 @@ func (g *guard) readFields(path *framework.Path, req *logical.Request) (backend.
 	return fields, nil
 }
 
-// fieldsTaken lists the fields that an operation takes beside its path.
+// fieldsTaken returns the fields that an operation accepts, without the names in its path.
 func (g *guard) fieldsTaken(path *framework.Path, operation logical.Operation) []string {
 	var taken []string
 	for name := range path.Fields {
@@ -139,7 +139,7 @@ func (g *guard) fieldsTaken(path *framework.Path, operation logical.Operation) [
 	return taken
 }
 
-// takesField tells whether an operation takes a field that its path has.
+// takesField reports whether an operation accepts a field of its path.
 func takesField(operation logical.Operation, name string) bool {
 	switch operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation:
@@ -152,17 +152,17 @@ func takesField(operation logical.Operation, name string) bool {
 
 var fieldNameSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// unknownField is the error of a field that is not among those that the operation takes.
+// unknownField returns the error for a field that the operation does not accept.
 func unknownField(name string, taken []string) error {
 	if !fieldNameSyntax.MatchString(name) {
-		name = "(a name that no field has)" // perhaps a secret in the wrong place
+		name = "(an invalid name)" // it may be a secret in the wrong place
 	}
 	if len(taken) == 0 {
-		return &backend.FieldError{Field: name, Problem: "is not known: this operation takes no fields"}
+		return &backend.FieldError{Field: name, Problem: "unknown field; remove it, because this operation takes no fields"}
 	}
-	problem := "is not known"
+	problem := "unknown field"
 	if nearest := backend.Nearest(name, taken); nearest != "" {
-		problem += ", did you mean " + nearest + "?"
+		problem += " (did you mean " + nearest + "?)"
 	}
 	return &backend.FieldError{Field: name, Problem: problem, Accepted: strings.Join(taken, ", ")}
 }

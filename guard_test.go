@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-func TestWhatIsSaidOfFields(t *testing.T) {
+func TestGuard_FieldErrors(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
 	for _, test := range []struct {
@@ -26,30 +26,30 @@ func TestWhatIsSaidOfFields(t *testing.T) {
 	}{
 		{
 			logical.DeleteOperation, "config/a", map[string]any{"discard_grant": "true"},
-			"discard_grant: is not known, did you mean discard_grants?; accepted: discard_grants",
+			"discard_grant: unknown field (did you mean discard_grants?); accepted: discard_grants",
 		},
-		{logical.DeleteOperation, "config/a", map[string]any{"client_id": "x"}, "client_id: is not known; accepted: discard_grants"},
-		{logical.DeleteOperation, "roles/a/r", map[string]any{"discard_grants": "true"}, "discard_grants: is not known: this operation takes no fields"},
-		{logical.DeleteOperation, "settings", map[string]any{"allowed_hosts": "x"}, "allowed_hosts: is not known: this operation takes no fields"},
-		{logical.ReadOperation, "creds/a", map[string]any{"ttl": "5m"}, "ttl: is not known: this operation takes no fields"},
-		{logical.UpdateOperation, "rotate/a", map[string]any{"force": true}, "force: is not known: this operation takes no fields"},
+		{logical.DeleteOperation, "config/a", map[string]any{"client_id": "x"}, "client_id: unknown field; accepted: discard_grants"},
+		{logical.DeleteOperation, "roles/a/r", map[string]any{"discard_grants": "true"}, "discard_grants: unknown field; remove it, because this operation takes no fields"},
+		{logical.DeleteOperation, "settings", map[string]any{"allowed_hosts": "x"}, "allowed_hosts: unknown field; remove it, because this operation takes no fields"},
+		{logical.ReadOperation, "creds/a", map[string]any{"ttl": "5m"}, "ttl: unknown field; remove it, because this operation takes no fields"},
+		{logical.UpdateOperation, "rotate/a", map[string]any{"force": true}, "force: unknown field; remove it, because this operation takes no fields"},
 		{
 			logical.UpdateOperation, "settings", map[string]any{"allowed_host": "x"},
-			"allowed_host: is not known, did you mean allowed_hosts?; accepted: allow_private_addresses, allowed_hosts",
+			"allowed_host: unknown field (did you mean allowed_hosts?); accepted: allow_private_addresses, allowed_hosts",
 		},
-		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(a name that no field has): is not known; accepted: allow_private_addresses, allowed_hosts"},
-		{logical.UpdateOperation, "roles/a/r", map[string]any{"role": "s"}, "role: is a part of the path and cannot be given beside it"},
+		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(an invalid name): unknown field; accepted: allow_private_addresses, allowed_hosts"},
+		{logical.UpdateOperation, "roles/a/r", map[string]any{"role": "s"}, "role: is part of the path; remove it from the request"},
 
-		{logical.UpdateOperation, "config/a", map[string]any{"ttl": nil}, "ttl: is null; leave it out to keep its value, or reset it with a PATCH"},
-		{logical.CreateOperation, "roles/a/r", map[string]any{"scope": nil}, "scope: is null; leave it out to keep its value, or reset it with a PATCH"},
+		{logical.UpdateOperation, "config/a", map[string]any{"ttl": nil}, "ttl: must not be null; omit it to keep its value, or send null in a PATCH to reset it"},
+		{logical.CreateOperation, "roles/a/r", map[string]any{"scope": nil}, "scope: must not be null; omit it to keep its value, or send null in a PATCH to reset it"},
 		{
 			logical.UpdateOperation, "settings", map[string]any{"allowed_hosts": nil},
-			"allowed_hosts: is null; leave it out to keep its value, give its default, or reset all fields with a DELETE",
+			"allowed_hosts: must not be null; omit it to keep its value, write its default, or send a DELETE to reset all fields",
 		},
-		{logical.UpdateOperation, "authorize/a/r", map[string]any{"scope": nil}, "scope: is null; leave it out"},
-		{logical.UpdateOperation, "exchange/a/r", map[string]any{"code": nil}, "code: is null; leave it out"},
+		{logical.UpdateOperation, "authorize/a/r", map[string]any{"scope": nil}, "scope: must not be null; omit it"},
+		{logical.UpdateOperation, "exchange/a/r", map[string]any{"code": nil}, "code: must not be null; omit it"},
 
-		{logical.ReadOperation, "roles/x/a..b", nil, "path: holds two dots in a row; accepted: names of letters, digits and _, with - and . inside, and in a role's name also @"},
+		{logical.ReadOperation, "roles/x/a..b", nil, "path: contains two dots in a row; accepted: names of letters, digits and _, with - and . inside, and in a role's name also @"},
 	} {
 		req := &logical.Request{Operation: test.operation, Path: test.path, Data: test.data, Storage: new(logical.InmemStorage)}
 		resp, err := b.HandleRequest(t.Context(), req)
@@ -59,8 +59,8 @@ func TestWhatIsSaidOfFields(t *testing.T) {
 	}
 }
 
-// Where a path has no such operation, the fields that come with it are not what is wrong.
-func TestFieldsDoNotHideThatThereIsNoSuchOperation(t *testing.T) {
+// If the path has no such operation, the error says so and does not mention the fields.
+func TestGuard_UnsupportedOperationBeforeFields(t *testing.T) {
 	t.Parallel()
 	b, log := inProcess(t)
 	data := map[string]any{"client_id": "CANARY", "definition": "CANARY", "ttl": nil, "config": "CANARY"}
@@ -90,9 +90,9 @@ func TestFieldsDoNotHideThatThereIsNoSuchOperation(t *testing.T) {
 	}
 }
 
-func TestDurations(t *testing.T) {
+func TestReadField_Durations(t *testing.T) {
 	t.Parallel()
-	const form, outOfRange = "ttl: is of the wrong type or form", "ttl: is out of range; accepted: 0s to 3650d"
+	const form, outOfRange = "ttl: has the wrong type or format", "ttl: is out of range; accepted: 0s to 3650d"
 	for _, test := range []struct {
 		raw  any
 		want time.Duration
@@ -142,8 +142,8 @@ func TestDurations(t *testing.T) {
 	}
 }
 
-// request_timeout has closer bounds, and its error names those whatever is out of them.
-func TestTheRangeOfTheRequestTimeout(t *testing.T) {
+// request_timeout has narrower bounds than other durations, and its error always names those.
+func TestGuard_RequestTimeoutRange(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
 	for _, timeout := range []any{-5, 0, 16, "99999999999", "-99999999999999999999h"} {
@@ -158,8 +158,8 @@ func TestTheRangeOfTheRequestTimeout(t *testing.T) {
 	}
 }
 
-// What there is evidence of is shown, so far as a definition says it outside of how a request is made and an error reads.
-func TestAProviderShowsWhatThereIsEvidenceOf(t *testing.T) {
+// A read shows each fact for which a definition has evidence, except for facts about token requests and errors.
+func TestProviders_ReadShowsFactsWithEvidence(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
 	catalog := b.plugin.engine.Catalog()
@@ -185,7 +185,7 @@ func TestAProviderShowsWhatThereIsEvidenceOf(t *testing.T) {
 	}
 }
 
-// shows tells whether a fact is among what is shown, dots leading inwards.
+// shows reports whether the shown fields include a fact. A dot in the fact's name leads into a nested map.
 func shows(shown map[string]any, fact string) bool {
 	name, inner, deeper := strings.Cut(fact, ".")
 	value, ok := shown[name]

@@ -11,8 +11,8 @@ import (
 	"vault-plugin-secrets-marketplace/simulator"
 )
 
-// BenchmarkHotRead measures what the plugin itself takes for a read of a token that is there, with the answer laid out
-// for the way to Vault.
+// BenchmarkHotRead measures the plugin's own time for a read of a cached token, including the response's conversion for
+// gRPC.
 func BenchmarkHotRead(b *testing.B) {
 	vendors, err := simulator.Start(simulator.Options{})
 	if err != nil {

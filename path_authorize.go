@@ -25,11 +25,11 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"config":       configField(),
 				"role":         roleField(),
-				"redirect_uri": {Type: framework.TypeString, Description: "Where the provider sends the user back to. Default: the role's, else the configuration's."},
-				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to ask for. Default: the role's, else the configuration's."},
+				"redirect_uri": {Type: framework.TypeString, Description: "URI to which the provider redirects the user. Default: the role's, else the config's."},
+				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to request. Default: the role's, else the config's."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.authorize, "Begin the authorization code grant."),
+				logical.UpdateOperation: forwarded(p.authorize, "Start the authorization code grant."),
 			},
 			HelpSynopsis:    authorizeSynopsis,
 			HelpDescription: authorizeDescription,
@@ -39,13 +39,13 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"config":            configField(),
 				"role":              roleField(),
-				"code":              {Type: framework.TypeString, Description: "The code that came back with the user.", DisplayAttrs: sensitive},
-				"state":             {Type: framework.TypeString, Description: "The state that came back with the user.", DisplayAttrs: sensitive},
-				"error":             {Type: framework.TypeString, Description: "The error that came back instead of a code."},
-				"error_description": {Type: framework.TypeString, Description: "Its description."},
+				"code":              {Type: framework.TypeString, Description: "Code from the redirect.", DisplayAttrs: sensitive},
+				"state":             {Type: framework.TypeString, Description: "State from the redirect.", DisplayAttrs: sensitive},
+				"error":             {Type: framework.TypeString, Description: "Error from the redirect, if it has one instead of a code."},
+				"error_description": {Type: framework.TypeString, Description: "Description of that error, from the redirect."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.exchange, "End the authorization code grant."),
+				logical.UpdateOperation: forwarded(p.exchange, "Complete the authorization code grant."),
 			},
 			HelpSynopsis:    exchangeSynopsis,
 			HelpDescription: exchangeDescription,
@@ -85,16 +85,17 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 	}}, nil
 }
 
-const authorizeSynopsis = `Begin the authorization code grant for a role.`
+const authorizeSynopsis = `Start the authorization code grant for a role.`
 
 const authorizeDescription = `
-Answers a URL to send the user to, and the state that comes back with them. The
-state is good once, for this role, and for ten minutes.
+Returns a URL to send the user to, and the state that the redirect will carry.
+The state is valid once, for this role, for ten minutes.
 `
 
-const exchangeSynopsis = `End the authorization code grant for a role.`
+const exchangeSynopsis = `Complete the authorization code grant for a role.`
 
 const exchangeDescription = `
-Takes the code and the state that came back with the user, and trades the code
-for a refresh token that stays in Vault. Then creds/<config>/<role> has tokens.
+Takes the code and the state from the redirect, and exchanges the code for a
+refresh token, which stays in Vault. After that, creds/<config>/<role> returns
+access tokens.
 `

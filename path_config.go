@@ -20,20 +20,20 @@ func (p *plugin) pathsConfig() []*framework.Path {
 		{
 			Pattern: "config/?$",
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: local(p.listConfigs, "List the configurations."),
+				logical.ListOperation: local(p.listConfigs, "List the configs."),
 			},
-			HelpSynopsis:    "List the configurations.",
-			HelpDescription: "Lists the names of all configurations.",
+			HelpSynopsis:    "List the configs.",
+			HelpDescription: "Lists the names of all configs.",
 		},
 		{
 			Pattern: "config/" + framework.GenericNameRegex("config"),
 			Fields:  configFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   local(p.readConfig, "Read a configuration, without its secrets."),
-				logical.CreateOperation: forwarded(p.writeConfig, "Create a configuration."),
-				logical.UpdateOperation: forwarded(p.writeConfig, "Change fields of a configuration."),
-				logical.PatchOperation:  forwarded(p.writeConfig, "Change fields of a configuration, or reset them with null."),
-				logical.DeleteOperation: forwarded(p.deleteConfig, "Delete a configuration and its current token."),
+				logical.ReadOperation:   local(p.readConfig, "Read a config, without its secrets."),
+				logical.CreateOperation: forwarded(p.writeConfig, "Create a config."),
+				logical.UpdateOperation: forwarded(p.writeConfig, "Change fields of a config."),
+				logical.PatchOperation:  forwarded(p.writeConfig, "Change fields of a config, or reset them with null."),
+				logical.DeleteOperation: forwarded(p.deleteConfig, "Delete a config and its current token."),
 			},
 			ExistenceCheck:  p.configExists,
 			HelpSynopsis:    configSynopsis,
@@ -53,28 +53,28 @@ func configFields() map[string]*framework.FieldSchema {
 	duration, flag := framework.TypeDurationSecond, framework.TypeBool
 	return map[string]*framework.FieldSchema{
 		"config":             configField(),
-		"provider":           field(text, "Name of a provider. Default: the configuration's own name, where a provider bears it."),
+		"provider":           field(text, "Name of a provider. Default: the config's own name, if a provider has that name."),
 		"environment":        field(text, "One of the provider's environments. Default: production."),
 		"client_id":          field(text, "The client identifier. Required."),
 		"client_secret":      secret(text, "The client secret; never returned. Required unless the provider uses none."),
-		"scope":              field(list, "Scope of every token, where the provider takes one."),
-		"audience":           field(text, "Audience of every token, where the provider takes one."),
-		"redirect_uri":       field(text, "Redirect URI, where the provider takes one."),
-		"params":             field(pairs, "Further parameters of the token request, and the values of a URL's variables; returned, so nothing secret."),
-		"headers":            secret(pairs, "Further headers of the token request; only their names are returned."),
-		"token_url":          field(text, "Token endpoint, instead of the provider's."),
-		"refresh_url":        field(text, "Endpoint of the refresh request, instead of the provider's."),
-		"authorization_url":  field(text, "Authorization endpoint, instead of the provider's."),
-		"revocation_url":     field(text, "Revocation endpoint, instead of the provider's."),
+		"scope":              field(list, "Scope of every token, if the provider takes one."),
+		"audience":           field(text, "Audience of every token, if the provider takes one."),
+		"redirect_uri":       field(text, "Redirect URI, if the provider takes one."),
+		"params":             field(pairs, "More parameters for the token request, and values for variables in URLs. A read returns them, so put no secret here."),
+		"headers":            secret(pairs, "More headers for the token request. Their values are secret: a read returns only the names."),
+		"token_url":          field(text, "Token endpoint. Overrides the provider's."),
+		"refresh_url":        field(text, "Endpoint for refresh requests. Overrides the provider's."),
+		"authorization_url":  field(text, "Authorization endpoint. Overrides the provider's."),
+		"revocation_url":     field(text, "Revocation endpoint. Overrides the provider's."),
 		"client_auth":        field(text, "How the client authenticates: client_secret_basic, client_secret_post, client_secret_json, client_secret_query or none. Default: the provider's."),
-		"ca_cert":            field(text, "PEM certificates that are trusted for the provider's TLS, beside the system's."),
-		"request_timeout":    field(duration, "Bound on one token request, 1s to 15s. Default: 10s."),
-		"default_expires_in": field(duration, "Lifetime of a token whose answer names none."),
-		"refresh_before":     field(duration, "A token is replaced when it has less than this left. Default: 20% of its lifetime; never more than half of it counts."),
-		"reuse_token":        field(flag, "Whether creds/ hands out the shared current token. Default: true."),
-		"ttl":                field(duration, "Cap on leases, below the token's remaining life."),
-		"discard_grants":     field(flag, "Whether roles may lose their refresh tokens by this write or deletion. Not stored. Default: false."),
-		"verify_connection":  field(flag, "Whether to mint a token before a change is stored, and store nothing if that fails. Not stored. Default: true."),
+		"ca_cert":            field(text, "PEM certificates to trust for the provider's TLS, in addition to the system's."),
+		"request_timeout":    field(duration, "Time limit for one token request, 1s to 15s. Default: 10s."),
+		"default_expires_in": field(duration, "Lifetime of a token if the response names none."),
+		"refresh_before":     field(duration, "Replace a token when it has less than this left. Default: 20% of its lifetime. Capped at half the lifetime."),
+		"reuse_token":        field(flag, "Return the shared current token from creds/. If false, each read mints a token of its own. Default: true."),
+		"ttl":                field(duration, "Maximum TTL of a lease. A lease never outlives its token."),
+		"discard_grants":     field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false."),
+		"verify_connection":  field(flag, "Mint a token before storing a change, and store nothing if that fails. Not stored. Default: true."),
 	}
 }
 
@@ -117,7 +117,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	}
 	if d, ok := p.engine.Definition(config); ok && !d.Has(provider.ClientCredentials) {
 		resp := new(logical.Response)
-		resp.AddWarning("the client was not verified: " + d.Name + " has no client credentials grant")
+		resp.AddWarning("the credentials were not verified, because " + d.Name + " has no client credentials grant")
 		return resp, nil
 	}
 	return nil, nil
@@ -136,7 +136,7 @@ func configName(data *framework.FieldData) string {
 	return data.Get("config").(string)
 }
 
-// configData lays out what may be seen of a configuration.
+// configData returns the fields of a config that a caller may read.
 func (p *plugin) configData(c *backend.Config) map[string]any {
 	shown := map[string]any{
 		"provider":           c.Provider,
@@ -146,7 +146,7 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 		"audience":           c.Audience,
 		"redirect_uri":       c.RedirectURI,
 		"params":             pairs(c.Params),
-		"headers":            slices.Sorted(maps.Keys(c.Headers)),
+		"headers":            list(slices.Sorted(maps.Keys(c.Headers))),
 		"token_url":          c.TokenURL,
 		"refresh_url":        c.RefreshURL,
 		"authorization_url":  c.AuthorizationURL,
@@ -159,7 +159,6 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 		"reuse_token":        c.ReuseToken,
 		"ttl":                seconds(c.TTL),
 	}
-	shown["headers"] = list(shown["headers"].([]string))
 	if d, ok := p.engine.Definition(c); ok {
 		shown["client_auth"] = string(c.EffectiveClientAuth(d))
 	}
@@ -169,7 +168,7 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 	return shown
 }
 
-// list returns an empty list for none: null in an answer would say that the field is not known.
+// list returns an empty list for nil, because null in a response would mean that the value is unknown.
 func list(values []string) []string {
 	if values == nil {
 		return []string{}
@@ -177,7 +176,7 @@ func list(values []string) []string {
 	return values
 }
 
-// pairs is list for maps.
+// pairs returns an empty map for nil, as list does for lists.
 func pairs(values map[string]string) map[string]string {
 	if values == nil {
 		return map[string]string{}
@@ -185,7 +184,7 @@ func pairs(values map[string]string) map[string]string {
 	return values
 }
 
-// seconds returns a duration as Vault shows one.
+// seconds returns a duration in whole seconds, as Vault shows it.
 func seconds(d time.Duration) int64 {
 	return int64(d / time.Second)
 }
@@ -193,11 +192,12 @@ func seconds(d time.Duration) int64 {
 const configSynopsis = `A client's credentials at one provider.`
 
 const configDescription = `
-A configuration holds the client credentials that a marketplace has issued, and
-how tokens are to be had with them. Where the configuration bears a provider's
-name, client_id and client_secret are all it needs; "provider" names another.
+A config has the client credentials that a marketplace issued, and says how to
+get tokens with them. If the config has the name of a provider, client_id and
+client_secret are enough. Otherwise, "provider" names the provider.
 
-A write keeps the fields that it leaves out. Unless verify_connection=false, a
-change is tried at the provider before it is stored, and nothing is stored if
-that fails. A change of where or how the secrets are sent must bring them again.
+A write keeps the fields that it leaves out. The engine verifies a change at the
+provider before storing it, and stores nothing if that fails, unless
+verify_connection=false. A write that changes where or how secrets are sent must
+contain every secret again.
 `

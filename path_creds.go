@@ -28,7 +28,7 @@ func (p *plugin) pathsCreds() []*framework.Path {
 	}}
 }
 
-// tokenRegex captures what a token is wanted for: a configuration, or a role of it.
+// tokenRegex captures a config, and optionally one of its roles.
 func tokenRegex() string {
 	return framework.GenericNameRegex("config") + "(/" + roleRegex() + ")?"
 }
@@ -36,7 +36,7 @@ func tokenRegex() string {
 func tokenFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"config": configField(),
-		"role":   {Type: framework.TypeString, Description: "Name of a role of it."},
+		"role":   {Type: framework.TypeString, Description: "Name of a role of the config."},
 	}
 }
 
@@ -47,14 +47,15 @@ func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *fram
 		if err != nil {
 			return nil, err
 		}
-		if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 { // else its last whole second has just begun to run out
+		if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
 			return p.leaseToken(want.Config, issued, ttl), nil
 		}
+		// Less than a second was left. Get the next token.
 	}
 }
 
-// readHot answers a read of a fresh token from memory, without storage and without a call back into Vault; nil where it
-// takes more than that.
+// readHot returns a fresh token from memory, without storage and without a call back into Vault. It returns nil if the
+// request needs either.
 func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
 		return nil
@@ -84,15 +85,15 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	return nil
 }
 
-// refOf reads a path below creds/ or static-creds/. Names that no configuration or role can have find nothing in
-// memory; a slash without a role behind it must not find the configuration's own token, which a policy for its roles
-// does not give.
+// refOf parses a path below creds/ or static-creds/. It does not check the names, because the cache has no entry for an
+// invalid one. A path that ends in a slash must not match. A policy for the config's roles may allow that path, and a
+// match would return the config's own token.
 func refOf(path string) (backend.Ref, bool) {
 	config, role, slash := strings.Cut(path, "/")
 	return backend.Ref{Config: config, Role: role}, slash == (role != "")
 }
 
-// tokenData lays out a token for its reader.
+// tokenData returns the fields of a token for its reader.
 func tokenData(issued *backend.Issued) map[string]any {
 	shown := make(map[string]any, len(issued.Extra)+10) // room for what static-creds/ adds
 	maps.Copy(shown, issued.Extra)
@@ -113,7 +114,7 @@ func tokenData(issued *backend.Issued) map[string]any {
 const credsSynopsis = `An access token under a lease.`
 
 const credsDescription = `
-Hands out the configuration's current access token, and mints one where there is
-none. A token that is read is replaced before it ends. The lease ends with the
-token at the latest. Revoking a lease needs no network.
+Returns the config's current access token, or mints one if there is none. A token
+in use is replaced before it expires. The lease ends no later than the token.
+Revoking a lease needs no network.
 `

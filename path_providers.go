@@ -22,7 +22,7 @@ func (p *plugin) pathsProviders() []*framework.Path {
 				logical.ListOperation: local(p.listProviders, "List the providers."),
 			},
 			HelpSynopsis:    "List the providers.",
-			HelpDescription: "Lists the names of the marketplaces that a configuration can be for.",
+			HelpDescription: "Lists the names of the marketplaces that a config can use.",
 		},
 		{
 			Pattern: "providers/" + framework.GenericNameRegex("provider"),
@@ -30,7 +30,7 @@ func (p *plugin) pathsProviders() []*framework.Path {
 				"provider": {Type: framework.TypeString, Description: "Name of the provider."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: local(p.readProvider, "Read what is known of a provider."),
+				logical.ReadOperation: local(p.readProvider, "Read the definition of a provider."),
 			},
 			HelpSynopsis:    providerSynopsis,
 			HelpDescription: providerDescription,
@@ -50,7 +50,7 @@ func (p *plugin) readProvider(_ context.Context, _ *logical.Request, data *frame
 	return &logical.Response{Data: providerData(d)}, nil
 }
 
-// providerData lays out a definition, under the names that it has in its file.
+// providerData returns a definition, with the field names of its file.
 func providerData(d provider.Definition) map[string]any {
 	environments := make(map[string]any)
 	for name, environment := range d.Environments {
@@ -62,22 +62,22 @@ func providerData(d provider.Definition) map[string]any {
 	}
 	evidence := make([]any, 0, len(d.Evidence))
 	for _, e := range d.Evidence {
-		evidence = append(evidence, said(map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note}))
+		evidence = append(evidence, omitEmpty(map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note}))
 	}
 	limits := make([]any, 0, len(d.Limits))
 	for _, limit := range d.Limits {
 		limits = append(limits, map[string]any{"requests": limit.Requests, "per": limit.Per})
 	}
-	shown := said(map[string]any{
+	shown := omitEmpty(map[string]any{
 		"obtain":         d.Obtain,
 		"variables":      d.Variables,
 		"use":            d.Use,
 		"token_lifetime": d.TokenLifetime,
-		"limit_headers": said(map[string]any{
+		"limit_headers": omitEmpty(map[string]any{
 			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,
 		}),
-		"authorization": said(map[string]any{"redirect_uri": d.Authorization.RedirectURI, "pkce": d.Authorization.PKCE}),
-		"refresh_tokens": said(map[string]any{
+		"authorization": omitEmpty(map[string]any{"redirect_uri": d.Authorization.RedirectURI, "pkce": d.Authorization.PKCE}),
+		"refresh_tokens": omitEmpty(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,
 			"expires_in":              d.RefreshTokens.ExpiresIn,
@@ -104,16 +104,16 @@ func providerData(d provider.Definition) map[string]any {
 func parameterData(request provider.GrantRequest) map[string]any {
 	parameters := make(map[string]any)
 	for name, p := range request.Parameters {
-		shown := said(map[string]any{"value": p.Value, "from": p.From, "description": p.Description})
+		shown := omitEmpty(map[string]any{"value": p.Value, "from": p.From, "description": p.Description})
 		shown["required"] = p.Required
 		parameters[name] = shown
 	}
 	return parameters
 }
 
-// answerData lays out where an answer is unlike RFC 6749, section 5.1.
+// answerData returns how the provider's response differs from RFC 6749, section 5.1.
 func answerData(a provider.Answer) map[string]any {
-	shown := said(map[string]any{
+	shown := omitEmpty(map[string]any{
 		"object":             a.Object,
 		"names":              a.Names,
 		"default_expires_in": a.DefaultExpiresIn,
@@ -127,8 +127,8 @@ func answerData(a provider.Answer) map[string]any {
 	return shown
 }
 
-// said leaves out what a definition does not say.
-func said(fields map[string]any) map[string]any {
+// omitEmpty removes the fields that a definition leaves out.
+func omitEmpty(fields map[string]any) map[string]any {
 	maps.DeleteFunc(fields, func(_ string, value any) bool {
 		v := reflect.ValueOf(value)
 		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
@@ -136,9 +136,10 @@ func said(fields map[string]any) map[string]any {
 	return fields
 }
 
-const providerSynopsis = `What is known of a marketplace's authorization server.`
+const providerSynopsis = `What is known about a marketplace's authorization server.`
 
 const providerDescription = `
-Shows a provider's environments and URLs, its grants and their parameters, how a
-client authenticates, where the vendor documents it, and how each fact is known.
+Shows a provider's environments and URLs, its grants and their parameters, and
+how a client authenticates. It also shows where the vendor documents this, and
+how each fact is known.
 `

@@ -12,19 +12,19 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// roleRegex captures a role's name, which may hold @: an identity alias is often an e-mail address.
+// roleRegex captures a role's name. It may contain @, because an identity alias is often an e-mail address.
 func roleRegex() string {
 	return framework.GenericNameWithAtRegex("role")
 }
 
-// rolePath captures a role of a configuration.
+// rolePath captures a config and one of its roles.
 func rolePath() string {
 	return framework.GenericNameRegex("config") + "/" + roleRegex()
 }
 
-// configField and roleField describe the names that a path captures.
+// configField and roleField return the schemas of the names that a path captures.
 func configField() *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the configuration."}
+	return &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the config."}
 }
 
 func roleField() *framework.FieldSchema {
@@ -39,15 +39,15 @@ func (p *plugin) pathsRoles() []*framework.Path {
 		{
 			Pattern:         "roles/?$",
 			Operations:      lists,
-			HelpSynopsis:    "List the configurations that have roles.",
-			HelpDescription: "Lists the names of the configurations that have roles.",
+			HelpSynopsis:    "List the configs that have roles.",
+			HelpDescription: "Lists the names of the configs that have roles.",
 		},
 		{
 			Pattern:         "roles/" + framework.GenericNameRegex("config") + "/?$",
 			Fields:          map[string]*framework.FieldSchema{"config": configField()},
 			Operations:      lists,
-			HelpSynopsis:    "List the roles of a configuration.",
-			HelpDescription: "Lists the names of a configuration's roles.",
+			HelpSynopsis:    "List the roles of a config.",
+			HelpDescription: "Lists the names of a config's roles.",
 		},
 		{
 			Pattern: "roles/" + rolePath(),
@@ -57,7 +57,7 @@ func (p *plugin) pathsRoles() []*framework.Path {
 				logical.CreateOperation: forwarded(p.writeRole, "Create a role."),
 				logical.UpdateOperation: forwarded(p.writeRole, "Change fields of a role."),
 				logical.PatchOperation:  forwarded(p.writeRole, "Change fields of a role, or reset them with null."),
-				logical.DeleteOperation: forwarded(p.deleteRole, "Delete a role with its refresh token."),
+				logical.DeleteOperation: forwarded(p.deleteRole, "Delete a role and its refresh token."),
 			},
 			ExistenceCheck:  p.roleExists,
 			HelpSynopsis:    roleSynopsis,
@@ -70,15 +70,15 @@ func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"config":       configField(),
 		"role":         roleField(),
-		"grant_type":   {Type: framework.TypeString, Description: "client_credentials, authorization_code or refresh_token. Default: the provider's primary one."},
-		"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope, instead of the configuration's."},
-		"audience":     {Type: framework.TypeString, Description: "Audience, instead of the configuration's."},
-		"params":       {Type: framework.TypeKVPairs, Description: "Further parameters of the token request, beside the configuration's; returned, so nothing secret."},
-		"redirect_uri": {Type: framework.TypeString, Description: "Redirect URI, instead of the configuration's."},
-		"ttl":          {Type: framework.TypeDurationSecond, Description: "Cap on leases, below the token's remaining life."},
+		"grant_type":   {Type: framework.TypeString, Description: "client_credentials, authorization_code or refresh_token. Default: the provider's primary grant."},
+		"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope. Overrides the config's."},
+		"audience":     {Type: framework.TypeString, Description: "Audience. Overrides the config's."},
+		"params":       {Type: framework.TypeKVPairs, Description: "More parameters for the token request, added to the config's. A read returns them, so put no secret here."},
+		"redirect_uri": {Type: framework.TypeString, Description: "Redirect URI. Overrides the config's."},
+		"ttl":          {Type: framework.TypeDurationSecond, Description: "Maximum TTL of a lease. A lease never outlives its token."},
 		"refresh_token": {
 			Type:         framework.TypeString,
-			Description:  "Imports a refresh token that was got elsewhere; never returned.",
+			Description:  "Import this refresh token, obtained outside of Vault; never returned.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 	}
@@ -156,7 +156,7 @@ func (p *plugin) deleteRole(ctx context.Context, req *logical.Request, data *fra
 	return nil, p.engine.DeleteRole(ctx, req.Storage, configName(data), roleName(data))
 }
 
-// roleName returns the role of the path; empty where it names none.
+// roleName returns the role in the path, or "" if the path has none.
 func roleName(data *framework.FieldData) string {
 	name, _ := data.Get("role").(string)
 	return name
@@ -165,8 +165,9 @@ func roleName(data *framework.FieldData) string {
 const roleSynopsis = `What to mint with a configuration's credentials.`
 
 const roleDescription = `
-A role has a grant type and a narrower scope, audience and parameters than its
-configuration. With the grant type authorization_code a user authorises it once:
-write to authorize/<config>/<role>, send the user to the answer's URL, and write
-what comes back to exchange/<config>/<role>. The refresh token stays in Vault.
+A role has a grant type, and may override its config's scope, audience and
+parameters. With the grant type authorization_code, a user authorizes the role
+once: write to authorize/<config>/<role> and send the user to the returned URL.
+Then write the code and the state from the redirect to exchange/<config>/<role>.
+The refresh token stays in Vault.
 `

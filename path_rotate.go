@@ -37,6 +37,6 @@ func (p *plugin) rotate(ctx context.Context, req *logical.Request, data *framewo
 const rotateSynopsis = `Mint a new current token.`
 
 const rotateDescription = `
-Mints a new current token and drops the old one when the new one is there. If
-that fails, the old one stays. Leases that are out keep the token they have.
+Mints a new current token, and only then drops the old one. If minting fails, the
+old token stays. Existing leases keep the token that they were issued for.
 `

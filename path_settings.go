@@ -15,17 +15,17 @@ func (p *plugin) pathsSettings() []*framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"allow_private_addresses": {
 				Type:        framework.TypeBool,
-				Description: "Whether token requests may go to addresses that are not of the public Internet. Default: false.",
+				Description: "Allow token requests to addresses outside the public Internet. Default: false.",
 			},
 			"allowed_hosts": {
 				Type:        framework.TypeCommaStringSlice,
-				Description: "Globs of the hosts that an overridden URL may name; empty: any.",
+				Description: "Globs of the hosts that an overridden URL may use. If empty, any host is allowed.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   local(p.readSettings, "Read the mount's network policy."),
 			logical.UpdateOperation: forwarded(p.writeSettings, "Change the mount's network policy."),
-			logical.DeleteOperation: forwarded(p.deleteSettings, "Return the mount's network policy to its defaults."),
+			logical.DeleteOperation: forwarded(p.deleteSettings, "Reset the mount's network policy to its defaults."),
 		},
 		HelpSynopsis:    settingsSynopsis,
 		HelpDescription: settingsDescription,
@@ -54,6 +54,6 @@ func (p *plugin) deleteSettings(ctx context.Context, req *logical.Request, _ *fr
 const settingsSynopsis = `The mount's network policy.`
 
 const settingsDescription = `
-Says where token requests may go. It has a path of its own so that a policy can
-keep it from those who write configurations.
+Controls where token requests may go. The settings have their own path, so that a
+policy can withhold them from users who may write configs.
 `

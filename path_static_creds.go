@@ -35,8 +35,7 @@ func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data
 	return p.staticToken(want, issued), nil
 }
 
-// staticToken lays out a token in the shape of Vault's own static credentials, whose ttl tells a reader when to come
-// back.
+// staticToken returns a token in the format of Vault's own static credentials. Their ttl says when to read again.
 func (p *plugin) staticToken(want backend.Ref, issued *backend.Issued) *logical.Response {
 	shown := tokenData(issued)
 	shown["ttl"] = seconds(p.engine.NextRotation(want, issued))
@@ -48,7 +47,7 @@ func (p *plugin) staticToken(want backend.Ref, issued *backend.Issued) *logical.
 const staticCredsSynopsis = `The shared current token, without a lease.`
 
 const staticCredsDescription = `
-Hands out the configuration's current access token, and mints one where there is
-none. "ttl" is the number of seconds until there will be a newer one. No lease is
-written, so there is nothing to revoke.
+Returns the config's current access token, or mints one if there is none. "ttl" is
+the number of seconds until a newer token is available. There is no lease, so
+there is nothing to revoke.
 `

@@ -21,7 +21,7 @@ import (
 	"vault-plugin-secrets-marketplace/simulator"
 )
 
-// mount is a mount of the plugin behind gRPC, as Vault has it, with storage in memory and a simulator.
+// mount is a mount of the plugin behind gRPC, as in Vault, with storage in memory and a simulator.
 type mount struct {
 	*testing.T
 	backend   logical.Backend
@@ -42,7 +42,7 @@ func mounted(t *testing.T) *mount {
 		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{Factory: Factory, Logger: logger},
 	})
 	t.Cleanup(func() {
-		client.Close() // stops the server too; a second Stop would race with that one
+		client.Close() // also stops the server; a second Stop would race with this one
 		<-server.DoneCh
 	})
 	dispensed, err := client.Dispense(sdkplugin.BackendPluginName)
@@ -65,7 +65,7 @@ func (m *mount) request(operation logical.Operation, path string, data map[strin
 	})
 }
 
-// must makes a request that has to succeed.
+// must sends a request, and fails the test unless it succeeds.
 func (m *mount) must(operation logical.Operation, path string, data map[string]any) *logical.Response {
 	m.Helper()
 	resp, err := m.request(operation, path, data)
@@ -75,7 +75,7 @@ func (m *mount) must(operation logical.Operation, path string, data map[string]a
 	return resp
 }
 
-// status returns what Vault's HTTP API would answer, and the text.
+// status returns the status and the error text of the response that Vault's HTTP API would send.
 func status(operation logical.Operation, resp *logical.Response, err error) (int, string) {
 	code, failure := logical.RespondErrorCommon(&logical.Request{Operation: operation}, resp, err)
 	if failure == nil {
@@ -87,7 +87,7 @@ func status(operation logical.Operation, resp *logical.Response, err error) (int
 	return code, failure.Error()
 }
 
-// configure writes a configuration for the simulator without trying it.
+// configure writes a config for the simulator, without verifying it.
 func (m *mount) configure(name string, more map[string]any) {
 	m.Helper()
 	data := map[string]any{
@@ -100,7 +100,7 @@ func (m *mount) configure(name string, more map[string]any) {
 	m.must(logical.CreateOperation, "config/"+name, data)
 }
 
-// fault has the simulator fail the next token request.
+// fault makes the simulator's next token request fail.
 func (m *mount) fault(fault string) {
 	m.Helper()
 	resp, err := http.Post(m.simulator.HTTP+"/_control/kleinanzeigen/faults", "application/json", strings.NewReader(fault))
@@ -113,7 +113,7 @@ func (m *mount) fault(fault string) {
 	}
 }
 
-func TestErrorsKeepTheirStatusThroughGRPC(t *testing.T) {
+func TestErrors_StatusThroughGRPC(t *testing.T) {
 	m := mounted(t)
 	for i, test := range []struct {
 		fault  string
@@ -143,23 +143,23 @@ func TestErrorsKeepTheirStatusThroughGRPC(t *testing.T) {
 	}
 	resp, err := m.request(logical.ReadOperation, "creds/config-0", nil)
 	if code, text := status(logical.ReadOperation, resp, err); code != 400 || !strings.Contains(text, "invalid_client") {
-		t.Errorf("held back: %d %q", code, text)
+		t.Errorf("in backoff after a refusal: %d %q", code, text)
 	}
 	resp, err = m.request(logical.ReadOperation, "creds/config-7", nil)
 	if code, text := status(logical.ReadOperation, resp, err); code != 429 {
-		t.Errorf("held back by a rate limit: %d %q", code, text)
+		t.Errorf("in backoff after a rate limit: %d %q", code, text)
 	}
 	resp, err = m.request(logical.ReadOperation, "creds/none", nil)
 	if code, text := status(logical.ReadOperation, resp, err); code != 400 || !strings.Contains(text, "vault write marketplace/config/none") {
-		t.Errorf("no configuration: %d %q", code, text)
+		t.Errorf("read of a missing config's token: %d %q", code, text)
 	}
 	resp, err = m.request(logical.PatchOperation, "config/none", map[string]any{"ttl": 5})
 	if code, text := status(logical.PatchOperation, resp, err); code != 404 {
-		t.Errorf("a patch of nothing: %d %q", code, text)
+		t.Errorf("patch of a missing config: %d %q", code, text)
 	}
 	resp, err = m.request(logical.ReadOperation, "config/none", nil)
 	if code, text := status(logical.ReadOperation, resp, err); code != 404 {
-		t.Errorf("a read of nothing: %d %q", code, text)
+		t.Errorf("read of a missing config: %d %q", code, text)
 	}
 }
 
@@ -169,8 +169,8 @@ type readOnly struct{ logical.Storage }
 func (readOnly) Put(context.Context, *logical.StorageEntry) error { return logical.ErrReadOnly }
 func (readOnly) Delete(context.Context, string) error             { return logical.ErrReadOnly }
 
-// Vault forwards a request to the active node when, and only when, it gets this very error.
-func TestReadOnlyStorageComesBackAsItself(t *testing.T) {
+// Vault forwards a request to the active node only if it gets exactly this error.
+func TestErrors_ReadOnlyIsReturnedUnwrapped(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
 	storage := readOnly{new(logical.InmemStorage)}
@@ -190,7 +190,7 @@ func TestReadOnlyStorageComesBackAsItself(t *testing.T) {
 	}
 }
 
-// inProcess returns the backend without gRPC, and what it logs.
+// inProcess returns the backend without gRPC, and its log.
 func inProcess(t testing.TB) (*guard, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
@@ -205,7 +205,7 @@ func inProcess(t testing.TB) (*guard, *bytes.Buffer) {
 	return b.(*guard), log
 }
 
-func TestWhatIsSealWrappedAndForwarded(t *testing.T) {
+func TestFactory_SealWrapAndForwarding(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
 	if wrapped := b.SpecialPaths().SealWrapStorage; strings.Join(wrapped, " ") != "config/ role/ grant/ state/" {
@@ -218,7 +218,7 @@ func TestWhatIsSealWrappedAndForwarded(t *testing.T) {
 		for operation, handler := range path.Operations {
 			p := handler.Properties()
 			writes := operation != logical.ReadOperation && operation != logical.ListOperation
-			want := writes || strings.Contains(path.Pattern, "creds/") // a read that may mint
+			want := writes || strings.Contains(path.Pattern, "creds/") // these reads may mint
 			if p.ForwardPerformanceStandby != want || p.ForwardPerformanceSecondary != want {
 				t.Errorf("%s %s is forwarded from standbys %v, from secondaries %v, want %v",
 					operation, path.Pattern, p.ForwardPerformanceStandby, p.ForwardPerformanceSecondary, want)
@@ -233,7 +233,7 @@ func TestWhatIsSealWrappedAndForwarded(t *testing.T) {
 	}
 }
 
-func TestAPanicInAHandlerIsAnError(t *testing.T) {
+func TestGuard_PanicIsAnError(t *testing.T) {
 	t.Parallel()
 	b, log := inProcess(t)
 	panics := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -250,23 +250,23 @@ func TestAPanicInAHandlerIsAnError(t *testing.T) {
 	}
 }
 
-// Vault runs the factory to learn what a plugin is, where neither storage nor network may be touched.
-func TestTheFactoryTouchesNothing(t *testing.T) {
+// Vault also runs the factory to find out what the plugin is. It then has no storage and must use no network.
+func TestFactory_TouchesNothing(t *testing.T) {
 	t.Parallel()
 	b, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: nil})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if b.Type() != logical.TypeLogical {
-		t.Errorf("it is a %v", b.Type())
+		t.Errorf("the type is %v", b.Type())
 	}
 	if version := b.(logical.PluginVersioner).PluginVersion().Version; version != Version {
-		t.Errorf("it says it is %s", version)
+		t.Errorf("the version is %s", version)
 	}
 	b.Cleanup(context.Background())
 }
 
-func TestStorageOfANewerVersionIsLeftAsItIs(t *testing.T) {
+func TestStorage_NewerFormatIsLeftUnchanged(t *testing.T) {
 	t.Parallel()
 	const newer = `{"format":2,"client_secret":"S3CRET"}`
 	credentials := map[string]any{"client_id": "id", "client_secret": "new", "verify_connection": false}
@@ -296,12 +296,12 @@ func TestStorageOfANewerVersionIsLeftAsItIs(t *testing.T) {
 		}
 		entry, err := storage.Get(t.Context(), test.stored)
 		if err != nil || entry == nil || string(entry.Value) != newer {
-			t.Errorf("%s %s: in storage there is now %v", test.operation, test.path, entry)
+			t.Errorf("%s %s: storage now has %v", test.operation, test.path, entry)
 		}
 	}
 }
 
-// canaries are values that are wrong for most fields, each with a text that must never be seen again.
+// canaries returns values that are wrong for most fields. Each contains a text that must not appear in any output.
 func canaries(text string) map[string]any {
 	return map[string]any{
 		"object":  map[string]any{"v": text},
@@ -317,7 +317,7 @@ func canaries(text string) map[string]any {
 	}
 }
 
-// FuzzField holds that no value makes reading a field panic, or comes back in its error.
+// FuzzField checks that no value makes readField panic, and that no error repeats the value.
 func FuzzField(f *testing.F) {
 	for _, value := range canaries("S3CRET") {
 		text, err := json.Marshal(value)
@@ -348,7 +348,7 @@ func FuzzField(f *testing.F) {
 	})
 }
 
-func TestNoValueComesBack(t *testing.T) {
+func TestGuard_NeverRepeatsValues(t *testing.T) {
 	t.Parallel()
 	const canary = "CANARY-7f3a"
 	b, log := inProcess(t)
@@ -385,6 +385,6 @@ func TestNoValueComesBack(t *testing.T) {
 	}
 	keys, err := logical.CollectKeys(t.Context(), storage)
 	if err != nil || len(keys) > 1 || len(keys) == 1 && keys[0] != "settings" {
-		t.Errorf("stored: %v %v", keys, err) // a boolean is right for one field of settings
+		t.Errorf("stored: %v %v", keys, err) // settings has a boolean field, so that write succeeds
 	}
 }

@@ -14,21 +14,22 @@ import (
 
 const secretTokenType = "marketplace_token"
 
-// secretToken is the leased access token.
+// secretToken returns the framework's description of a leased access token.
 func (p *plugin) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTokenType,
 		Fields: map[string]*framework.FieldSchema{
 			"access_token": {Type: framework.TypeString, Description: "The access token."},
 		},
-		// Renew is nil: a provider ends a token when it said it would, and no renewed lease would change that.
-		// Readers come back for the next token instead.
+		// Renew is nil, because renewing the lease would not extend the token's life at the provider. Readers read
+		// the next token instead.
 		Revoke: p.revokeToken,
 	}
 }
 
-// Fields of a lease's internal data: which token it stands for, and where its reader alone has that token and its
-// provider can revoke it, what it takes to do so. Vault stores and decodes all of it with each lease.
+// Keys of a lease's internal data, which Vault stores and decodes with each lease. Every lease has the token's ID. The
+// other keys are for a revocation at the provider. Only the lease of a token with a single reader has them, and only if
+// the provider can revoke tokens.
 const (
 	leaseTokenID     = "token_id"
 	leaseConfig      = "config"
@@ -36,7 +37,7 @@ const (
 	leaseAccessToken = "access_token"
 )
 
-// leaseToken lays a token under a lease.
+// leaseToken returns a token with a lease.
 func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
 	internal := map[string]any{leaseTokenID: issued.ID}
 	if !issued.ReuseToken && issued.Revocable {
@@ -48,8 +49,8 @@ func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Dura
 }
 
 // revokeToken ends a lease. It needs no network and always succeeds, so that a mount can be disabled while its provider
-// is down. A shared token is left alone, since others read it too; one that its reader alone has is also revoked at its
-// provider, which nobody waits for.
+// is down. It leaves a shared token alone, because that has other readers. If the token has a single reader, revokeToken
+// also starts its revocation at the provider, without waiting for the result.
 func (p *plugin) revokeToken(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	text := func(field string) string {
 		value, _ := req.Secret.InternalData[field].(string)

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// system is what Vault says of itself and of the mount. To ask is a call back into Vault, so what does not change while a
-// mount lives is asked once, and what seldom does is remembered for a while.
+// system caches what Vault reports about the mount, because each question is a call back into Vault. A value that cannot
+// change while the mount exists is asked for once. A value that rarely changes is kept for a while.
 type system struct {
 	logical.SystemView
 	local func() bool
@@ -24,23 +24,23 @@ func newSystem(view logical.SystemView) *system {
 	return &system{SystemView: view, local: sync.OnceValue(func() bool { return view.LocalMount() })}
 }
 
-// LocalMount tells whether the mount is this cluster's alone. That was decided when it was enabled; the framework asks
-// with each operation that is forwarded.
+// LocalMount reports whether the mount is local to this cluster, which never changes. The framework asks with each
+// forwarded operation.
 func (s *system) LocalMount() bool {
 	return s.local()
 }
 
-const maxLeaseRemembered = time.Minute
+const maxLeaseAge = time.Minute
 
-// MaxLeaseTTL is the mount's maximum lease TTL, at most a minute old: where it was lowered meanwhile, Vault cuts the lease
-// itself and says so in a warning.
+// MaxLeaseTTL returns the mount's maximum lease TTL, at most a minute old. If the maximum was lowered since, Vault itself
+// shortens the lease and adds a warning.
 func (s *system) MaxLeaseTTL() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.After(s.until) {
 		s.maxLease = s.SystemView.MaxLeaseTTL()
-		if s.maxLease > 0 { // 0 says that Vault could not be asked
-			s.until = now.Add(maxLeaseRemembered)
+		if s.maxLease > 0 { // 0 means that the call to Vault failed
+			s.until = now.Add(maxLeaseAge)
 		}
 	}
 	return s.maxLease

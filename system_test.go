@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// asked is Vault's side, which counts what it is asked.
+// asked is a system view that counts the calls to it.
 type asked struct {
 	logical.StaticSystemView
 	locals, maxima int
@@ -26,16 +26,16 @@ func (a *asked) MaxLeaseTTL() time.Duration {
 	return a.StaticSystemView.MaxLeaseTTL()
 }
 
-func TestVaultIsNotAskedAgainAndAgain(t *testing.T) {
+func TestSystem_CachesVaultsResponses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := &asked{StaticSystemView: logical.StaticSystemView{LocalMountVal: true, MaxLeaseTTLVal: time.Hour}}
 		s := newSystem(vault)
 		if vault.locals+vault.maxima != 0 {
-			t.Error("Vault was asked before there was a request")
+			t.Error("Vault was asked before the first request")
 		}
 		for range 3 {
 			if !s.LocalMount() || s.MaxLeaseTTL() != time.Hour {
-				t.Error("another answer than Vault's")
+				t.Error("the response differs from Vault's")
 			}
 		}
 		if vault.locals != 1 || vault.maxima != 1 {
@@ -44,7 +44,7 @@ func TestVaultIsNotAskedAgainAndAgain(t *testing.T) {
 		vault.MaxLeaseTTLVal = time.Minute
 		time.Sleep(time.Minute + time.Second)
 		if got := s.MaxLeaseTTL(); got != time.Minute {
-			t.Errorf("a minute after the maximum was lowered to 1m it is %s", got)
+			t.Errorf("a minute after the maximum was lowered to 1m, it is %s", got)
 		}
 	})
 }
