@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command marketplace-simulator serves the documented token endpoints of the
-// vendors on loopback, strict, with faults on demand. See simulator/README.md.
+// Command marketplace-simulator serves the vendors' token endpoints on loopback,
+// strictly as documented, with faults on demand. See simulator/README.md.
 package main
 
 import (
@@ -33,14 +33,14 @@ func main() {
 	os.Exit(code)
 }
 
-// settings is what the command line says.
+// settings are the options from the command line.
 type settings struct {
 	simulator.Options
 	dir              string
 	untilStdinCloses bool
 }
 
-// ready is the line that says the simulator serves.
+// ready is the line that the simulator prints once it serves.
 type ready struct {
 	HTTP   string `json:"http"`
 	HTTPS  string `json:"https,omitempty"`
@@ -48,7 +48,7 @@ type ready struct {
 	CAFile string `json:"ca_file,omitempty"`
 }
 
-// run serves until the context ends, and returns the exit code.
+// run serves until the context is canceled, and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	set, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -69,10 +69,10 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	var set settings
 	flags := flag.NewFlagSet("marketplace-simulator", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error, once
-	flags.StringVar(&set.Listen, "listen", "127.0.0.1:0", "HTTP `address`, loopback only; port 0 picks a free one")
-	flags.StringVar(&set.TLSListen, "tls-listen", "", "HTTPS `address`, loopback only; empty: no HTTPS")
-	flags.StringVar(&set.dir, "dir", "", "`directory` for ca.pem and ready.json; empty: neither is written")
-	flags.BoolVar(&set.untilStdinCloses, "until-stdin-closes", false, "end when standard input does")
+	flags.StringVar(&set.Listen, "listen", "127.0.0.1:0", "HTTP `address`, loopback only; port 0 picks a free port")
+	flags.StringVar(&set.TLSListen, "tls-listen", "", "HTTPS `address`, loopback only; if empty, no HTTPS")
+	flags.StringVar(&set.dir, "dir", "", "`directory` for ca.pem and ready.json; if empty, neither is written")
+	flags.BoolVar(&set.untilStdinCloses, "until-stdin-closes", false, "exit when standard input closes")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(stderr)
@@ -81,7 +81,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		return settings{}, err
 	}
 	if flags.NArg() > 0 {
-		return settings{}, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return settings{}, fmt.Errorf("unexpected argument %q; use flags only", flags.Arg(0))
 	}
 	return set, set.Check()
 }
@@ -102,7 +102,7 @@ func serve(ctx context.Context, set settings, stdin io.Reader, stdout io.Writer)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		go func() {
-			_, _ = io.Copy(io.Discard, stdin) // however it ends, it has ended
+			_, _ = io.Copy(io.Discard, stdin) // an error also means that stdin is closed
 			cancel()
 		}()
 	}
@@ -110,8 +110,8 @@ func serve(ctx context.Context, set settings, stdin io.Reader, stdout io.Writer)
 	return nil
 }
 
-// prepare makes the directory and takes an earlier run's ready.json out of the
-// way of whoever waits for this one's.
+// prepare creates the directory and deletes the ready.json of an earlier run,
+// because other processes wait for this file.
 func prepare(dir string) error {
 	if dir == "" {
 		return nil
@@ -147,7 +147,7 @@ func announce(server *simulator.Server, dir string, stdout io.Writer) error {
 	return err
 }
 
-// writeWhole lets no reader see half a file.
+// writeWhole writes a file such that no reader sees an incomplete one.
 func writeWhole(path string, data []byte) error {
 	part := path + ".part"
 	if err := os.WriteFile(part, data, 0o644); err != nil {

@@ -30,7 +30,7 @@ func TestUsage(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // what serves ends at once
+			cancel() // so run does not keep serving
 			var stderr bytes.Buffer
 			code := run(ctx, strings.Fields(c.args), strings.NewReader(""), io.Discard, &stderr)
 			if code != c.code || !strings.Contains(stderr.String(), c.says) {

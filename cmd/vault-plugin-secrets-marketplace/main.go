@@ -20,13 +20,13 @@ func main() {
 		fmt.Println(marketplace.Version)
 		return
 	}
-	// The standard library's HTTP client prints what a server sends unasked, which may be anything, to this
-	// logger, and Vault writes what a plugin prints to its own log.
+	// The standard library's HTTP client logs unsolicited bytes from a server, which may contain secrets. Vault copies
+	// the plugin's output to its own log.
 	log.SetOutput(io.Discard)
 
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
 	if err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: marketplace.Factory, Logger: logger}); err != nil {
-		logger.Error("the plugin ends", "error", err)
+		logger.Error("the plugin stopped", "error", err)
 		os.Exit(1)
 	}
 }
