@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
 # shellcheck shell=bash
 #
-# What the demo and the development server share: a simulator and a Vault server with the plugin mounted, and a
-# transcript of the commands typed at them. Sourced with the folder to work in, which holds all they write:
+# Functions that the demo and the development server share. They start a simulator and a Vault server with the plugin
+# mounted, and print a transcript of the commands. Source this file with the folder for all their files:
 #
 #     . scripts/lib.sh build/demo
 
@@ -13,7 +13,7 @@ work=$root/$1
 jobs_started=()
 
 plugin=vault-plugin-secrets-marketplace
-version=     # of the plugin, as it says itself
+version=     # the plugin's own version
 simulator=   # the simulator's address
 VAULT_BIN=${VAULT_BIN:-}
 
@@ -24,10 +24,13 @@ die() {
   exit 1
 }
 
-# --- starting and ending -------------------------------------------------------------------------------------------
+# require PROGRAM WHY: exits with a message if the program is not installed.
+require() { type -P "$1" >/dev/null || die "$1 is not installed; install $1, because $2"; }
 
-# stop ends what was started, last first. Each has a process group of its own, so that a plugin whose server had to be
-# killed goes with it.
+# --- starting and stopping -----------------------------------------------------------------------------------------
+
+# stop stops all jobs, the last one first. Each job has its own process group, so killing a Vault server also kills its
+# plugins.
 stop() {
   local i pid
   trap '' HUP INT TERM # a second Ctrl-C must not leave the rest running
@@ -44,8 +47,8 @@ stop() {
   rm -f "$work/pid"
 }
 
-# background LOG COMMAND…: starts it in a process group of its own (the -m), out of reach of the terminal's Ctrl-C, so
-# that stop decides the order.
+# background LOG COMMAND…: starts the command in its own process group (set -m). The terminal's Ctrl-C does not reach it,
+# so stop decides the order.
 background() {
   local log=$1
   shift
@@ -56,11 +59,11 @@ background() {
   jobs_started+=("$started")
 }
 
-# begin makes the folder, takes it, and sees to the end, however it comes.
+# begin creates the folder, locks it, and makes every exit call stop.
 begin() {
   local other
   if other=$(cat "$work/pid" 2>/dev/null) && kill -0 "$other" 2>/dev/null; then
-    die "another one is running in ${work#"$root"/} (process $other)"
+    die "process $other already uses ${work#"$root"/}; stop it first"
   fi
   rm -rf "$work"
   mkdir -p "$work/home" "$work/plugins"
@@ -74,19 +77,19 @@ begin() {
 build_all() {
   note 'building the plugin and the simulator'
   make --no-print-directory --silent build
-  VAULT_BIN=$(cd "$here" && "$root/scripts/vault") # there, because VAULT_BIN may be a relative path
+  VAULT_BIN=$(cd "$here" && "$root/scripts/vault") # in the caller's folder, because VAULT_BIN may be relative
   version=$("build/$plugin" -version)
 }
 
-# clean_environment keeps the caller's own Vault out of this: neither his address nor his token is used, and the
-# command line writes no ~/.vault-token.
+# clean_environment hides the caller's own Vault: its address and token are not used, and the command line writes no
+# ~/.vault-token. curl must not send requests for the simulator to a proxy.
 clean_environment() {
   local name
   for name in "${!VAULT_@}"; do
     [[ $name == VAULT_BIN ]] || unset "$name"
   done
   export HOME=$work/home
-  export VAULT_CLI_NO_COLOR=1
+  export VAULT_CLI_NO_COLOR=1 no_proxy=127.0.0.1
 }
 
 start_simulator() {
@@ -100,11 +103,11 @@ start_simulator() {
     kill -0 "$started" 2>/dev/null || break
     sleep 0.1
   done
-  die "the simulator does not start: $(cat "$work/simulator.log")"
+  die "the simulator did not start; its log: $(cat "$work/simulator.log")"
 }
 
-# start_vault starts an unsealed server that keeps everything in memory. Vault cannot pick a free port by itself, so
-# ports are tried until it gets one.
+# start_vault starts an unsealed server that keeps everything in memory. Vault cannot pick a free port, so start_vault
+# tries up to ten random ones.
 start_vault() {
   local port root_token
   cp "build/$plugin" "$work/plugins/$plugin-$("build/$plugin" -version)"
@@ -119,7 +122,7 @@ start_vault() {
     if vault_ready; then return; fi
     grep -q 'address already in use' "$work/vault.log" || break
   done
-  die "Vault does not start: $(tail -n 20 "$work/vault.log")"
+  die "Vault did not start; the end of its log: $(tail -n 20 "$work/vault.log")"
 }
 
 vault_ready() {
@@ -131,7 +134,7 @@ vault_ready() {
   return 1
 }
 
-# start: everything up to a server that knows nothing of the plugin yet.
+# start builds and starts everything, but does not register the plugin yet.
 start() {
   begin
   build_all
@@ -144,33 +147,11 @@ start() {
 
 vault() { "$VAULT_BIN" "$@"; }
 
-# A fresh machine may have no curl. This one speaks as much HTTP as the transcript needs, over bash's own sockets:
-# [-X method] [-H header] [-d body] url. As with --fail-with-body, an answer of 400 and above is a failure.
-curl() {
-  local method='' headers='' body='' url='' host answer
-  while (($#)); do
-    case $1 in
-    -X) method=$2 && shift 2 ;;
-    -H) headers+=$2$'\r\n' && shift 2 ;;
-    -d) body=$2 method=${method:-POST} && shift 2 ;;
-    *) url=${1#http://} && shift ;;
-    esac
-  done
-  host=${url%%/*}
-  exec 3<>"/dev/tcp/${host%:*}/${host##*:}"
-  printf '%s /%s HTTP/1.0\r\nHost: %s\r\nContent-Length: %d\r\n%s\r\n%s' \
-    "${method:-GET}" "${url#*/}" "$host" "${#body}" "$headers" "$body" >&3
-  answer=$(tr -d '\r' <&3)
-  exec 3>&-
-  if [[ $answer == *$'\n\n'* ]]; then printf '%s\n' "${answer#*$'\n\n'}"; fi
-  [[ $answer =~ ^HTTP/1\.[01]\ [123] ]]
-}
-
-# explain TEXT…: what comes next, and why.
+# explain TEXT…: prints comment lines about the next commands.
 explain() { printf '\n' && printf '# %s\n' "$@"; }
 
-# type_in COMMAND: shows the command and runs that very text; its exit status is left in $status, what it said in
-# $output. Access tokens are cut short where they are shown, and only there.
+# type_in COMMAND: prints the command and runs exactly that text. Sets $status to its exit status and $output to its
+# output. Shortens access tokens in the transcript, but not in $output.
 type_in() {
   printf '$ %s\n' "$1"
   status=0
@@ -182,45 +163,45 @@ type_in() {
   fi
 }
 
-# run PATTERN COMMAND: a command that must succeed and say what matches PATTERN.
+# run PATTERN COMMAND: runs a command that must succeed, with output that matches PATTERN.
 run() {
   type_in "$2"
-  ((status == 0)) || wrong "that should have succeeded (exit status $status)"
-  [[ $output =~ $1 ]] || wrong "that should have said: $1"
+  ((status == 0)) || wrong "the command failed (exit status $status)"
+  [[ $output =~ $1 ]] || wrong "the output does not match: $1"
 }
 
-# refuse PATTERN COMMAND: a command that must fail, with what matches PATTERN.
+# refuse PATTERN COMMAND: runs a command that must fail, with output that matches PATTERN.
 refuse() {
   type_in "$2"
-  ((status != 0)) || wrong 'that should have failed'
-  [[ $output =~ $1 ]] || wrong "that should have said: $1"
+  ((status != 0)) || wrong 'the command succeeded, but it must fail'
+  [[ $output =~ $1 ]] || wrong "the output does not match: $1"
 }
 
-wrong() { die "$*; the logs are in ${work#"$root"/}"; }
+wrong() { die "$*; see the logs in ${work#"$root"/}"; }
 
-# value NAME: that row of the table in $output.
+# value NAME: prints the value of that row of the table in $output.
 value() { awk -v name="$1" '$1 == name { print $2 }' <<<"$output"; }
 
-# mount_plugin is how every operator begins.
+# mount_plugin registers, mounts and configures the plugin, as every operator does first.
 mount_plugin() {
-  explain 'Vault runs a plugin only if its checksum is the one it was registered with.'
+  explain 'Vault runs a plugin only if the registered checksum matches.'
   run '^$' "sha256=\$(sha256sum build/$plugin | cut -d' ' -f1)"
   run 'Registered plugin' "vault plugin register -sha256=\$sha256 -version=$version \\
     -command=$plugin-$version secret $plugin"
   run 'Enabled the' "vault secrets enable -path=marketplace $plugin"
 
-  explain 'Token requests may not go to private addresses unless the mount says so; the simulator is on loopback.'
+  explain 'By default, token requests to private addresses are refused. The simulator is on loopback, so allow them.'
   run 'Success' 'vault write marketplace/settings allow_private_addresses=true'
 
-  explain 'One configuration a marketplace: client credentials. With a real account, leave out token_url.' \
-    'The credentials are tried before they are stored.'
+  explain 'Each marketplace gets a config with the client credentials. With a real account, omit token_url.' \
+    'The plugin verifies the credentials before it stores them.'
   run 'Success' "vault write marketplace/config/kleinanzeigen \\
     client_id=demo-client client_secret=demo-secret \\
     token_url=$simulator/kleinanzeigen/v2/oidc/token"
 }
 
-# others: the marketplaces beside Kleinanzeigen, one a line: name, token endpoint, and the refresh endpoint of those that
-# have one of their own.
+# others: prints the marketplaces other than Kleinanzeigen, one per line: name, token endpoint, and refresh endpoint if
+# there is a separate one.
 others() {
   cat <<'EOF'
 marktplaats accounts/oauth/token
@@ -232,7 +213,7 @@ winkelstraat api/oauth/v1/retailer/token api/oauth/v1/token
 EOF
 }
 
-# configuring NAME TOKEN [REFRESH]: the command, as it is typed, that configures one of the others at the simulator.
+# configuring NAME TOKEN [REFRESH]: prints the command that configures one of the others at the simulator.
 configuring() {
   printf 'vault write marketplace/config/%s client_id=demo-client client_secret=demo-secret' "$1"
   printf ' \\\n    token_url=%s' "$simulator/$1/$2"
