@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MPL-2.0
 
-# Targets name what to do, not files: go knows itself what is up to date.
+# All targets are actions and not files, because go itself knows what is up to date.
 .PHONY: help build vault demo dev test test-unit test-e2e bench docs readme lint fmt clean
 .DEFAULT_GOAL := help
 
@@ -13,13 +13,13 @@ help: ## list the targets
 build: ## build the plugin and the simulator into build/
 	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/...
 
-vault: ## print the path of a Vault server; build one where none is installed (about eight minutes on two cores, once)
+vault: ## print the path of a Vault server; build one if none is installed (once, about eight minutes on two cores)
 	@scripts/vault
 
-demo: ## show the plugin at work on a Vault server of its own
+demo: ## show the plugin in use on a Vault server of its own
 	@scripts/demo
 
-dev: ## start that server and leave it running until Ctrl-C
+dev: ## start the demo's servers and leave them running until Ctrl-C
 	@scripts/dev
 
 test: test-unit test-e2e ## run all tests
@@ -27,7 +27,7 @@ test: test-unit test-e2e ## run all tests
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
-# What a go test in e2e needs to know.
+# Runs a command in e2e, with the paths of the programs in the environment.
 on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 	PLUGIN_BIN="$(CURDIR)/build/vault-plugin-secrets-marketplace" \
 	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator"
@@ -35,7 +35,7 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 test-e2e: build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
 
-bench: build ## measure on a real Vault server (about eight minutes; BENCH_SECONDS=1: two)
+bench: build ## measure on a real Vault server (about eight minutes; about two with BENCH_SECONDS=1)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
@@ -43,17 +43,17 @@ bench: build ## measure on a real Vault server (about eight minutes; BENCH_SECON
 	BENCH=1 go test -count=1 -run MemoryOfHot -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
 
-docs: ## make docs/providers.md from the catalogue
+docs: ## generate docs/providers.md from the catalog
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md
 
-readme: ## put what the demo prints into the README
+readme: ## update the demo's transcript in the README
 	@scripts/readme
 
-lint: ## check format, code, known vulnerabilities and the rules of the house
+lint: ## check format, code, known vulnerabilities and the project's own rules
 	@scripts/lint
 
 fmt: ## format the code
 	gofmt -w $$(scripts/lint go-files)
 
-clean: ## remove what was built, but keep the Vault server
+clean: ## delete the build output, but keep the Vault server
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name vault -exec rm -rf {} +
