@@ -10,29 +10,30 @@ import (
 	"time"
 )
 
-// accounda is the Accounda API: a client's id and secret in a form, and nothing
-// else; errors are a 400 with a sentence. A refresh token goes in the header.
+// accounda is the Accounda API. It takes a client's id and secret in a form, and
+// nothing else. Errors are a 400 with a sentence. A refresh sends its token in
+// the Authorization header.
 type accounda struct {
 	settings accoundaSettings
 }
 
 type accoundaSettings struct {
-	// RefreshToken has the token answer hold one, which the page does not show
-	// and some clients see.
+	// RefreshToken adds a refresh token to the token response. The vendor's page
+	// shows none, but some clients get one.
 	RefreshToken bool `json:"refresh_token"`
-	// RefreshExpiresIn is how long the next ones live, in seconds.
+	// RefreshExpiresIn is the lifetime of the next refresh tokens, in seconds.
 	RefreshExpiresIn int `json:"refresh_expires_in"`
 }
 
-// accoundaRefreshLifetime is the longest there is.
+// accoundaRefreshLifetime is the longest lifetime of a refresh token.
 const accoundaRefreshLifetime = 7 * 24 * time.Hour
 
 func defaultAccoundaSettings() accoundaSettings {
 	return accoundaSettings{RefreshExpiresIn: int(accoundaRefreshLifetime / time.Second)}
 }
 
-// accoundaInvalid is ours: the document has no error for what is neither missing
-// nor a wrong client.
+// accoundaInvalid is our own text. The document has no error for requests with
+// other mistakes than a missing or wrong client.
 const accoundaInvalid = "Invalid request"
 
 func newAccounda() vendor {
@@ -46,18 +47,18 @@ func newAccounda() vendor {
 			"/v1/token/refresh/": a.refresh,
 		},
 		protected: map[string]responder{"/protected": bearer},
-		refusal: func(_ *state, _ request, description string) answer {
+		refusal: func(_ *state, _ request, description string) response {
 			return a.refuse(http.StatusBadRequest, description)
 		},
-		// The shape is the document's, the status and the words are ours.
-		failure: func(*state, request) answer {
+		// The shape is from the document, the status and the text are our own.
+		failure: func(*state, request) response {
 			return a.refuse(http.StatusInternalServerError, "Internal server error")
 		},
 		settings: a.set,
 	}
 }
 
-// set replaces the switches: what is left out is as at start.
+// set replaces the switches. A switch that is left out gets its initial value.
 func (a *accounda) set(body []byte) error {
 	next := defaultAccoundaSettings()
 	if err := decode(body, &next); err != nil {
@@ -70,7 +71,7 @@ func (a *accounda) set(body []byte) error {
 	return nil
 }
 
-func (a *accounda) token(s *state, r request) answer {
+func (a *accounda) token(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return allowPost(a.refuse(http.StatusMethodNotAllowed, notPost))
 	}
@@ -78,9 +79,9 @@ func (a *accounda) token(s *state, r request) answer {
 	if err != nil {
 		return a.refuse(http.StatusBadRequest, accoundaInvalid)
 	}
-	// The document lists two parameters, and does not say what becomes of
-	// another, such as grant_type: to refuse it is our strictness. So it is with
-	// credentials beside the body.
+	// The document lists two parameters, and does not say how the vendor treats
+	// others, such as grant_type. We refuse them to be strict, as well as an
+	// Authorization header.
 	for name := range form {
 		if name != "client_id" && name != "client_secret" {
 			return a.refuse(http.StatusBadRequest, accoundaInvalid)
@@ -103,9 +104,9 @@ func (a *accounda) token(s *state, r request) answer {
 	return a.grant(s, token{clientID: id, of: &authorization{clientID: id}})
 }
 
-// refresh takes the refresh token as a bearer and the client's id in a header of
-// its own, once. That a body and a query are refused is our strictness.
-func (a *accounda) refresh(s *state, r request) answer {
+// refresh takes the refresh token as a bearer token, once, and the client's id in
+// a separate header. We refuse a body and a query to be strict.
+func (a *accounda) refresh(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return allowPost(a.refuse(http.StatusMethodNotAllowed, notPost))
 	}
@@ -129,7 +130,7 @@ func (a *accounda) refresh(s *state, r request) answer {
 	return a.grant(s, token{clientID: of.clientID, of: of})
 }
 
-func (a *accounda) grant(s *state, t token) answer {
+func (a *accounda) grant(s *state, t token) response {
 	accessToken, refreshToken := rand.Text(), ""
 	t.expires = time.Now().Add(s.lifetime())
 	s.issue(accessToken, t)
@@ -137,7 +138,7 @@ func (a *accounda) grant(s *state, t token) answer {
 		refreshToken = rand.Text()
 		s.addRefreshToken(refreshToken, t.of, time.Duration(a.settings.RefreshExpiresIn)*time.Second)
 	}
-	return jsonAnswer(http.StatusOK, struct {
+	return jsonResponse(http.StatusOK, struct {
 		AccessToken  string          `json:"access_token"`
 		RefreshToken string          `json:"refresh_token,omitempty"`
 		TokenType    string          `json:"token_type"`
@@ -145,6 +146,6 @@ func (a *accounda) grant(s *state, t token) answer {
 	}{accessToken, refreshToken, "Bearer", s.expiresIn})
 }
 
-func (a *accounda) refuse(status int, text string) answer {
-	return jsonAnswer(status, map[string]string{"error": text})
+func (a *accounda) refuse(status int, text string) response {
+	return jsonResponse(status, map[string]string{"error": text})
 }

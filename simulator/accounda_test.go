@@ -17,9 +17,9 @@ func TestAccounda(t *testing.T) {
 		invalid = `{"error":"Invalid request"}`
 	)
 	sim := simulator.New()
-	token, answer := granted(t, ask(t, sim, "POST", path, posted, "Content-Type", formType))
-	if want := `{"access_token":"` + token + `","expires_in":3600,"token_type":"Bearer"}`; toJSON(t, answer) != want {
-		t.Errorf("got %v, want %s", answer, want)
+	token, response := granted(t, ask(t, sim, "POST", path, posted, "Content-Type", formType))
+	if want := `{"access_token":"` + token + `","expires_in":3600,"token_type":"Bearer"}`; toJSON(t, response) != want {
+		t.Errorf("got %v, want %s", response, want)
 	}
 	for _, c := range []struct {
 		name, query, contentType, body, want string
@@ -41,15 +41,15 @@ func TestAccounda(t *testing.T) {
 		{"form said to be JSON", "", "application/json", posted, invalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			wantAnswer(t, ask(t, sim, "POST", path+c.query, c.body, "Content-Type", c.contentType), 400, c.want)
+			wantResponse(t, ask(t, sim, "POST", path+c.query, c.body, "Content-Type", c.contentType), 400, c.want)
 		})
 	}
 	auth := []string{"Content-Type", formType, "Authorization", basic("demo-client", "demo-secret")}
-	wantAnswer(t, ask(t, sim, "POST", path, "", auth...), 400, missing)
-	wantAnswer(t, ask(t, sim, "POST", path, posted, auth...), 400, invalid)
+	wantResponse(t, ask(t, sim, "POST", path, "", auth...), 400, missing)
+	wantResponse(t, ask(t, sim, "POST", path, posted, auth...), 400, invalid)
 
 	w := ask(t, sim, "GET", path, posted, "Content-Type", formType)
-	wantAnswer(t, w, http.StatusMethodNotAllowed, `{"error":"the method must be POST"}`)
+	wantResponse(t, w, http.StatusMethodNotAllowed, `{"error":"the method must be POST"}`)
 	if got := w.Header().Get("Allow"); got != "POST" {
 		t.Errorf("Allow %q, want POST", got)
 	}

@@ -16,17 +16,17 @@ import (
 	"time"
 )
 
-// authorization is what tokens descend from: what a user allowed a client, or
-// what a client got for itself where the vendor adds a refresh token to that.
+// authorization is the origin of related tokens: a user's consent, or a client
+// credentials grant if the vendor adds a refresh token to its response.
 type authorization struct {
 	clientID string
 	scope    string
 	user     bool
-	// refreshTokens are the last issued, oldest first: those that may be good.
+	// refreshTokens are the newest ones, oldest first. Only they can be valid.
 	refreshTokens []string
 }
 
-// refreshToken is one that was issued and has not been discarded.
+// refreshToken is a refresh token that was issued and not yet discarded.
 type refreshToken struct {
 	of      *authorization
 	number  uint64    // in the order of issue
@@ -37,36 +37,36 @@ func (t refreshToken) expired() bool {
 	return !t.expires.IsZero() && time.Until(t.expires) <= 0
 }
 
-// code is an authorization code that was issued. It is kept when it has been
-// exchanged, to tell when it comes again.
+// code is an authorization code that was issued. It is kept after its exchange, to
+// detect a second use.
 type code struct {
 	clientID    string
 	scope       string
-	target      string // where the user was sent
-	redirectURI string // what the request said of that; empty where it left it out
+	target      string // where the user was redirected
+	redirectURI string // redirect_uri of the authorization request, or empty
 	challenge   string
 	method      string // of the challenge
 	expires     time.Time
-	became      *authorization // nil until it is exchanged
+	became      *authorization // nil until the exchange
 }
 
 const (
 	codeLifetime = time.Minute
 	neverExpires = time.Duration(0)
 
-	// What becomes of the refresh tokens of an authorization when it gets
-	// another one.
-	refreshStrict = "strict" // the one before dies at once
-	refreshLast20 = "last20" // the last 20 stay good
+	// What happens to the older refresh tokens of an authorization when it gets a
+	// new one.
+	refreshStrict = "strict" // the previous one becomes invalid
+	refreshLast20 = "last20" // the last 20 stay valid
 	keptByLast20  = 20
 )
 
-// refreshSettings is the switch between the two.
+// refreshSettings selects one of the two.
 type refreshSettings struct {
 	RefreshTokens string `json:"refresh_tokens"`
 }
 
-// set replaces the switch: left out, it is as at start.
+// set replaces the switch. If it is left out, it gets its initial value.
 func (r *refreshSettings) set(body []byte, atStart string) error {
 	next := refreshSettings{RefreshTokens: atStart}
 	if err := decode(body, &next); err != nil {
@@ -90,7 +90,7 @@ func (r *refreshSettings) kept() int {
 	return 1
 }
 
-// kept is how many refresh tokens of one authorization are good.
+// kept returns how many refresh tokens of one authorization are valid.
 func (s *state) kept() int {
 	if s.vendor.kept == nil {
 		return 1
@@ -98,7 +98,8 @@ func (s *state) kept() int {
 	return s.vendor.kept()
 }
 
-// addRefreshToken makes a refresh token live, and discards those that die of it.
+// addRefreshToken stores a new refresh token, and discards those that it
+// invalidates.
 func (s *state) addRefreshToken(value string, of *authorization, life time.Duration) {
 	if len(s.refreshTokens) >= s.sweepRefreshAt {
 		s.sweepRefreshTokens()
@@ -116,17 +117,17 @@ func (s *state) addRefreshToken(value string, of *authorization, life time.Durat
 	}
 }
 
-// good tells whether a refresh token is good but for its expiry.
-func (s *state) good(value string, t refreshToken) bool {
+// valid reports whether a refresh token is valid, apart from its expiry.
+func (s *state) valid(value string, t refreshToken) bool {
 	all := t.of.refreshTokens
 	return slices.Contains(all[max(0, len(all)-s.kept()):], value)
 }
 
-// refresh returns the authorization that a client's live refresh token stands
-// for, and counts.
+// refresh returns the authorization of a client's refresh token, or false if the
+// token is not valid. It counts both.
 func (s *state) refresh(value, clientID string) (of *authorization, ok bool) {
 	t, known := s.refreshTokens[value]
-	if !known || t.of.clientID != clientID || t.expired() || !s.good(value, t) {
+	if !known || t.of.clientID != clientID || t.expired() || !s.valid(value, t) {
 		s.counts.RefreshTokensRefused++
 		return nil, false
 	}
@@ -134,11 +135,11 @@ func (s *state) refresh(value, clientID string) (of *authorization, ok bool) {
 	return t.of, true
 }
 
-// liveRefreshTokens are all there are, oldest first.
+// liveRefreshTokens returns all valid refresh tokens, oldest first.
 func (s *state) liveRefreshTokens() []string {
-	live := []string{} // [] where there is none, not null
+	live := []string{} // in JSON [], not null
 	for value, t := range s.refreshTokens {
-		if !t.expired() && s.good(value, t) {
+		if !t.expired() && s.valid(value, t) {
 			live = append(live, value)
 		}
 	}
@@ -148,12 +149,12 @@ func (s *state) liveRefreshTokens() []string {
 	return live
 }
 
-// end takes back every token of an authorization, and returns how many were
-// live.
-func (s *state) end(of *authorization) int {
+// revokeAll revokes every token of an authorization, and returns how many were
+// still valid.
+func (s *state) revokeAll(of *authorization) int {
 	ended := 0
 	for _, value := range of.refreshTokens {
-		if t := s.refreshTokens[value]; !t.expired() && s.good(value, t) {
+		if t := s.refreshTokens[value]; !t.expired() && s.valid(value, t) {
 			ended++
 		}
 	}
@@ -182,7 +183,7 @@ func (s *state) sweepRefreshTokens() {
 	s.sweepRefreshAt = max(firstSweep, 2*len(s.refreshTokens))
 }
 
-// addCode makes a code live.
+// addCode stores a new code and returns its value.
 func (s *state) addCode(c code) string {
 	if len(s.codes) >= s.sweepCodesAt {
 		for value, c := range s.codes {
@@ -197,8 +198,8 @@ func (s *state) addCode(c code) string {
 	return value
 }
 
-// code finds the code of a token request by section 4.1.3 of RFC 6749, or says
-// what is wrong with it (an invalid_grant).
+// code returns the code of a token request (RFC 6749, section 4.1.3), or says what
+// is wrong with it, for an invalid_grant.
 func (s *state) code(clientID string, form map[string]string) (c *code, problem string) {
 	c, known := s.codes[form["code"]]
 	uri := form["redirect_uri"]
@@ -208,7 +209,7 @@ func (s *state) code(clientID string, form map[string]string) (c *code, problem 
 	case c.became != nil:
 		// Section 4.1.2: deny, "and SHOULD revoke (when possible) all tokens
 		// previously issued based on that authorization code".
-		s.end(c.became)
+		s.revokeAll(c.became)
 		return nil, "the authorization code has been used before"
 	case time.Until(c.expires) <= 0:
 		return nil, "the authorization code has expired"
@@ -218,15 +219,15 @@ func (s *state) code(clientID string, form map[string]string) (c *code, problem 
 	return c, ""
 }
 
-// exchange spends a code.
+// exchange consumes a code.
 func (s *state) exchange(c *code) *authorization {
 	c.became = &authorization{clientID: c.clientID, scope: c.scope, user: true}
 	s.counts.CodesExchanged++
 	return c.became
 }
 
-// verify is section 4.6 of RFC 7636; a verifier that no challenge asked for is
-// refused as a downgrade (RFC 9700, section 2.1.1).
+// verify checks a verifier against the challenge (RFC 7636, section 4.6). Without
+// a challenge, it refuses any verifier as a downgrade (RFC 9700, section 2.1.1).
 func (c *code) verify(verifier string) bool {
 	if c.method == "S256" {
 		sum := sha256.Sum256([]byte(verifier))
@@ -235,26 +236,26 @@ func (c *code) verify(verifier string) bool {
 	return verifier == c.challenge
 }
 
-// pkceText is what a verifier and a challenge must look like (RFC 7636,
-// sections 4.1 and 4.2).
+// pkceText is the syntax of a verifier and a challenge (RFC 7636, sections 4.1
+// and 4.2).
 var pkceText = regexp.MustCompile(`^[A-Za-z0-9._~-]{43,128}$`)
 
-// authorizationEndpoint is section 4.1.1 of RFC 6749, with what vendors do
-// differently.
+// authorizationEndpoint is an endpoint of RFC 6749, section 4.1.1. Its fields are
+// the differences between vendors.
 type authorizationEndpoint struct {
-	// exact has redirect_uri be one that is registered; else it must start with
-	// one, and must be sent.
+	// exact requires that redirect_uri equals a registered one. Without exact, it
+	// must be sent, and must start with a registered one.
 	exact bool
-	// allScopes has a scope that is left out mean all the client has; else none.
+	// allScopes makes a missing scope mean all scopes of the client, else none.
 	allScopes bool
 	pkce      bool
 }
 
-// simulate is a parameter of the simulator's own: the decision of the user, who
-// is asked where it is left out.
+// simulate is a parameter that only the simulator has. It is the user's decision.
+// If it is missing, a page asks the user.
 const simulate = "simulate"
 
-func (e authorizationEndpoint) answer(s *state, r request) answer {
+func (e authorizationEndpoint) respond(s *state, r request) response {
 	if r.Method != http.MethodGet {
 		a := page(http.StatusMethodNotAllowed, "the method must be GET", "")
 		a.header.Set("Allow", http.MethodGet)
@@ -264,8 +265,8 @@ func (e authorizationEndpoint) answer(s *state, r request) answer {
 	if err != nil {
 		return page(http.StatusBadRequest, "the query is not form-encoded", "")
 	}
-	// Section 4.1.2.1: what is wrong with these two the user is told, and not
-	// sent anywhere.
+	// Section 4.1.2.1: if one of these two is wrong, inform the user and do not
+	// redirect.
 	id := query.Get("client_id")
 	c, known := s.clients[id]
 	if !known || len(query["client_id"]) > 1 {
@@ -275,7 +276,7 @@ func (e authorizationEndpoint) answer(s *state, r request) answer {
 	if !ok {
 		return page(http.StatusBadRequest, "redirect_uri is missing, sent more than once or not as registered", "")
 	}
-	back := func(name, value, description string) answer {
+	back := func(name, value, description string) response {
 		return sendBack(target, query["state"], name, value, description)
 	}
 	granted, refusal, description := e.judge(query, c)
@@ -295,7 +296,7 @@ func (e authorizationEndpoint) answer(s *state, r request) answer {
 	return page(http.StatusBadRequest, "simulate must be allow or deny", "")
 }
 
-// target is where the user goes: section 3.1.2.
+// target returns where to redirect the user (section 3.1.2).
 func (e authorizationEndpoint) target(sent, registered []string) (string, bool) {
 	switch {
 	case len(sent) > 1:
@@ -315,7 +316,7 @@ func (e authorizationEndpoint) target(sent, registered []string) (string, bool) 
 	return "", false
 }
 
-// judge returns what a code is to stand for, or an error of section 4.1.2.1.
+// judge returns the code to issue, or an error of section 4.1.2.1.
 func (e authorizationEndpoint) judge(query url.Values, c client) (granted code, refusal, description string) {
 	for _, all := range query {
 		if len(all) > 1 {
@@ -352,9 +353,9 @@ func (e authorizationEndpoint) judge(query url.Values, c client) (granted code, 
 	return granted, "", ""
 }
 
-// sendBack sends the user back to the client: sections 4.1.2 and 4.1.2.1. What
-// was in the query of the redirect URI stays there.
-func sendBack(target string, state []string, name, value, description string) answer {
+// sendBack redirects the user to the client (sections 4.1.2 and 4.1.2.1). It keeps
+// the query of the redirect URI.
+func sendBack(target string, state []string, name, value, description string) response {
 	values := url.Values{name: {value}}
 	if len(state) == 1 && state[0] != "" {
 		values.Set("state", state[0])
@@ -364,37 +365,37 @@ func sendBack(target string, state []string, name, value, description string) an
 	}
 	u, err := url.Parse(target)
 	if err != nil {
-		return page(http.StatusBadRequest, "the registered redirect_uri is no URI", "")
+		return page(http.StatusBadRequest, "the registered redirect_uri is not a URI", "")
 	}
 	if u.RawQuery != "" {
 		u.RawQuery += "&"
 	}
 	u.RawQuery += values.Encode()
-	return answer{status: http.StatusFound, header: http.Header{
+	return response{status: http.StatusFound, header: http.Header{
 		"Location": {u.String()}, "Cache-Control": {"no-store"}, "Referrer-Policy": {"no-referrer"},
 	}}
 }
 
-// page is a page for people; with a query it asks for a decision on it.
-func page(status int, text, query string) answer {
+// page returns an HTML page. If query is not empty, the page asks for a decision.
+func page(status int, text, query string) response {
 	body := "<!DOCTYPE html>\n<title>simulator</title>\n<p>" + html.EscapeString(text) + "</p>\n"
 	if query != "" {
 		for _, decision := range []string{"allow", "deny"} {
 			body += fmt.Sprintf("<p><a href=\"?%s\">%s</a></p>\n", html.EscapeString(query+"&"+simulate+"="+decision), decision)
 		}
 	}
-	return answer{status: status, body: []byte(body), header: http.Header{
+	return response{status: status, body: []byte(body), header: http.Header{
 		"Content-Type": {"text/html; charset=utf-8"}, "Cache-Control": {"no-store"}, "Referrer-Policy": {"no-referrer"},
 	}}
 }
 
-// serveAuthorization is an authorization endpoint.
+// serveAuthorization serves an authorization endpoint.
 func (p *provider) serveAuthorization(w http.ResponseWriter, r *http.Request, path string) {
-	req, _ := receive(r) // nothing in the body counts
+	req, _ := receive(r) // the body does not matter
 	p.authorize(path, req).write(w)
 }
 
-func (p *provider) authorize(path string, req request) answer {
+func (p *provider) authorize(path string, req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.vendor.authorizations[path](p.state, req)

@@ -27,7 +27,7 @@ import (
 
 const redirectURI = "https://client.example/"
 
-// grantSite is a vendor that lets users decide.
+// grantSite is a vendor with an authorization endpoint.
 type grantSite struct {
 	provider, authorize, token string
 	basic                      bool // how the client authenticates
@@ -41,8 +41,8 @@ func grantSites() []grantSite {
 	return all
 }
 
-// query is a good authorization request, with pairs set or, where the value is
-// "-", left out.
+// query returns a valid authorization request with the pairs set. The value "-"
+// removes a parameter.
 func (g grantSite) query(pairs ...string) url.Values {
 	q := url.Values{"response_type": {"code"}, "client_id": {"demo-client"}, "redirect_uri": {redirectURI},
 		"scope": {"read"}, "state": {"s 1&"}, "simulate": {"allow"}}
@@ -63,7 +63,7 @@ func (g grantSite) decide(t *testing.T, h http.Handler, q url.Values) *httptest.
 	return ask(t, h, "GET", g.authorize+"?"+q.Encode(), "")
 }
 
-// code gets a code that must be given.
+// code returns a code, and fails the test if it gets none.
 func (g grantSite) code(t *testing.T, h http.Handler, pairs ...string) string {
 	t.Helper()
 	w := g.decide(t, h, g.query(pairs...))
@@ -74,7 +74,8 @@ func (g grantSite) code(t *testing.T, h http.Handler, pairs ...string) string {
 	return u.Query().Get("code")
 }
 
-// form is a token request of a client as it must authenticate.
+// form returns a token request with the client authentication that the vendor
+// requires.
 func (g grantSite) form(pairs ...string) (body string, header []string) {
 	q := url.Values{"client_id": {"demo-client"}, "client_secret": {"demo-secret"}}
 	set(q, pairs)
@@ -103,11 +104,11 @@ func (g grantSite) refresh(t *testing.T, h http.Handler, token string, pairs ...
 	return g.request(t, h, append([]string{"grant_type", "refresh_token", "refresh_token", token}, pairs...)...)
 }
 
-// tokens returns both tokens of an answer that must have them.
+// tokens returns both tokens of a response, and fails the test if one is missing.
 func tokens(t *testing.T, w *httptest.ResponseRecorder) (access, refresh string) {
 	t.Helper()
-	access, answer := granted(t, w)
-	refresh, _ = answer["refresh_token"].(string)
+	access, response := granted(t, w)
+	refresh, _ = response["refresh_token"].(string)
 	if refresh == "" || refresh == access {
 		t.Fatalf("no refresh token: %s", w.Body)
 	}
@@ -123,7 +124,7 @@ func wantLive(t *testing.T, h http.Handler, provider string, want ...string) {
 	t.Helper()
 	got := fromJSON[[]string](t, ask(t, h, "GET", "/_control/"+provider+"/refresh_tokens", ""))
 	if got == nil || !slices.Equal(got, want) {
-		t.Errorf("live refresh tokens %v, want %v", got, want)
+		t.Errorf("valid refresh tokens %v, want %v", got, want)
 	}
 }
 
@@ -140,7 +141,7 @@ func wantCounts(t *testing.T, h http.Handler, provider string, want map[string]i
 func TestUserGrant(t *testing.T) {
 	for _, g := range grantSites() {
 		t.Run(g.provider, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // a bubble: expires_in is to the second
+			synctest.Test(t, func(t *testing.T) { // virtual time, because expires_in must match to the second
 				sim := simulator.New()
 				w := g.decide(t, sim, g.query())
 				location := w.Header().Get("Location")
@@ -161,7 +162,7 @@ func TestUserGrant(t *testing.T) {
 					t.Errorf("the refreshed token is for %s", got)
 				}
 				if first == second {
-					t.Error("the same refresh token again")
+					t.Error("the refresh returned the same refresh token")
 				}
 				for _, refused := range []*httptest.ResponseRecorder{
 					g.refresh(t, sim, "x"), g.refresh(t, sim, access),
@@ -192,7 +193,7 @@ func TestAuthorizationRefuses(t *testing.T) {
 		for _, c := range []struct {
 			name  string
 			query url.Values
-			where string // where the user is sent; empty: nowhere, a 400
+			where string // the redirect's target; empty for none and a 400
 		}{
 			{"no client", g.query("client_id", "-"), ""},
 			{"unknown client", g.query("client_id", "x"), ""},
@@ -201,7 +202,7 @@ func TestAuthorizationRefuses(t *testing.T) {
 			{"another's redirect URI", g.query("redirect_uri", "https://evil.example/"), ""},
 			{"a redirect URI with a fragment", g.query("redirect_uri", redirectURI+"#x"), ""},
 			{"a shorter redirect URI", g.query("redirect_uri", "https://client.example"), ""},
-			{"no redirect URI where there are two", g.query("client_id", "query", "redirect_uri", "-"), ""},
+			{"no redirect URI, but two registered", g.query("client_id", "query", "redirect_uri", "-"), ""},
 			{"an unknown decision", g.query("simulate", "maybe"), ""},
 			{"denied", g.query("simulate", "deny"), redirectURI + "?error=access_denied&state=s+1%26"},
 			{"denied without state", g.query("simulate", "deny", "state", ""), redirectURI + "?error=access_denied"},
@@ -232,7 +233,7 @@ func TestAuthorizationRefuses(t *testing.T) {
 	}
 }
 
-// TestAuthorizationPage follows the links that people are given.
+// TestAuthorizationPage follows the links on the page for users.
 func TestAuthorizationPage(t *testing.T) {
 	sim := simulator.New()
 	for _, g := range grantSites() {
@@ -274,12 +275,12 @@ func TestCodes(t *testing.T) {
 				wantError(t, g.exchange(t, sim, code, "redirect_uri", "-"), 400, missing)
 
 				time.Sleep(time.Minute - time.Nanosecond)
-				access, refresh := tokens(t, g.exchange(t, sim, code)) // none of it has spent the code
+				access, refresh := tokens(t, g.exchange(t, sim, code)) // no refused exchange consumed the code
 				wantError(t, g.refresh(t, sim, refresh, "client_id", "two", "client_secret", "s2"), 400, "invalid_grant")
 				refreshed, refresh := tokens(t, g.refresh(t, sim, refresh))
 				other, kept := tokens(t, g.exchange(t, sim, g.code(t, sim)))
 
-				wantError(t, g.exchange(t, sim, code), 400, "invalid_grant") // again: its tokens die
+				wantError(t, g.exchange(t, sim, code), 400, "invalid_grant") // the second use revokes its tokens
 				for _, dead := range []string{access, refreshed} {
 					if w := showToken(t, sim, g.provider, dead); w.Code != 401 {
 						t.Errorf("a token of a code that was used twice: %d", w.Code)
@@ -290,7 +291,7 @@ func TestCodes(t *testing.T) {
 					t.Errorf("a token of another code: %d", w.Code)
 				}
 				wantLive(t, sim, g.provider, kept)
-				wantError(t, g.exchange(t, sim, code), 400, "invalid_grant") // and a third time
+				wantError(t, g.exchange(t, sim, code), 400, "invalid_grant") // the third use
 
 				late := g.code(t, sim)
 				time.Sleep(time.Minute)
@@ -307,15 +308,15 @@ func TestScopeLeftOut(t *testing.T) {
 		if g.basic {
 			want = "read write"
 		}
-		_, answer := granted(t, g.exchange(t, sim, g.code(t, sim, "scope", "-")))
-		if answer["scope"] != want {
-			t.Errorf("%s: scope %q, want %q", g.provider, answer["scope"], want)
+		_, response := granted(t, g.exchange(t, sim, g.code(t, sim, "scope", "-")))
+		if response["scope"] != want {
+			t.Errorf("%s: scope %q, want %q", g.provider, response["scope"], want)
 		}
 	}
 }
 
-// TestRedirectURIs: one vendor's start with what is registered, the other's are
-// it to the letter, and may be left out.
+// At one vendor, a redirect URI must start with a registered one. At the other, it
+// must equal a registered one, or may be left out.
 func TestRedirectURIs(t *testing.T) {
 	sim := simulator.New()
 	for _, g := range grantSites() {
@@ -390,7 +391,7 @@ func TestRefreshTokenSwitch(t *testing.T) {
 			_, first := tokens(t, g.exchange(t, sim, g.code(t, sim)))
 			issued := []string{first}
 			for range 19 {
-				_, next := tokens(t, g.refresh(t, sim, first)) // the oldest is good all the time
+				_, next := tokens(t, g.refresh(t, sim, first)) // the oldest stays valid
 				issued = append(issued, next)
 			}
 			wantLive(t, sim, g.provider, issued...)
@@ -409,7 +410,7 @@ func TestRefreshTokenSwitch(t *testing.T) {
 			wantLive(t, sim, g.provider, next)
 
 			_, after := tokens(t, g.refresh(t, sim, next))
-			if g.basic { // at start: strict
+			if g.basic { // the initial value is strict
 				wantLive(t, sim, g.provider, after)
 			} else {
 				wantLive(t, sim, g.provider, next, after)
@@ -422,18 +423,18 @@ func TestOAuth2RefreshScope(t *testing.T) {
 	g := grantSites()[0]
 	sim := simulator.New()
 	_, refresh := tokens(t, g.exchange(t, sim, g.code(t, sim, "scope", "-")))
-	_, answer := granted(t, g.refresh(t, sim, refresh, "scope", "read"))
-	refresh, _ = answer["refresh_token"].(string)
-	if answer["scope"] != "read" {
-		t.Errorf("scope %v, want read", answer["scope"])
+	_, response := granted(t, g.refresh(t, sim, refresh, "scope", "read"))
+	refresh, _ = response["refresh_token"].(string)
+	if response["scope"] != "read" {
+		t.Errorf("scope %v, want read", response["scope"])
 	}
-	_, answer = granted(t, g.refresh(t, sim, refresh))
-	if answer["scope"] != "read write" {
-		t.Errorf("scope %v, want that of the start", answer["scope"])
+	_, response = granted(t, g.refresh(t, sim, refresh))
+	if response["scope"] != "read write" {
+		t.Errorf("scope %v, want the original one", response["scope"])
 	}
 	_, refresh = tokens(t, g.exchange(t, sim, g.code(t, sim)))
 	wantError(t, g.refresh(t, sim, refresh, "scope", "read write"), 400, "invalid_scope")
-	tokens(t, g.refresh(t, sim, refresh)) // it was not spent
+	tokens(t, g.refresh(t, sim, refresh)) // the refused requests did not consume it
 }
 
 func TestOAuth2RefreshLifetime(t *testing.T) {
@@ -442,16 +443,16 @@ func TestOAuth2RefreshLifetime(t *testing.T) {
 		sim := simulator.New()
 		says := func(w *httptest.ResponseRecorder, want any) string {
 			t.Helper()
-			_, answer := granted(t, w)
-			if answer["refresh_expires_in"] != want {
-				t.Errorf("%v, want refresh_expires_in %v", answer, want)
+			_, response := granted(t, w)
+			if response["refresh_expires_in"] != want {
+				t.Errorf("%v, want refresh_expires_in %v", response, want)
 			}
-			refresh, _ := answer["refresh_token"].(string)
+			refresh, _ := response["refresh_token"].(string)
 			return refresh
 		}
 		forever := says(g.exchange(t, sim, g.code(t, sim)), nil)
 		control(t, sim, "PUT", "oauth2/settings", `{"refresh_expires_in":150}`)
-		says(g.request(t, sim, "grant_type", "client_credentials"), nil) // has none
+		says(g.request(t, sim, "grant_type", "client_credentials"), nil) // it has no refresh token
 		first := says(g.exchange(t, sim, g.code(t, sim)), 150.0)
 		time.Sleep(150*time.Second - time.Nanosecond)
 		second := says(g.refresh(t, sim, first), 150.0)
@@ -471,7 +472,7 @@ func TestRevokeRefreshToken(t *testing.T) {
 	}
 	w := ask(t, sim, "POST", revokePath, "token="+refresh+"&client_id=post-client&client_secret=demo-secret", "Content-Type", formType)
 	wantError(t, w, 400, "invalid_grant")
-	for range 2 { // the second time there is nothing left
+	for range 2 { // the second revocation finds no token
 		if w := revoke(refresh, basic("demo-client", "demo-secret")); w.Code != 200 {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
@@ -483,7 +484,7 @@ func TestRevokeRefreshToken(t *testing.T) {
 	wantCounts(t, sim, "oauth2", map[string]int{"tokens_revoked": 2})
 	access, refresh = tokens(t, g.exchange(t, sim, g.code(t, sim)))
 	revoke(access, basic("demo-client", "demo-secret"))
-	tokens(t, g.refresh(t, sim, refresh)) // an access token goes alone
+	tokens(t, g.refresh(t, sim, refresh)) // revoking an access token keeps the refresh token
 }
 
 func TestAccoundaRefresh(t *testing.T) {
@@ -492,8 +493,8 @@ func TestAccoundaRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := simulator.New()
 		control(t, sim, "PUT", "accounda/clients/two", `{"client_secret":"s"}`)
-		if _, answer := granted(t, ask(t, sim, "POST", mintPath, posted, "Content-Type", formType)); answer["refresh_token"] != nil {
-			t.Errorf("at start: %v", answer)
+		if _, response := granted(t, ask(t, sim, "POST", mintPath, posted, "Content-Type", formType)); response["refresh_token"] != nil {
+			t.Errorf("initially: %v", response)
 		}
 		control(t, sim, "PUT", "accounda/settings", `{"refresh_token":true}`)
 		mint := func() string {
@@ -520,27 +521,27 @@ func TestAccoundaRefresh(t *testing.T) {
 			{"a=b", "", []string{"Client-ID", "demo-client", "Authorization", "Bearer " + first}, `{"error":"Invalid request"}`},
 			{"", "?a=b", []string{"Client-ID", "demo-client", "Authorization", "Bearer " + first}, `{"error":"Invalid request"}`},
 		} {
-			wantAnswer(t, ask(t, sim, "POST", path+c.query, c.body, c.header...), 400, c.want)
+			wantResponse(t, ask(t, sim, "POST", path+c.query, c.body, c.header...), 400, c.want)
 		}
-		wantAnswer(t, ask(t, sim, "GET", path, ""), 405, `{"error":"the method must be POST"}`)
+		wantResponse(t, ask(t, sim, "GET", path, ""), 405, `{"error":"the method must be POST"}`)
 
 		access, second := tokens(t, refresh(first))
 		if got := showToken(t, sim, "accounda", access).Body.String(); got != `{"client_id":"demo-client","scope":"","expires_in":3600}` {
 			t.Errorf("the token is for %s", got)
 		}
-		wantAnswer(t, refresh(first), 400, badToken) // once
+		wantResponse(t, refresh(first), 400, badToken) // each token works once
 		wantLive(t, sim, "accounda", second)
 		time.Sleep(7*24*time.Hour - time.Nanosecond)
 		_, third := tokens(t, refresh(second))
 		time.Sleep(7 * 24 * time.Hour)
-		wantAnswer(t, refresh(third), 400, `{"error":"Refresh token has expired."}`)
+		wantResponse(t, refresh(third), 400, `{"error":"Refresh token has expired."}`)
 		wantLive(t, sim, "accounda")
 		wantCounts(t, sim, "accounda", map[string]int{"refreshes": 2, "refresh_tokens_refused": 6})
 
 		control(t, sim, "PUT", "accounda/settings", `{"refresh_token":true,"refresh_expires_in":1}`)
 		short := mint()
 		time.Sleep(time.Second)
-		wantAnswer(t, refresh(short), 400, `{"error":"Refresh token has expired."}`)
+		wantResponse(t, refresh(short), 400, `{"error":"Refresh token has expired."}`)
 	})
 }
 
@@ -556,10 +557,10 @@ func TestWinkelstraatRefresh(t *testing.T) {
 	body := func(token string) string { return `{"refresh_token":"` + token + `","grant_type":"refresh_token"}` }
 	for _, path := range []string{winkelstraatPath, "/winkelstraat/api/oauth/v1/token"} {
 		_, first := tokens(t, send(winkelstraatPath, "{}", jsonType, good))
-		wantAnswer(t, send(path, body(first), jsonType, asItIs("two:s")), 422, bad)
-		wantAnswer(t, send(path, body("x"), jsonType, good), 422, bad)
-		wantAnswer(t, send(path, `{"grant_type":"refresh_token"}`, jsonType, good), 422, bad)
-		wantAnswer(t, send(path, `{"refresh_token":1,"grant_type":"refresh_token"}`, jsonType, good), 422, bad)
+		wantResponse(t, send(path, body(first), jsonType, asItIs("two:s")), 422, bad)
+		wantResponse(t, send(path, body("x"), jsonType, good), 422, bad)
+		wantResponse(t, send(path, `{"grant_type":"refresh_token"}`, jsonType, good), 422, bad)
+		wantResponse(t, send(path, `{"refresh_token":1,"grant_type":"refresh_token"}`, jsonType, good), 422, bad)
 		if w := send(path, body(first), jsonType+"; charset=utf-8", good); w.Code != 415 {
 			t.Errorf("charset: %d", w.Code)
 		}
@@ -570,7 +571,7 @@ func TestWinkelstraatRefresh(t *testing.T) {
 		if w := showToken(t, sim, "winkelstraat", access); w.Code != 200 {
 			t.Errorf("the token: %d", w.Code)
 		}
-		wantAnswer(t, send(path, body(first), jsonType, good), 422, bad) // once
+		wantResponse(t, send(path, body(first), jsonType, good), 422, bad) // each token works once
 		wantLive(t, sim, "winkelstraat", second)
 		tokens(t, send(path, body(second), jsonType, good))
 		control(t, sim, "POST", "reset", "")
@@ -578,7 +579,7 @@ func TestWinkelstraatRefresh(t *testing.T) {
 		control(t, sim, "PUT", "winkelstraat/clients/two", `{"client_secret":"s"}`)
 	}
 	if w := send("/winkelstraat/api/oauth/v1/token", "{}", jsonType, good); w.Code != 422 || !strings.Contains(w.Body.String(), "grant_type") {
-		t.Errorf("a mint where only a refresh is: %d %s", w.Code, w.Body)
+		t.Errorf("a mint at the refresh path: %d %s", w.Code, w.Body)
 	}
 }
 
@@ -600,7 +601,7 @@ func TestEchoOfGrants(t *testing.T) {
 	}
 }
 
-// TestGrantsBreak drops the connection before the commit and after it.
+// TestGrantsBreak drops the connection before and after the commit.
 func TestGrantsBreak(t *testing.T) {
 	sim := simulator.New()
 	s := httptest.NewServer(sim)
@@ -648,8 +649,8 @@ func (g grantSite) send(ctx context.Context, s *httptest.Server, pairs []string)
 	return reply{resp.StatusCode, resp.Header, string(got)}, err
 }
 
-// TestHold stops a refresh in the instant between commit and answer, and in the
-// one before.
+// TestHold stops a refresh between the commit and the response, and before the
+// commit.
 func TestHold(t *testing.T) {
 	for _, g := range grantSites()[:2] {
 		for _, before := range []bool{false, true} {
@@ -667,7 +668,7 @@ func (g grantSite) hold(t *testing.T, before bool, end string) {
 	s := httptest.NewServer(sim)
 	defer s.Close()
 	control(t, sim, "PUT", g.provider+"/settings", `{"refresh_tokens":"strict"}`)
-	control(t, sim, "POST", g.provider+"/release", "") // there is none, and the next is held all the same
+	control(t, sim, "POST", g.provider+"/release", "") // with no request held, and the next one is still held
 	_, old := tokens(t, g.exchange(t, sim, g.code(t, sim)))
 	control(t, sim, "POST", g.provider+"/faults", fmt.Sprintf(`{"kind":"hold","before":%v}`, before))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -684,7 +685,7 @@ func (g grantSite) hold(t *testing.T, before bool, end string) {
 	waitHeld(t, sim, g.provider, 1)
 	live := fromJSON[[]string](t, ask(t, sim, "GET", "/_control/"+g.provider+"/refresh_tokens", ""))
 	if len(live) != 1 || (live[0] == old) != before {
-		t.Errorf("while it is held the live one is %v, the old one was %s", live, old)
+		t.Errorf("during the hold, the valid ones are %v, and the old one was %s", live, old)
 	}
 	switch end {
 	case "release":
@@ -697,26 +698,26 @@ func (g grantSite) hold(t *testing.T, before bool, end string) {
 	case "client":
 		cancel()
 		if got := <-ended; !errors.Is(got.err, context.Canceled) {
-			t.Errorf("%v, want the client's own end", got.err)
+			t.Errorf("%v, want the client's own cancellation", got.err)
 		}
 		waitHeld(t, sim, g.provider, 0)
 		wantLive(t, sim, g.provider, live...)
 	case "reset":
 		control(t, sim, "POST", "reset", "")
 		if got := <-ended; got.err == nil {
-			t.Errorf("answered %d %s", got.status, got.body)
+			t.Errorf("response: %d %s", got.status, got.body)
 		}
 	}
 	waitHeld(t, sim, g.provider, 0)
 }
 
-// waitHeld waits until so many are held.
+// waitHeld waits until n requests are held.
 func waitHeld(t *testing.T, h http.Handler, provider string, want int) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for fromJSON[counters](t, ask(t, h, "GET", "/_control/counters", "")).Providers[provider]["held"] != want {
 		if time.Now().After(deadline) {
-			t.Fatalf("there are never %d held", want)
+			t.Fatalf("%d requests were never held", want)
 		}
 		runtime.Gosched()
 	}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// certificates makes a CA, whose key is forgotten at once, and a certificate
-// of its for loopback and the address listened on.
+// certificates creates a CA, and a certificate from it for loopback and the listen
+// address. It does not keep the CA's key.
 func certificates(listening net.IP) (caPEM string, leaf tls.Certificate, err error) {
 	now := time.Now()
 	ca := &x509.Certificate{
@@ -38,23 +38,23 @@ func certificates(listening net.IP) (caPEM string, leaf tls.Certificate, err err
 	}
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return "", tls.Certificate{}, fmt.Errorf("make the CA's key: %w", err)
+		return "", tls.Certificate{}, fmt.Errorf("create the CA's key: %w", err)
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {
-		return "", tls.Certificate{}, fmt.Errorf("make the CA: %w", err)
+		return "", tls.Certificate{}, fmt.Errorf("create the CA: %w", err)
 	}
 	issuer, err := x509.ParseCertificate(caDER)
 	if err != nil {
-		return "", tls.Certificate{}, fmt.Errorf("read the CA: %w", err)
+		return "", tls.Certificate{}, fmt.Errorf("parse the CA: %w", err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return "", tls.Certificate{}, fmt.Errorf("make the certificate's key: %w", err)
+		return "", tls.Certificate{}, fmt.Errorf("create the certificate's key: %w", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, server, issuer, key.Public(), caKey)
 	if err != nil {
-		return "", tls.Certificate{}, fmt.Errorf("make the certificate: %w", err)
+		return "", tls.Certificate{}, fmt.Errorf("create the certificate: %w", err)
 	}
 	caPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}))
 	return caPEM, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil

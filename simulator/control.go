@@ -21,7 +21,7 @@ const (
 
 var errNotFound = errors.New("not found")
 
-// controlRoutes is the control API: no vendor has it.
+// controlRoutes returns the control API, which no vendor has.
 func (s *Simulator) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("PUT /_control/{provider}/clients/{id}", s.forProvider(putClient))
@@ -38,8 +38,8 @@ func (s *Simulator) controlRoutes() http.Handler {
 	return mux
 }
 
-// control is the one door where the outcome of a control request becomes a
-// status: a value is 200, none 204, an error 404 or 400.
+// control turns the result of a control request into a response. The status is 200
+// for a value, 204 for none, and 404 or 400 for an error.
 func control(do func(r *http.Request, body []byte) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControlBody))
@@ -55,16 +55,16 @@ func control(do func(r *http.Request, body []byte) (any, error)) http.HandlerFun
 		case value == nil:
 			w.WriteHeader(http.StatusNoContent)
 		default:
-			jsonAnswer(http.StatusOK, value).write(w)
+			jsonResponse(http.StatusOK, value).write(w)
 		}
 	}
 }
 
-func controlError(status int, err error) answer {
-	return jsonAnswer(status, map[string]string{"error": err.Error()})
+func controlError(status int, err error) response {
+	return jsonResponse(status, map[string]string{"error": err.Error()})
 }
 
-// forProvider runs a control request with the named provider's lock held.
+// forProvider handles a control request while holding the named provider's lock.
 func (s *Simulator) forProvider(do func(*provider, *http.Request, []byte) (any, error)) http.HandlerFunc {
 	return control(func(r *http.Request, body []byte) (any, error) {
 		name := r.PathValue("provider")
@@ -132,8 +132,7 @@ func putSettings(p *provider, _ *http.Request, body []byte) (any, error) {
 	return nil, nil
 }
 
-// decode reads the one JSON object a body must be, with no member that the
-// value has not.
+// decode parses a body, which must be one JSON object without unknown members.
 func decode(body []byte, into any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
 		return errors.New("the body must be a JSON object")
@@ -144,12 +143,12 @@ func decode(body []byte, into any) error {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("the body must hold no more than one JSON object")
+		return errors.New("the body must not have more than one JSON object")
 	}
 	return nil
 }
 
-// oneOf checks a switch that knows some words.
+// oneOf checks that a switch has one of the accepted values.
 func oneOf(name, value string, accepted ...string) error {
 	if slices.Contains(accepted, value) {
 		return nil
@@ -157,8 +156,7 @@ func oneOf(name, value string, accepted ...string) error {
 	return fmt.Errorf("%q must be one of %s, is %q", name, strings.Join(accepted, ", "), value)
 }
 
-// secondsWithin checks a switch that is a number of seconds, from least to the
-// length of most.
+// secondsWithin checks that a switch is a number of seconds between least and most.
 func secondsWithin(name string, value, least int, most time.Duration) error {
 	if longest := int(most / time.Second); value < least || value > longest {
 		return fmt.Errorf("%q must be from %d to %d, is %d", name, least, longest, value)
@@ -172,7 +170,7 @@ func postFault(p *provider, _ *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	if len(p.vendor.responders(f.Endpoint)) == 0 {
-		return nil, fmt.Errorf(`"endpoint": %s has none of the kind %q`, p.name, f.Endpoint)
+		return nil, fmt.Errorf(`"endpoint": %s has no endpoint of the kind %q`, p.name, f.Endpoint)
 	}
 	p.faults = append(p.faults, f)
 	return nil, nil
@@ -184,17 +182,17 @@ func deleteFaults(p *provider, _ *http.Request, _ []byte) (any, error) {
 }
 
 func getRequests(p *provider, _ *http.Request, _ []byte) (any, error) {
-	return append([]request{}, p.requests...), nil // [] where there is none, not null
+	return append([]request{}, p.requests...), nil // in JSON [], not null
 }
 
 func getRefreshTokens(p *provider, _ *http.Request, _ []byte) (any, error) {
 	return p.liveRefreshTokens(), nil
 }
 
-// postRelease lets go of every request that is held; the next ones are held
+// postRelease releases every request that is held now. Later requests are held
 // again.
 func postRelease(p *provider, _ *http.Request, _ []byte) (any, error) {
-	p.gate.end(false)
+	p.gate.release(false)
 	p.gate = newGate()
 	return nil, nil
 }

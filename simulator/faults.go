@@ -22,20 +22,20 @@ import (
 	"time"
 )
 
-// fault is one thing that goes wrong, Times times (0: until cleared).
+// fault is one thing that goes wrong, for Times requests, or until cleared if 0.
 type fault struct {
 	Kind     string      `json:"kind"`
 	Times    int         `json:"times"`
-	Endpoint string      `json:"endpoint"` // the kind of endpoint it waits at
+	Endpoint string      `json:"endpoint"` // the kind of endpoint it is for
 	DelayMS  int         `json:"delay_ms"`
 	Status   int         `json:"status"`
 	Headers  faultHeader `json:"headers"`
 	Body     string      `json:"body"`
 	Bytes    int         `json:"bytes"`
-	Before   bool        `json:"before"` // hold before the vendor judges
+	Before   bool        `json:"before"` // hold before the vendor's decision
 }
 
-// faultHeader takes {"Name": "value"} and {"Name": ["value", …]}.
+// faultHeader parses {"Name": "value"} and {"Name": ["value", …]}.
 type faultHeader http.Header
 
 func (h *faultHeader) UnmarshalJSON(data []byte) error {
@@ -57,8 +57,8 @@ func (h *faultHeader) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// The documents of huge and gzip are a token answer but for their size, so
-// that nothing else about them gives a reason to refuse them.
+// The documents of huge and gzip are valid token responses, so that a client can
+// refuse them only for their size.
 const (
 	largeHead  = `{"padding":"`
 	largeTail  = `","access_token":"large","token_type":"bearer","expires_in":3600}`
@@ -66,11 +66,11 @@ const (
 	longestMS  = int(24 * time.Hour / time.Millisecond)
 	unasked    = "HTTP/1.1 200 OK\r\n\r\nUNSOLICITED-"
 	notAtAll   = "this is not JSON"
-	lowStatus  = 200 // below, net/http goes on to a final status of its own
+	lowStatus  = 200 // below it, net/http adds a final status of its own
 	highStatus = 599
 )
 
-// faultMembers are the members of a kind beside those that every kind has.
+// faultMembers returns the members of one kind, without those of every kind.
 func faultMembers(kind string) (members []string, known bool) {
 	switch kind {
 	case "slow", "drip":
@@ -91,7 +91,7 @@ func faultMembers(kind string) (members []string, known bool) {
 	return nil, false
 }
 
-// parseFault reads a fault and says what is wrong with it by name.
+// parseFault parses a fault. Its errors name the member that is wrong.
 func parseFault(data []byte) (fault, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(data, &members); err != nil {
@@ -145,7 +145,7 @@ func (f fault) check(given map[string]json.RawMessage) error {
 	return nil
 }
 
-// exchange is one request that meets a fault.
+// exchange is one request for which a fault is due.
 type exchange struct {
 	provider *provider
 	at       endpoint
@@ -154,64 +154,64 @@ type exchange struct {
 	r        *http.Request
 }
 
-func (x exchange) meet(f fault) {
+func (x exchange) inject(f fault) {
 	delay := time.Duration(f.DelayMS) * time.Millisecond
 	switch f.Kind {
 	case "slow":
-		a := x.rightAnswer()
+		a := x.normalResponse()
 		x.wait(delay)
 		a.write(x.w)
 	case "hang":
 		<-x.r.Context().Done()
 		abort()
 	case "drip":
-		x.drip(x.rightAnswer(), delay)
+		x.drip(x.normalResponse(), delay)
 	case "status", "answer":
-		answer{f.Status, http.Header(f.Headers), []byte(f.Body)}.write(x.w)
+		response{f.Status, http.Header(f.Headers), []byte(f.Body)}.write(x.w)
 	case "malformed":
-		answer{http.StatusOK, http.Header{"Content-Type": {"application/json"}}, []byte(notAtAll)}.write(x.w)
+		response{http.StatusOK, http.Header{"Content-Type": {"application/json"}}, []byte(notAtAll)}.write(x.w)
 	case "truncated":
-		x.truncate(x.rightAnswer())
+		x.truncate(x.normalResponse())
 	case "huge":
 		x.large(f.Bytes, false)
 	case "gzip":
 		x.large(f.Bytes, true)
 	case "redirect":
 		to := "/" + x.provider.name + "/redirected"
-		answer{status: f.Status, header: http.Header{"Location": {to}}}.write(x.w)
+		response{status: f.Status, header: http.Header{"Location": {to}}}.write(x.w)
 	case "reset":
 		x.reset()
 	case "reset_after":
-		x.rightAnswer()
+		x.normalResponse()
 		x.reset()
 	case "hold":
 		if f.Before {
 			x.hold()
-			x.rightAnswer().write(x.w)
+			x.normalResponse().write(x.w)
 			return
 		}
-		a := x.rightAnswer()
+		a := x.normalResponse()
 		x.hold()
 		a.write(x.w)
 	case "echo":
 		x.provider.echo(x.request).write(x.w)
 	case "unsolicited":
-		x.unsolicited(x.rightAnswer())
+		x.unsolicited(x.normalResponse())
 	case "vendor_failure":
 		x.provider.failure(x.request).write(x.w)
 	}
 }
 
-func (x exchange) rightAnswer() answer {
+func (x exchange) normalResponse() response {
 	return x.provider.judge(x.at, x.request)
 }
 
-// abort ends the request without an answer (another one, if some was sent).
+// abort ends the request without a response, or without the rest of one.
 func abort() {
 	panic(http.ErrAbortHandler)
 }
 
-// wait waits, and ends the request when the client or the server goes first.
+// wait waits, and aborts if the client disconnects or the server stops first.
 func (x exchange) wait(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -222,11 +222,11 @@ func (x exchange) wait(d time.Duration) {
 	}
 }
 
-// gate is what held requests wait at. Its members are the provider's lock's;
-// dropped is set before open closes, and read after.
+// gate is where held requests wait. The provider's lock guards its fields, except
+// that dropped is read without it, after open is closed.
 type gate struct {
 	open    chan struct{}
-	dropped bool // who waited gets no answer
+	dropped bool // waiting requests get no response
 	waiting int
 }
 
@@ -234,14 +234,14 @@ func newGate() *gate {
 	return &gate{open: make(chan struct{})}
 }
 
-// end ends the waiting of all.
-func (g *gate) end(dropped bool) {
+// release ends the wait of all held requests.
+func (g *gate) release(dropped bool) {
 	g.dropped = dropped
 	close(g.open)
 }
 
-// hold waits to be released, and ends the request when the client or the server
-// goes first.
+// hold waits for the release, and aborts if the client disconnects or the server
+// stops first.
 func (x exchange) hold() {
 	x.provider.mu.Lock()
 	g := x.provider.gate
@@ -268,19 +268,19 @@ func (x exchange) flush() {
 	}
 }
 
-func (x exchange) drip(a answer, delay time.Duration) {
+func (x exchange) drip(a response, delay time.Duration) {
 	a.writeHeader(x.w)
 	x.flush()
 	for i := range a.body {
 		x.wait(delay)
-		_, _ = x.w.Write(a.body[i : i+1]) // the flush tells
+		_, _ = x.w.Write(a.body[i : i+1]) // flush reports the error
 		x.flush()
 	}
 }
 
-func (x exchange) truncate(a answer) {
+func (x exchange) truncate(a response) {
 	a.writeHeader(x.w)
-	_, _ = x.w.Write(a.body[:len(a.body)/2]) // the flush tells
+	_, _ = x.w.Write(a.body[:len(a.body)/2]) // flush reports the error
 	x.flush()
 	abort()
 }
@@ -294,14 +294,14 @@ func (x exchange) large(size int, compressed bool) {
 		defer func() { _ = z.Close() }() // the client may be gone
 		to = z
 	}
-	_, _ = io.Copy(to, io.MultiReader( // the client may have had enough
+	_, _ = io.Copy(to, io.MultiReader( // the client may stop reading
 		strings.NewReader(largeHead),
 		io.LimitReader(padding{}, int64(size-smallest)),
 		strings.NewReader(largeTail),
 	))
 }
 
-// padding is an endless text of one letter.
+// padding reads as the letter x, without end.
 type padding struct{}
 
 func (padding) Read(p []byte) (int, error) {
@@ -309,9 +309,9 @@ func (padding) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// reset drops the connection with a TCP RST: with no time to linger, closing a
-// socket throws away what is unsent and resets. HTTP/2 has a reset of its own,
-// of the stream.
+// reset drops the connection with a TCP RST. With a linger time of 0, closing a
+// socket discards unsent data and sends the RST. Over HTTP/2, reset resets the
+// stream.
 func (x exchange) reset() {
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -321,13 +321,13 @@ func (x exchange) reset() {
 		conn = secure.NetConn()
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a plain close is the worst that comes of it
+		_ = tcp.SetLinger(0) // on an error, the connection closes normally
 	}
-	_ = conn.Close() // nothing to save
+	_ = conn.Close() // there is no data to lose
 }
 
-// echo is a text that repeats the credentials in every form a careless vendor
-// may put into an error.
+// echo returns a text with the credentials in every form that a careless vendor may
+// put into an error.
 func echo(r request, secret string) string {
 	raw := []byte(secret)
 	lower := hex.EncodeToString(raw)
@@ -343,24 +343,24 @@ func echo(r request, secret string) string {
 	return text
 }
 
-// unsolicited sends the right answer and, on the connection that answer says is
-// kept, one more that nobody asked for. HTTP/2 has no place for such bytes: the
-// right answer is all that comes.
-func (x exchange) unsolicited(a answer) {
+// unsolicited sends the normal response, which keeps the connection open, and then
+// a second response on the same connection. HTTP/2 cannot carry such bytes, so it
+// sends only the normal response.
+func (x exchange) unsolicited(a response) {
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		a.write(x.w)
 		return
 	}
-	defer func() { _ = conn.Close() }() // the client's close came first, or the server's end
+	defer func() { _ = conn.Close() }() // the client or the server may have closed it already
 	defer context.AfterFunc(x.r.Context(), func() { _ = conn.Close() })()
 
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
-	_ = a.header.Write(&out) // a buffer takes everything
+	_ = a.header.Write(&out) // a buffer returns no error
 	fmt.Fprintf(&out, "Content-Length: %d\r\n\r\n%s%s%s", len(a.body), a.body, unasked, x.provider.secret(x.request))
 	if _, err := conn.Write(out.Bytes()); err != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, conn) // the client ends it
+	_, _ = io.Copy(io.Discard, conn) // until the client closes it
 }

@@ -24,8 +24,8 @@ import (
 	"vault-plugin-secrets-marketplace/simulator"
 )
 
-// TestFaultAnswers meets, as a real client, the faults that end in an answer.
-func TestFaultAnswers(t *testing.T) {
+// TestFaultResponses sees the faults that end in a response, with a real client.
+func TestFaultResponses(t *testing.T) {
 	const secret, authorization = "a b/ü???>>>", "Custom eDp5"
 	s, c := start(t, simulator.Options{})
 	for _, f := range []struct {
@@ -91,7 +91,7 @@ func is(want string) func(string) bool {
 	return func(got string) bool { return got == want }
 }
 
-// TestFaultBreaks meets the faults that break the connection.
+// TestFaultBreaks sees the faults that break the connection.
 func TestFaultBreaks(t *testing.T) {
 	s, c := start(t, simulator.Options{TLSListen: "127.0.0.1:0"})
 	for _, transport := range []string{"http", "https", "h2"} {
@@ -101,9 +101,9 @@ func TestFaultBreaks(t *testing.T) {
 			base, client = s.HTTP, c
 		}
 		for _, f := range []struct {
-			kind   string
-			issued int
-			answer bool // its head arrives
+			kind     string
+			issued   int
+			response bool // the head of a response arrives
 		}{
 			{"reset", 0, false},
 			{"reset_after", 1, false},
@@ -112,10 +112,10 @@ func TestFaultBreaks(t *testing.T) {
 			before := countersOf(t, c, s.HTTP).Providers["kleinanzeigen"]["tokens_issued"]
 			queue(t, c, s.HTTP, `{"kind":"`+f.kind+`"}`)
 			resp, err := post(t.Context(), client, base)
-			if (err == nil) != f.answer {
+			if (err == nil) != f.response {
 				t.Fatalf("%s %s: %v", transport, f.kind, err)
 			}
-			if f.answer {
+			if f.response {
 				body, readErr := io.ReadAll(resp.Body)
 				resp.Body.Close()
 				if resp.StatusCode != 200 || len(body) == 0 || int64(len(body)) >= resp.ContentLength {
@@ -126,7 +126,7 @@ func TestFaultBreaks(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s %s: no error", transport, f.kind)
 			}
-			if !f.answer && transport != "h2" && !errors.Is(err, syscall.ECONNRESET) {
+			if !f.response && transport != "h2" && !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s %s: %v, want a connection reset", transport, f.kind, err)
 			}
 			if got := countersOf(t, c, s.HTTP).Providers["kleinanzeigen"]["tokens_issued"] - before; got != f.issued {
@@ -162,16 +162,16 @@ func TestFaultUnsolicited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answer map[string]any
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer["access_token"] == nil || resp.Close {
-		t.Fatalf("not the right answer on a kept connection: %v %v %v", err, answer, resp.Close)
+	var response map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&response); err != nil || response["access_token"] == nil || resp.Close {
+		t.Fatalf("not the normal response on an open connection: %v %v %v", err, response, resp.Close)
 	}
 	const want = "HTTP/1.1 200 OK\r\n\r\nUNSOLICITED-demo-secret"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(in, got); err != nil || string(got) != want {
-		t.Errorf("then came %q, %v; want %q", got, err, want)
+		t.Errorf("then received %q, %v; want %q", got, err, want)
 	}
-	// The connection is kept until the server's end, and not a moment longer.
+	// The connection stays open until the server stops.
 	s.Close()
 	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestFaultUnsolicited(t *testing.T) {
 	}
 }
 
-// TestFaultTimes meets the faults that take time, in a bubble where it is free.
+// TestFaultTimes sees the faults that take time, in virtual time.
 func TestFaultTimes(t *testing.T) {
 	for _, c := range []struct {
 		name, fault string
@@ -215,14 +215,14 @@ func TestFaultTimes(t *testing.T) {
 					t.Errorf("took %v, want %v", got, want)
 				}
 				if c.answered && fromJSON[map[string]any](t, w)["access_token"] == nil {
-					t.Errorf("not the right answer: %s", w.Body)
+					t.Errorf("not the normal response: %s", w.Body)
 				}
 			})
 		})
 	}
 }
 
-// serveAborting tells whether the handler broke the request off.
+// serveAborting reports whether the handler aborted the request.
 func serveAborting(h http.Handler, w http.ResponseWriter, ctx context.Context) (aborted bool) {
 	defer func() {
 		switch v := recover(); v {
@@ -239,8 +239,8 @@ func serveAborting(h http.Handler, w http.ResponseWriter, ctx context.Context) (
 	return false
 }
 
-// TestHangEndsWithItsClient is over a network: it is net/http that must notice.
-func TestHangEndsWithItsClient(t *testing.T) {
+// net/http must notice that the client disconnected, so this test uses the network.
+func TestHang_EndsWhenClientDisconnects(t *testing.T) {
 	sim := simulator.New()
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -257,7 +257,7 @@ func TestHangEndsWithItsClient(t *testing.T) {
 		}
 	}()
 	if _, err := post(ctx, server.Client(), server.URL); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want the client's own end", err)
+		t.Errorf("got %v, want the client's own cancellation", err)
 	}
 	<-ended
 }
@@ -266,7 +266,7 @@ func faultsMet(h http.Handler) int {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/_control/counters", nil))
 	var got counters
-	_ = json.Unmarshal(w.Body.Bytes(), &got) // nothing met, then
+	_ = json.Unmarshal(w.Body.Bytes(), &got) // on an error, got stays empty
 	return got.Providers["kleinanzeigen"]["faults"]
 }
 
@@ -285,10 +285,10 @@ func TestFaultQueue(t *testing.T) {
 			t.Errorf("request %d: %d, want %d", i, w.Code, want)
 		}
 		if w := protected(t, sim, "x"); w.Code != http.StatusUnauthorized {
-			t.Errorf("the protected endpoint met a fault: %d", w.Code)
+			t.Errorf("the protected endpoint has a fault: %d", w.Code)
 		}
 		if w := ask(t, sim, "POST", "/oauth2/token", ""); w.Code != http.StatusBadRequest {
-			t.Errorf("another provider met a fault: %d", w.Code)
+			t.Errorf("another provider has a fault: %d", w.Code)
 		}
 	}
 	control(t, sim, "DELETE", "kleinanzeigen/faults", "")

@@ -15,21 +15,22 @@ import (
 	"time"
 )
 
-// fuuffy is the shipping API of Fuuffy: a client's id and secret in a form, the
-// answer under "data", errors with a code of six digits, a rate limit. It has a
-// production and a testing environment, with the same clients.
+// fuuffy is the shipping API of Fuuffy. It takes a client's id and secret in a
+// form, and puts the response under "data". Errors have a code of six digits. There
+// is a rate limit, and a production and a testing environment with the same
+// clients.
 type fuuffy struct {
 	settings fuuffySettings
 	accounts map[fuuffyAccount]*fuuffyLimits
 }
 
-// fuuffySettings are the places where the vendor's pages differ, and what a
-// test cannot wait for.
+// fuuffySettings are switches for points on which the vendor's pages disagree, and
+// for events that a test cannot wait for.
 type fuuffySettings struct {
-	DataAs    string `json:"data_as"`    // "object" (the sample), or "string" that holds it (the schema)
+	DataAs    string `json:"data_as"`    // "object" (the sample), or "string" with the object in it (the schema)
 	ErrorsAs  string `json:"errors_as"`  // "nested" (the samples), or "flat" (the schema)
 	RateLimit int    `json:"rate_limit"` // requests a minute
-	Forbidden bool   `json:"forbidden"`  // 403, which the document gives no cause for
+	Forbidden bool   `json:"forbidden"`  // 403, for which the document gives no reason
 }
 
 const (
@@ -39,7 +40,7 @@ const (
 	fuuffyHour    = 1000
 )
 
-// fuuffyError is one of the errors there are.
+// fuuffyError is one of the vendor's errors.
 type fuuffyError struct {
 	status int
 	Code   string `json:"code"`
@@ -60,18 +61,18 @@ func newFuuffy() vendor {
 			"/protected":         f.protected,
 			"/testing/protected": f.protected,
 		},
-		refusal: func(s *state, r request, description string) answer {
+		refusal: func(s *state, r request, description string) response {
 			limits := f.limits(s, r)
 			limits.take()
 			return limits.mark(f.invalidRequest(description))
 		},
-		failure: func(s *state, r request) answer {
+		failure: func(s *state, r request) response {
 			limits := f.limits(s, r)
 			limits.take()
 			return limits.mark(f.refuse(fuuffyError{http.StatusInternalServerError, "500999", "API_ERROR"},
 				"Api Error, please contact customer service"))
 		},
-		notFound: func(s *state, r request) answer {
+		notFound: func(s *state, r request) response {
 			return f.limits(s, r).mark(f.absent())
 		},
 		settings: f.set,
@@ -82,7 +83,7 @@ func defaultFuuffySettings() fuuffySettings {
 	return fuuffySettings{DataAs: "object", ErrorsAs: "nested", RateLimit: fuuffyMinute}
 }
 
-// set replaces the switches: what is left out is as at start.
+// set replaces the switches. A switch that is left out gets its initial value.
 func (f *fuuffy) set(body []byte) error {
 	next := defaultFuuffySettings()
 	if err := decode(body, &next); err != nil {
@@ -101,16 +102,16 @@ func (f *fuuffy) set(body []byte) error {
 	return nil
 }
 
-func (f *fuuffy) token(s *state, r request) answer {
+func (f *fuuffy) token(s *state, r request) response {
 	limits := f.limits(s, r)
 	if !limits.take() {
-		// The document has the status; code and words are ours.
+		// The status is from the document, the code and the text are our own.
 		return limits.mark(f.refuse(fuuffyError{http.StatusTooManyRequests, "429000", "too_many_requests"}, "Too many requests"))
 	}
 	return limits.mark(f.judge(s, r))
 }
 
-func (f *fuuffy) judge(s *state, r request) answer {
+func (f *fuuffy) judge(s *state, r request) response {
 	switch {
 	case r.Method != http.MethodPost:
 		return f.absent() // the document has no 405
@@ -127,7 +128,7 @@ func (f *fuuffy) judge(s *state, r request) answer {
 	if id == "" || secret == "" {
 		return f.invalidRequest("Missing or invalid parameters")
 	}
-	// One page of the vendor's sends it, the endpoint's own does not.
+	// One of the vendor's pages sends grant_type, the endpoint's own page does not.
 	if grant := form["grant_type"]; grant != "" && grant != "client_credentials" {
 		return f.invalidRequest("Missing or invalid parameters")
 	}
@@ -138,7 +139,7 @@ func (f *fuuffy) judge(s *state, r request) answer {
 	return f.grant(s, id, fuuffyEnvironment(r))
 }
 
-func (f *fuuffy) grant(s *state, id, environment string) answer {
+func (f *fuuffy) grant(s *state, id, environment string) response {
 	b := make([]byte, 16)
 	rand.Read(b)
 	accessToken := "sk-" + hex.EncodeToString(b)
@@ -149,18 +150,18 @@ func (f *fuuffy) grant(s *state, id, environment string) answer {
 		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
 	}{accessToken, "Bearer", s.expiresIn}
 	if f.settings.DataAs == "string" {
-		data = string(jsonAnswer(http.StatusOK, data).body)
+		data = string(jsonResponse(http.StatusOK, data).body)
 	}
-	return jsonAnswer(http.StatusOK, map[string]any{"data": data})
+	return jsonResponse(http.StatusOK, map[string]any{"data": data})
 }
 
-func (f *fuuffy) protected(s *state, r request) answer {
+func (f *fuuffy) protected(s *state, r request) response {
 	accessToken, _ := credentials(r.Headers, "Bearer")
 	return s.show(accessToken, fuuffyEnvironment(r))
 }
 
-// fuuffyEnvironment is the environment a request went to: at the vendor a host,
-// here a folder.
+// fuuffyEnvironment returns the environment of a request. The vendor has one host
+// for each, the simulator one folder.
 func fuuffyEnvironment(r request) string {
 	if strings.HasPrefix(r.Path, "/"+fuuffyName+"/"+fuuffyTesting+"/") {
 		return fuuffyTesting
@@ -168,55 +169,55 @@ func fuuffyEnvironment(r request) string {
 	return ""
 }
 
-func (f *fuuffy) invalidRequest(message string) answer {
+func (f *fuuffy) invalidRequest(message string) response {
 	return f.refuse(fuuffyError{http.StatusBadRequest, "400013", "invalid_request"}, message)
 }
 
-// refuse is an error as the samples have it, or as the schema has it, which is
-// flat for every error but the 400.
-func (f *fuuffy) refuse(e fuuffyError, message string) answer {
+// refuse returns an error in the shape of the samples or of the schema. In the
+// schema every error except the 400 is flat.
+func (f *fuuffy) refuse(e fuuffyError, message string) response {
 	body := struct {
 		fuuffyError
 		Message string `json:"message"`
 	}{e, message}
 	if f.settings.ErrorsAs == "flat" && e.status != http.StatusBadRequest {
-		return jsonAnswer(e.status, body)
+		return jsonResponse(e.status, body)
 	}
-	return jsonAnswer(e.status, map[string]any{"error": body})
+	return jsonResponse(e.status, map[string]any{"error": body})
 }
 
-func (f *fuuffy) absent() answer {
+func (f *fuuffy) absent() response {
 	return fuuffyText(http.StatusNotFound, "Resource or endpoint not found.")
 }
 
-// fuuffyText is a 403 or a 404: what is under "error" is a string.
-func fuuffyText(status int, text string) answer {
-	return jsonAnswer(status, map[string]string{"error": text})
+// fuuffyText returns a 403 or a 404, which have a string under "error".
+func fuuffyText(status int, text string) response {
+	return jsonResponse(status, map[string]string{"error": text})
 }
 
-// fuuffyAccount is whom a rate limit is for.
+// fuuffyAccount identifies the owner of a rate limit.
 type fuuffyAccount struct {
 	environment string
-	clientID    string // empty for all whom the vendor does not know
+	clientID    string // empty for all unknown clients
 }
 
-// fuuffyLimits are the two limits of one account.
+// fuuffyLimits are the two rate limits of one account.
 type fuuffyLimits struct {
 	minute, hour fuuffyWindow
 }
 
-// fuuffyWindow is one limit: so many requests from the first on, and no more
-// until it ends. That the windows are fixed is ours, the document does not say.
+// fuuffyWindow is one rate limit. The window starts with a request and allows limit
+// requests until it ends. Fixed windows are our choice, because the document does
+// not specify them.
 type fuuffyWindow struct {
 	limit int
 	used  int
 	ends  time.Time
 }
 
-// limits returns the limits of the client that a request names, as they are
-// now.
+// limits returns the current limits of the client that a request names.
 func (f *fuuffy) limits(s *state, r request) *fuuffyLimits {
-	values, _ := url.ParseQuery(r.Body) // what could be read is enough
+	values, _ := url.ParseQuery(r.Body) // on an error, use what was parsed
 	who := fuuffyAccount{environment: fuuffyEnvironment(r)}
 	if id := values.Get("client_id"); s.clients[id].Secret != "" {
 		who.clientID = id
@@ -232,8 +233,8 @@ func (f *fuuffy) limits(s *state, r request) *fuuffyLimits {
 	return l
 }
 
-// turn opens a new window where the old one has ended, to a whole second: the
-// header can say no other.
+// turn opens a new window if the old one has ended. It ends on a whole second,
+// because the header has no fractions.
 func (w *fuuffyWindow) turn(now time.Time, length time.Duration, limit int) {
 	w.limit = limit
 	if !now.Before(w.ends) {
@@ -245,7 +246,7 @@ func (w *fuuffyWindow) left() int {
 	return max(0, w.limit-w.used)
 }
 
-// take puts a request on the account, and reports whether it is within.
+// take counts a request, and reports whether it is within the limits.
 func (l *fuuffyLimits) take() bool {
 	if l.minute.left() == 0 || l.hour.left() == 0 {
 		return false
@@ -255,9 +256,9 @@ func (l *fuuffyLimits) take() bool {
 	return true
 }
 
-// mark writes into an answer the limit that is closer. The document has one set
-// of headers for two limits, and does not say which they tell.
-func (l *fuuffyLimits) mark(a answer) answer {
+// mark adds the limit that is closer to a response. The document has one set of
+// headers for two limits, and does not say which one they show.
+func (l *fuuffyLimits) mark(a response) response {
 	w := l.minute
 	if h := l.hour; h.left() < w.left() || h.left() == w.left() && h.ends.After(w.ends) {
 		w = h

@@ -21,7 +21,7 @@ const (
 	fuuffyTesting = "/fuuffy/testing/v1/auth/token"
 )
 
-// fuuffyError is an error as the samples have it.
+// fuuffyError returns an error in the shape of the samples.
 func fuuffyError(code, reason, message string) string {
 	return `{"error":{"code":"` + code + `","code_reason":"` + reason + `","message":"` + message + `"}}`
 }
@@ -107,14 +107,14 @@ func TestFuuffyRefuses(t *testing.T) {
 			if c.contentType != "" {
 				header = []string{"Content-Type", c.contentType}
 			}
-			wantAnswer(t, ask(t, sim, "POST", fuuffyPath+c.query, c.body, header...), c.status, c.want)
+			wantResponse(t, ask(t, sim, "POST", fuuffyPath+c.query, c.body, header...), c.status, c.want)
 		})
 	}
 	w := ask(t, sim, "POST", fuuffyPath, posted, "Content-Type", formType, "Authorization", basic("demo-client", "demo-secret"))
-	wantAnswer(t, w, 400, invalid("credentials must be sent in the body, not in an Authorization header"))
+	wantResponse(t, w, 400, invalid("credentials must be sent in the body, not in an Authorization header"))
 }
 
-// TestFuuffyErrorShapes is what the schema has beside the samples.
+// TestFuuffyErrorShapes checks the shapes of the schema that differ from the samples.
 func TestFuuffyErrorShapes(t *testing.T) {
 	sim := simulator.New()
 	const absent = `{"error":"Resource or endpoint not found."}`
@@ -128,25 +128,25 @@ func TestFuuffyErrorShapes(t *testing.T) {
 		}
 		control(t, sim, "POST", "reset", "")
 		control(t, sim, "PUT", "fuuffy/settings", `{"rate_limit":3,"errors_as":"`+shape+`"}`)
-		wantAnswer(t, fuuffy(t, sim, fuuffyPath, ""), 400,
-			fuuffyError("400013", "invalid_request", "Missing or invalid parameters")) // nested in the schema too
-		wantAnswer(t, fuuffy(t, sim, fuuffyPath, "client_id=x&client_secret=x"), 401,
+		wantResponse(t, fuuffy(t, sim, fuuffyPath, ""), 400,
+			fuuffyError("400013", "invalid_request", "Missing or invalid parameters")) // the schema also nests this error
+		wantResponse(t, fuuffy(t, sim, fuuffyPath, "client_id=x&client_secret=x"), 401,
 			is("401021", "invalid_client", "Invalid client_id, client_secret, or session_key"))
 		control(t, sim, "POST", "fuuffy/faults", `{"kind":"vendor_failure"}`)
-		wantAnswer(t, fuuffy(t, sim, fuuffyPath, ""), 500,
+		wantResponse(t, fuuffy(t, sim, fuuffyPath, ""), 500,
 			is("500999", "API_ERROR", "Api Error, please contact customer service"))
-		wantAnswer(t, fuuffy(t, sim, fuuffyPath, ""), 429, is("429000", "too_many_requests", "Too many requests"))
+		wantResponse(t, fuuffy(t, sim, fuuffyPath, ""), 429, is("429000", "too_many_requests", "Too many requests"))
 
 		control(t, sim, "PUT", "fuuffy/settings", `{"forbidden":true,"errors_as":"`+shape+`"}`)
-		wantAnswer(t, fuuffy(t, sim, fuuffyPath, posted), 403, `{"error":"Access forbidden for this resource."}`)
+		wantResponse(t, fuuffy(t, sim, fuuffyPath, posted), 403, `{"error":"Access forbidden for this resource."}`)
 		for _, path := range []string{"/fuuffy", "/fuuffy/v1/auth/token/", "/fuuffy/testing/v2/auth/token"} {
-			wantAnswer(t, fuuffy(t, sim, path, posted), 404, absent)
+			wantResponse(t, fuuffy(t, sim, path, posted), 404, absent)
 		}
-		wantAnswer(t, ask(t, sim, "GET", fuuffyPath, ""), 404, absent)
+		wantResponse(t, ask(t, sim, "GET", fuuffyPath, ""), 404, absent)
 	}
 }
 
-// wantLimit checks the headers that every answer carries.
+// wantLimit checks the headers that every response has.
 func wantLimit(t *testing.T, w *httptest.ResponseRecorder, status, limit, remaining int, reset time.Time) {
 	t.Helper()
 	if w.Code != status {
@@ -168,15 +168,15 @@ func TestFuuffyLimitAMinute(t *testing.T) {
 		for i := range 98 {
 			wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 200, 100, 99-i, end)
 		}
-		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted+"x"), 401, 100, 1, end) // what is refused counts
-		wantLimit(t, fuuffy(t, sim, "/fuuffy/x", posted), 404, 100, 1, end)    // what is nowhere does not
+		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted+"x"), 401, 100, 1, end) // a refused request counts
+		wantLimit(t, fuuffy(t, sim, "/fuuffy/x", posted), 404, 100, 1, end)    // an unknown path does not
 		control(t, sim, "POST", "fuuffy/faults", `{"kind":"vendor_failure","times":2}`)
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 500, 100, 0, end)
-		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 500, 100, 0, end) // a fault is met all the same
+		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 500, 100, 0, end) // a fault comes before the limit
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 429, 100, 0, end)
 
-		// Another client, a client the vendor does not know, and the other
-		// environment have limits of their own.
+		// Another client, an unknown client, and the other environment have
+		// separate limits.
 		other := strings.Replace(posted, "demo-client", "other", 1)
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, other), 200, 100, 99, end)
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, "client_id=x&client_secret=x"), 401, 100, 99, end)
@@ -195,7 +195,7 @@ func TestFuuffyLimitLowered(t *testing.T) {
 		end := time.Now().Add(time.Minute)
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 200, 100, 99, end)
 		control(t, sim, "PUT", "fuuffy/settings", `{"rate_limit":2}`)
-		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 200, 2, 0, end) // in the minute under way
+		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 200, 2, 0, end) // in the current minute
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 429, 2, 0, end)
 		control(t, sim, "POST", "reset", "")
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 200, 100, 99, end)
@@ -215,7 +215,7 @@ func TestFuuffyLimitAnHour(t *testing.T) {
 			}
 		}
 		end := begin.Add(time.Hour)
-		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 429, 1000, 0, end) // both are used up
+		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 429, 1000, 0, end) // both limits are reached
 		time.Sleep(time.Minute)
 		wantLimit(t, fuuffy(t, sim, fuuffyPath, posted), 429, 1000, 0, end)
 		time.Sleep(time.Until(end))

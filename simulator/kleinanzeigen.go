@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// kleinanzeigen is the Kleinanzeigen Authentication API: client credentials in
-// a form, a constant audience, a JWT for an hour, every error a 400.
+// kleinanzeigen is the Kleinanzeigen Authentication API. It takes client
+// credentials and a constant audience in a form. The token is a JWT for an hour,
+// and every error is a 400.
 type kleinanzeigen struct {
 	key []byte // signs the tokens
 }
@@ -32,14 +33,14 @@ func newKleinanzeigen() vendor {
 			"/v2/oidc/token": k.token,
 		},
 		protected: map[string]responder{"/protected": bearer},
-		refusal: func(_ *state, _ request, description string) answer {
+		refusal: func(_ *state, _ request, description string) response {
 			return k.refuse("invalid_request", description)
 		},
 		failure: oauthFailure,
 	}
 }
 
-func (k kleinanzeigen) token(s *state, r request) answer {
+func (k kleinanzeigen) token(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -55,15 +56,15 @@ func (k kleinanzeigen) token(s *state, r request) answer {
 	now, life := time.Now(), s.lifetime()
 	accessToken := k.jwt(id, now, now.Add(life))
 	s.issue(accessToken, token{clientID: id, expires: now.Add(life)})
-	return jsonAnswer(http.StatusOK, struct {
+	return jsonResponse(http.StatusOK, struct {
 		AccessToken string          `json:"access_token"`
 		TokenType   string          `json:"token_type"`
 		ExpiresIn   json.RawMessage `json:"expires_in,omitempty"`
 	}{accessToken, "bearer", s.expiresIn})
 }
 
-// form returns the documented parameters, all four there, or an error and its
-// code.
+// form returns the four documented parameters, or an error and its code if one is
+// missing or wrong.
 func (k kleinanzeigen) form(r request) (form map[string]string, code string, err error) {
 	const invalid = "invalid_request"
 	if len(r.Headers.Values("Authorization")) > 0 {
@@ -87,13 +88,13 @@ func (k kleinanzeigen) form(r request) (form map[string]string, code string, err
 	return form, "", nil
 }
 
-func (k kleinanzeigen) refuse(code, description string) answer {
+func (k kleinanzeigen) refuse(code, description string) response {
 	return oauthError(http.StatusBadRequest, code, description)
 }
 
-// jwt is a JSON Web Token signed with HS256, as the document's example begins.
+// jwt returns a JSON Web Token signed with HS256, like the document's example.
 func (k kleinanzeigen) jwt(clientID string, issued, expires time.Time) string {
-	payload := jsonAnswer(http.StatusOK, struct {
+	payload := jsonResponse(http.StatusOK, struct {
 		Subject  string `json:"sub"`
 		Audience string `json:"aud"`
 		Issued   int64  `json:"iat"`

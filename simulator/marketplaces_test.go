@@ -13,17 +13,17 @@ import (
 	"vault-plugin-secrets-marketplace/simulator"
 )
 
-// marketplace is a vendor with a request that it must answer with a token.
+// marketplace is a vendor with a request to which it must respond with a token.
 type marketplace struct {
 	provider, path string
 	contentType    string
 	authorization  string
 	body           string
 
-	lifetime float64 // what the answer says at start
-	refusal  string  // error shape, TEXT where the text stands
+	lifetime float64 // in the response, initially
+	refusal  string  // error shape, with TEXT in place of the text
 	refused  int     // the status of a wrong client
-	failure  string  // what its own failure looks like, a 500
+	failure  string  // its own failure, a 500
 }
 
 const (
@@ -59,7 +59,7 @@ func marketplaces() []marketplace {
 	return all
 }
 
-// ask sends the good request, or that of another client.
+// ask sends the valid request, or that of another client.
 func (m marketplace) ask(t *testing.T, h http.Handler, id, secret string) *httptest.ResponseRecorder {
 	t.Helper()
 	body := strings.NewReplacer("demo-client", id, "demo-secret", secret).Replace(m.body)
@@ -70,24 +70,24 @@ func (m marketplace) ask(t *testing.T, h http.Handler, id, secret string) *httpt
 	return ask(t, h, "POST", m.path, body, header...)
 }
 
-// mint gets a token that must be given, and the answer it stood in.
+// mint returns a token and its response, and fails the test if it gets none.
 func (m marketplace) mint(t *testing.T, h http.Handler) (string, map[string]any) {
 	t.Helper()
 	return granted(t, m.ask(t, h, "demo-client", "demo-secret"))
 }
 
-// granted returns the token of an answer and what it stood in.
+// granted returns the token of a response, and the object that contains it.
 func granted(t *testing.T, w *httptest.ResponseRecorder) (string, map[string]any) {
 	t.Helper()
-	answer := fromJSON[map[string]any](t, w)
-	if data, ok := answer["data"].(map[string]any); ok {
-		answer = data
+	response := fromJSON[map[string]any](t, w)
+	if data, ok := response["data"].(map[string]any); ok {
+		response = data
 	}
-	token, _ := answer["access_token"].(string)
+	token, _ := response["access_token"].(string)
 	if w.Code != http.StatusOK || token == "" || w.Header().Get("Content-Type") != "application/json" {
 		t.Fatalf("no token: %d %v %s", w.Code, w.Header(), w.Body)
 	}
-	return token, answer
+	return token, response
 }
 
 func (m marketplace) protected(t *testing.T, h http.Handler, token string) int {
@@ -95,17 +95,17 @@ func (m marketplace) protected(t *testing.T, h http.Handler, token string) int {
 	return ask(t, h, "GET", "/"+m.provider+"/protected", "", "Authorization", "Bearer "+token).Code
 }
 
-// TestEveryMarketplace is what the frame promises of all of them.
+// TestEveryMarketplace checks the behavior that all vendors share.
 func TestEveryMarketplace(t *testing.T) {
 	for _, m := range marketplaces() {
 		t.Run(m.provider, func(t *testing.T) {
 			sim := simulator.New()
-			token, answer := m.mint(t, sim)
-			if answer["expires_in"] != m.lifetime {
-				t.Errorf("expires_in %v, want %v", answer["expires_in"], m.lifetime)
+			token, response := m.mint(t, sim)
+			if response["expires_in"] != m.lifetime {
+				t.Errorf("expires_in %v, want %v", response["expires_in"], m.lifetime)
 			}
 			if again, _ := m.mint(t, sim); again == token {
-				t.Error("the same token twice")
+				t.Error("two mints returned the same token")
 			}
 			for _, other := range marketplaces() {
 				want := http.StatusUnauthorized
@@ -140,12 +140,12 @@ func TestEveryMarketplace(t *testing.T) {
 			control(t, sim, "POST", "reset", "")
 
 			control(t, sim, "PUT", m.provider+"/expires_in", `"10"`)
-			if _, answer := m.mint(t, sim); answer["expires_in"] != "10" {
-				t.Errorf("expires_in %v, want the string 10", answer["expires_in"])
+			if _, response := m.mint(t, sim); response["expires_in"] != "10" {
+				t.Errorf("expires_in %v, want the string 10", response["expires_in"])
 			}
 			control(t, sim, "PUT", m.provider+"/expires_in", "null")
-			if _, answer := m.mint(t, sim); answer["expires_in"] != nil {
-				t.Errorf("expires_in %v, want none", answer["expires_in"])
+			if _, response := m.mint(t, sim); response["expires_in"] != nil {
+				t.Errorf("expires_in %v, want none", response["expires_in"])
 			}
 
 			control(t, sim, "POST", m.provider+"/faults", `{"kind":"vendor_failure"}`)
@@ -192,7 +192,7 @@ func (m marketplace) wantEcho(t *testing.T, sim http.Handler) {
 	}
 }
 
-// TestMarketplacesOverHTTP mints at each over a real connection.
+// TestMarketplacesOverHTTP mints at each vendor over a real connection.
 func TestMarketplacesOverHTTP(t *testing.T) {
 	s, c := start(t, simulator.Options{})
 	for _, m := range marketplaces() {
@@ -216,8 +216,8 @@ func TestMarketplacesOverHTTP(t *testing.T) {
 	}
 }
 
-// wantAnswer compares an answer to the letter.
-func wantAnswer(t *testing.T, w *httptest.ResponseRecorder, status int, body string) {
+// wantResponse checks that a response has exactly this status and body.
+func wantResponse(t *testing.T, w *httptest.ResponseRecorder, status int, body string) {
 	t.Helper()
 	if w.Code != status || w.Body.String() != body {
 		t.Errorf("got %d %s, want %d %s", w.Code, w.Body, status, body)

@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// marktplaats is the OAuth server of Marktplaats and of its two Belgian
-// sisters: RFC 6749 with the client in the form, tokens for a day.
+// marktplaats is the OAuth server of Marktplaats and of its two Belgian sister
+// sites. It follows RFC 6749 with the client in the form. Tokens live for a day.
 type marktplaats struct {
 	settings refreshSettings
 }
 
-// exampleRedirectURI is registered with a client that names none: the document
-// has every client register at least one, as section 3.1.2.2 of RFC 6749 does.
+// exampleRedirectURI is registered for a client that names none. The document
+// requires at least one for every client, as does RFC 6749, section 3.1.2.2.
 const exampleRedirectURI = "https://client.example/"
 
 func newMarktplaats() vendor { return newMarktplaatsSite("marktplaats") }
 func new2dehands() vendor    { return newMarktplaatsSite("2dehands") }
 func new2ememain() vendor    { return newMarktplaatsSite("2ememain") }
 
-// newMarktplaatsSite is one of the three: they differ in name, and in whom
-// they know.
+// newMarktplaatsSite returns one of the three sites. They differ in their names,
+// and each has its own clients.
 func newMarktplaatsSite(name string) vendor {
 	m := &marktplaats{settings: refreshSettings{RefreshTokens: refreshLast20}}
 	return vendor{
@@ -43,10 +43,10 @@ func newMarktplaatsSite(name string) vendor {
 			"/accounts/oauth/token": m.token,
 		},
 		authorizations: map[string]responder{
-			"/accounts/oauth/authorize": authorizationEndpoint{}.answer,
+			"/accounts/oauth/authorize": authorizationEndpoint{}.respond,
 		},
 		protected: map[string]responder{"/protected": m.protected},
-		refusal: func(_ *state, _ request, description string) answer {
+		refusal: func(_ *state, _ request, description string) response {
 			return m.refuse("invalid_request", description)
 		},
 		failure: oauthFailure,
@@ -57,7 +57,7 @@ func newMarktplaatsSite(name string) vendor {
 	}
 }
 
-func (m *marktplaats) token(s *state, r request) answer {
+func (m *marktplaats) token(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -81,7 +81,8 @@ func (m *marktplaats) token(s *state, r request) answer {
 	return m.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
 }
 
-// form returns the parameters, those that every grant requires among them.
+// form returns the parameters, or an error if one is missing that every grant
+// requires.
 func (m *marktplaats) form(r request) (map[string]string, error) {
 	if len(r.Headers.Values("Authorization")) > 0 {
 		return nil, fmt.Errorf("credentials must be sent in the body, not in an Authorization header")
@@ -98,7 +99,7 @@ func (m *marktplaats) form(r request) (map[string]string, error) {
 	return form, nil
 }
 
-func (m *marktplaats) clientCredentials(s *state, id string, form map[string]string) answer {
+func (m *marktplaats) clientCredentials(s *state, id string, form map[string]string) response {
 	c := s.clients[id]
 	if uri := form["redirect_uri"]; uri != "" && !startsWithOne(uri, c.RedirectURIs) {
 		return m.refuse("invalid_request", "redirect_uri does not start with the one registered")
@@ -114,7 +115,7 @@ func (m *marktplaats) clientCredentials(s *state, id string, form map[string]str
 }
 
 // exchange is step 3 of "Obtaining an Access Token for a user".
-func (m *marktplaats) exchange(s *state, id string, form map[string]string) answer {
+func (m *marktplaats) exchange(s *state, id string, form map[string]string) response {
 	if form["code"] == "" {
 		return m.refuse("invalid_request", `the parameter "code" is missing`)
 	}
@@ -129,7 +130,7 @@ func (m *marktplaats) exchange(s *state, id string, form map[string]string) answ
 }
 
 // refresh is "Refreshing an Access Token": "The token response is identical".
-func (m *marktplaats) refresh(s *state, id string, form map[string]string) answer {
+func (m *marktplaats) refresh(s *state, id string, form map[string]string) response {
 	if form["refresh_token"] == "" {
 		return m.refuse("invalid_request", `the parameter "refresh_token" is missing`)
 	}
@@ -140,8 +141,9 @@ func (m *marktplaats) refresh(s *state, id string, form map[string]string) answe
 	return m.grant(s, token{clientID: id, scope: of.scope, of: of})
 }
 
-// grant is a successful answer, with a new refresh token for a user's token.
-func (m *marktplaats) grant(s *state, t token) answer {
+// grant returns a successful response, with a refresh token if the token is a
+// user's.
+func (m *marktplaats) grant(s *state, t token) response {
 	accessToken, refreshToken := rand.Text(), ""
 	t.expires = time.Now().Add(s.lifetime())
 	s.issue(accessToken, t)
@@ -149,7 +151,7 @@ func (m *marktplaats) grant(s *state, t token) answer {
 		refreshToken = rand.Text()
 		s.addRefreshToken(refreshToken, t.of, neverExpires)
 	}
-	return jsonAnswer(http.StatusOK, struct {
+	return jsonResponse(http.StatusOK, struct {
 		AccessToken  string          `json:"access_token"`
 		TokenType    string          `json:"token_type"`
 		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
@@ -158,8 +160,8 @@ func (m *marktplaats) grant(s *state, t token) answer {
 	}{accessToken, "bearer", s.expiresIn, refreshToken, t.scope})
 }
 
-// startsWithOne takes the document at its word: "should start with the
-// registered uri".
+// startsWithOne reports whether uri starts with one of the registered ones. It
+// follows the document literally: "should start with the registered uri".
 func startsWithOne(uri string, registered []string) bool {
 	for _, prefix := range registered {
 		if strings.HasPrefix(uri, prefix) {
@@ -169,10 +171,10 @@ func startsWithOne(uri string, registered []string) bool {
 	return false
 }
 
-// protected takes the access token in the header or in the query, in one of
-// the two (RFC 6750, section 2).
-func (m *marktplaats) protected(s *state, r request) answer {
-	query, _ := url.ParseQuery(r.Query) // what could be read is enough
+// protected takes the access token either in the header or in the query, but not
+// in both (RFC 6750, section 2).
+func (m *marktplaats) protected(s *state, r request) response {
+	query, _ := url.ParseQuery(r.Query) // on an error, use what was parsed
 	sent := query["access_token"]
 	if len(r.Headers.Values("Authorization")) > 0 {
 		inHeader, _ := credentials(r.Headers, "Bearer")
@@ -184,6 +186,6 @@ func (m *marktplaats) protected(s *state, r request) answer {
 	return s.show(sent[0], "")
 }
 
-func (m *marktplaats) refuse(code, description string) answer {
+func (m *marktplaats) refuse(code, description string) response {
 	return oauthError(http.StatusBadRequest, code, description)
 }

@@ -33,9 +33,9 @@ func TestMarktplaatsGrants(t *testing.T) {
 		{"unknown parameter", marktplaatsForm + "&audience=x", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, answer := granted(t, ask(t, sim, "POST", marktplaatsPath, c.body, "Content-Type", formType))
-			delete(answer, "access_token")
-			if got, want := toJSON(t, answer), `{"expires_in":86400,"scope":"`+c.scope+`","token_type":"bearer"}`; got != want {
+			_, response := granted(t, ask(t, sim, "POST", marktplaatsPath, c.body, "Content-Type", formType))
+			delete(response, "access_token")
+			if got, want := toJSON(t, response), `{"expires_in":86400,"scope":"`+c.scope+`","token_type":"bearer"}`; got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		})
@@ -65,11 +65,11 @@ func TestMarktplaatsRefuses(t *testing.T) {
 		{"wrong secret", "POST", "", form, marktplaatsForm + "x", 400, "invalid_client"},
 		{"other grant type", "POST", "", form, with("client_credentials", "password"), 400, "unsupported_grant_type"},
 		{"grant type in capitals", "POST", "", form, with("client_credentials", "CLIENT_CREDENTIALS"), 400, "unsupported_grant_type"},
-		{"code of nobody", "POST", "", form, with("client_credentials", "authorization_code") + "&code=x", 400, "invalid_grant"},
-		{"refresh token of nobody", "POST", "", form, with("client_credentials", "refresh_token") + "&refresh_token=x", 400, "invalid_grant"},
+		{"unknown code", "POST", "", form, with("client_credentials", "authorization_code") + "&code=x", 400, "invalid_grant"},
+		{"unknown refresh token", "POST", "", form, with("client_credentials", "refresh_token") + "&refresh_token=x", 400, "invalid_grant"},
 		{"refresh by an unknown client", "POST", "", form, "grant_type=refresh_token&refresh_token=x&client_id=x&client_secret=x", 400, "invalid_client"},
 		{"unknown scope", "POST", "", form, marktplaatsForm + "&scope=read+admin", 400, "invalid_scope"},
-		{"scopes apart by a comma", "POST", "", form, marktplaatsForm + "&scope=read,write", 400, "invalid_scope"},
+		{"scopes separated by a comma", "POST", "", form, marktplaatsForm + "&scope=read,write", 400, "invalid_scope"},
 		{"another redirect_uri", "POST", "", form, marktplaatsForm + "&redirect_uri=https%3A%2F%2Fevil.example%2F", 400, "invalid_request"},
 		{"redirect_uri shorter than the registered", "POST", "", form, marktplaatsForm + "&redirect_uri=https%3A%2F%2Fclient", 400, "invalid_request"},
 	} {
@@ -85,7 +85,7 @@ func TestMarktplaatsRefuses(t *testing.T) {
 	}
 }
 
-// TestMarktplaatsProtected is "Authorization using access_token".
+// TestMarktplaatsProtected checks "Authorization using access_token".
 func TestMarktplaatsProtected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := simulator.New()

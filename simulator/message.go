@@ -16,11 +16,11 @@ import (
 	"strings"
 )
 
-// maxTokenBody bounds what a token or revocation request may send.
+// maxTokenBody limits the body of a token or revocation request, in bytes.
 const maxTokenBody = 64 << 10
 
-// request is a token or revocation request as it came: what is judged, and what the control
-// API shows.
+// request is a token or revocation request as received. The vendor judges it, and
+// the control API shows it.
 type request struct {
 	Method     string      `json:"method"`
 	Path       string      `json:"path"`
@@ -30,15 +30,15 @@ type request struct {
 	Connection uint64      `json:"connection"`
 }
 
-// receive reads a request to its end. What came is returned with the error too:
-// it is recorded all the same.
+// receive reads a whole request. With an error, it returns the part that it read,
+// because that is recorded too.
 func receive(r *http.Request) (request, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxTokenBody+1))
 	if err == nil && len(body) > maxTokenBody {
 		body, err = body[:maxTokenBody], fmt.Errorf("the body exceeds %d bytes", maxTokenBody)
 	}
 	headers := r.Header.Clone()
-	headers.Set("Host", r.Host) // net/http takes it out
+	headers.Set("Host", r.Host) // net/http removes it
 	number, _ := r.Context().Value(connectionKey{}).(uint64)
 	return request{
 		Method:     r.Method,
@@ -50,8 +50,9 @@ func receive(r *http.Request) (request, error) {
 	}, err
 }
 
-// form reads the parameters of a form body by section 3.2 of RFC 6749: none in
-// the query, none twice; one without a value counts as left out.
+// form parses the parameters of a form body (RFC 6749, section 3.2). It refuses
+// parameters in the query and repeated ones. A parameter without a value counts as
+// left out.
 func (r request) form() (map[string]string, error) {
 	if r.Query != "" {
 		return nil, errors.New("parameters must not be sent in the query")
@@ -74,19 +75,19 @@ func (r request) form() (map[string]string, error) {
 	return form, nil
 }
 
-// parameter finds what a body says under a name, whether it is a form or JSON.
+// parameter returns a parameter of the body, which may be a form or JSON.
 func (r request) parameter(name string) string {
 	var members map[string]any
 	if json.Unmarshal([]byte(r.Body), &members) == nil {
 		value, _ := members[name].(string)
 		return value
 	}
-	values, _ := url.ParseQuery(r.Body) // what could be read is enough
+	values, _ := url.ParseQuery(r.Body) // on an error, use what was parsed
 	return values.Get(name)
 }
 
-// basic returns HTTP Basic credentials, each form-decoded as section 2.3.1 of
-// RFC 6749 has them encoded.
+// basic returns the HTTP Basic credentials, each form-decoded, because section
+// 2.3.1 of RFC 6749 encodes them that way.
 func (r request) basic() (id, secret string, ok bool) {
 	id, secret, ok = r.basicPair()
 	if !ok {
@@ -97,8 +98,8 @@ func (r request) basic() (id, secret string, ok bool) {
 	return id, secret, idErr == nil && secretErr == nil
 }
 
-// basicPair returns HTTP Basic credentials as they are, split at the first
-// colon (RFC 7617, section 2).
+// basicPair returns the HTTP Basic credentials without form-decoding, split at the
+// first colon (RFC 7617, section 2).
 func (r request) basicPair() (id, secret string, ok bool) {
 	encoded, ok := credentials(r.Headers, "Basic")
 	if !ok {
@@ -111,7 +112,8 @@ func (r request) basicPair() (id, secret string, ok bool) {
 	return strings.Cut(string(decoded), ":")
 }
 
-// credentials returns what follows the scheme in the one Authorization header.
+// credentials returns the credentials of the only Authorization header, if it has
+// that scheme.
 func credentials(h http.Header, scheme string) (string, bool) {
 	values := h.Values("Authorization")
 	if len(values) != 1 {
@@ -124,64 +126,64 @@ func credentials(h http.Header, scheme string) (string, bool) {
 	return rest, true
 }
 
-// answer is a whole answer, before a fault may spoil it.
-type answer struct {
+// response is a complete response, before a fault changes it.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// jsonAnswer panics on a value that has no JSON form: only the simulator's own
-// are given to it.
-func jsonAnswer(status int, value any) answer {
+// jsonResponse returns a response with a JSON body. It panics if the value cannot be
+// encoded, because all values are the simulator's own.
+func jsonResponse(status int, value any) response {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false) // an echoed secret is to stand there as it is
+	enc.SetEscapeHTML(false) // an echoed secret must stay unchanged
 	if err := enc.Encode(value); err != nil {
 		panic(err)
 	}
-	return answer{
+	return response{
 		status: status,
 		header: http.Header{"Content-Type": {"application/json"}},
 		body:   bytes.TrimSuffix(body.Bytes(), []byte("\n")),
 	}
 }
 
-// oauthError is the error shape of RFC 6749, section 5.2.
-func oauthError(status int, code, description string) answer {
-	return jsonAnswer(status, struct {
+// oauthError returns an error in the shape of RFC 6749, section 5.2.
+func oauthError(status int, code, description string) response {
+	return jsonResponse(status, struct {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}{code, description})
 }
 
-// oauthFailure is a vendor's own failure in that shape. RFC 6749 has the code
-// for the authorization endpoint only (section 4.1.2.1).
-func oauthFailure(*state, request) answer {
+// oauthFailure returns a failure of the vendor in that shape. RFC 6749 defines the
+// code only for the authorization endpoint (section 4.1.2.1).
+func oauthFailure(*state, request) response {
 	return oauthError(http.StatusInternalServerError, "server_error", "the authorization server met an unexpected condition")
 }
 
 const notPost = "the method must be POST"
 
-// methodNotAllowed is the answer of an endpoint of RFC 6749 or RFC 7009 to
-// anything but POST.
-func methodNotAllowed() answer {
+// methodNotAllowed returns the response of an endpoint of RFC 6749 or RFC 7009 to
+// methods other than POST.
+func methodNotAllowed() response {
 	return allowPost(oauthError(http.StatusMethodNotAllowed, "invalid_request", notPost))
 }
 
-func allowPost(a answer) answer {
+func allowPost(a response) response {
 	a.header.Set("Allow", http.MethodPost)
 	return a
 }
 
-func (a answer) write(w http.ResponseWriter) {
+func (a response) write(w http.ResponseWriter) {
 	a.writeHeader(w)
-	_, _ = w.Write(a.body) // the client may be gone
+	_, _ = w.Write(a.body) // the client may have disconnected
 }
 
-func (a answer) writeHeader(w http.ResponseWriter) {
+func (a response) writeHeader(w http.ResponseWriter) {
 	h := w.Header()
-	h["Content-Type"] = nil // net/http would guess one
+	h["Content-Type"] = nil // else net/http guesses one
 	if len(a.body) > 0 {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}

@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// oauth2 is no vendor but RFC 6749, and RFC 7009 for the revocation, to the
-// letter: what a vendor that claims to follow them may insist on. A section is
-// RFC 6749's where no other document is named.
+// oauth2 is not a vendor. It follows RFC 6749, and RFC 7009 for revocation, to the
+// letter, so it is as strict as a conforming vendor may be. Sections without a
+// document are those of RFC 6749.
 type oauth2 struct {
 	settings oauth2Settings
 }
 
 type oauth2Settings struct {
 	refreshSettings
-	// RefreshExpiresIn is how long the next refresh tokens live, in seconds; 0:
-	// for ever. Section 5.1 has no member for it: where it is set, the answer
-	// says refresh_expires_in, as Keycloak's does.
+	// RefreshExpiresIn is the lifetime of the next refresh tokens, in seconds. With
+	// 0 they do not expire. Section 5.1 has no member for it, so the response then
+	// has refresh_expires_in, as Keycloak's does.
 	RefreshExpiresIn int `json:"refresh_expires_in"`
 }
 
-// oauth2RefreshLifetime is the longest there is, for those that end.
+// oauth2RefreshLifetime is the longest lifetime of refresh tokens that expire.
 const oauth2RefreshLifetime = 365 * 24 * time.Hour
 
 func defaultOAuth2Settings() oauth2Settings {
@@ -59,10 +59,10 @@ func newOAuth2() vendor {
 			"/revoke": o.revoke,
 		},
 		authorizations: map[string]responder{
-			"/authorize": authorizationEndpoint{exact: true, allScopes: true, pkce: true}.answer,
+			"/authorize": authorizationEndpoint{exact: true, allScopes: true, pkce: true}.respond,
 		},
 		protected: map[string]responder{"/protected": bearer},
-		refusal: func(_ *state, _ request, description string) answer {
+		refusal: func(_ *state, _ request, description string) response {
 			return o.refuse("invalid_request", description)
 		},
 		failure:  oauthFailure,
@@ -71,7 +71,7 @@ func newOAuth2() vendor {
 	}
 }
 
-// set replaces the switches: what is left out is as at start.
+// set replaces the switches. A switch that is left out gets its initial value.
 func (o *oauth2) set(body []byte) error {
 	next := defaultOAuth2Settings()
 	if err := decode(body, &next); err != nil {
@@ -87,7 +87,7 @@ func (o *oauth2) set(body []byte) error {
 	return nil
 }
 
-func (o *oauth2) token(s *state, r request) answer {
+func (o *oauth2) token(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -113,8 +113,8 @@ func (o *oauth2) token(s *state, r request) answer {
 	return o.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
 }
 
-// clientCredentials is section 4.4.
-func (o *oauth2) clientCredentials(s *state, id string, form map[string]string) answer {
+// clientCredentials handles section 4.4.
+func (o *oauth2) clientCredentials(s *state, id string, form map[string]string) response {
 	scope, ok := grantedScope(form["scope"], s.clients[id].Scopes)
 	if !ok {
 		return o.refuse("invalid_scope", "the requested scope is malformed, or exceeds what the client may have")
@@ -122,8 +122,8 @@ func (o *oauth2) clientCredentials(s *state, id string, form map[string]string) 
 	return o.grant(s, token{clientID: id, scope: scope})
 }
 
-// exchange is section 4.1.3, and section 4.5 of RFC 7636.
-func (o *oauth2) exchange(s *state, id string, form map[string]string) answer {
+// exchange handles section 4.1.3, and section 4.5 of RFC 7636.
+func (o *oauth2) exchange(s *state, id string, form map[string]string) response {
 	if form["code"] == "" {
 		return o.refuse("invalid_request", `the parameter "code" is missing`)
 	}
@@ -136,16 +136,16 @@ func (o *oauth2) exchange(s *state, id string, form map[string]string) answer {
 		return o.refuse("invalid_grant", problem)
 	}
 	if !c.verify(verifier) {
-		return o.refuse("invalid_grant", "code_verifier does not fit the code_challenge, or one of them is missing")
+		return o.refuse("invalid_grant", "code_verifier does not match the code_challenge, or one of them is missing")
 	}
 	return o.grant(s, token{clientID: id, scope: c.scope, of: s.exchange(c)})
 }
 
 const badRefreshToken = "the refresh token is unknown, expired, revoked or another client's"
 
-// refresh is section 6: a scope must be within what was granted first, and a
-// refresh token that replaces another has the scope of that.
-func (o *oauth2) refresh(s *state, id string, form map[string]string) answer {
+// refresh handles section 6. A scope must not exceed the original grant, and a
+// replacement refresh token has the same scope as its predecessor.
+func (o *oauth2) refresh(s *state, id string, form map[string]string) response {
 	if form["refresh_token"] == "" {
 		return o.refuse("invalid_request", `the parameter "refresh_token" is missing`)
 	}
@@ -162,9 +162,9 @@ func (o *oauth2) refresh(s *state, id string, form map[string]string) answer {
 	return o.grant(s, token{clientID: id, scope: cmp.Or(form["scope"], of.scope), of: of})
 }
 
-// grant is section 5.1: a successful answer. A client's own token comes without
-// a refresh token (section 4.4.3).
-func (o *oauth2) grant(s *state, t token) answer {
+// grant returns a successful response (section 5.1). A client's own token comes
+// without a refresh token (section 4.4.3).
+func (o *oauth2) grant(s *state, t token) response {
 	accessToken, refreshToken, refreshExpiresIn := rand.Text(), "", 0
 	t.expires = time.Now().Add(s.lifetime())
 	s.issue(accessToken, t)
@@ -172,7 +172,7 @@ func (o *oauth2) grant(s *state, t token) answer {
 		refreshToken, refreshExpiresIn = rand.Text(), o.settings.RefreshExpiresIn
 		s.addRefreshToken(refreshToken, t.of, time.Duration(refreshExpiresIn)*time.Second)
 	}
-	return noStore(jsonAnswer(http.StatusOK, struct {
+	return noStore(jsonResponse(http.StatusOK, struct {
 		AccessToken      string          `json:"access_token"`
 		TokenType        string          `json:"token_type"`
 		ExpiresIn        json.RawMessage `json:"expires_in,omitempty"`
@@ -182,11 +182,11 @@ func (o *oauth2) grant(s *state, t token) answer {
 	}{accessToken, "Bearer", s.expiresIn, refreshToken, refreshExpiresIn, t.scope}))
 }
 
-// revoke is RFC 7009. A token is found without token_type_hint: a server may
-// ignore it (section 2.1), and must ignore a value it does not know (section
-// 2.2). With a refresh token go the access tokens of the same grant (section
-// 2.1); an access token goes alone.
-func (o *oauth2) revoke(s *state, r request) answer {
+// revoke handles RFC 7009. It ignores token_type_hint, which a server may do
+// (section 2.1) and for an unknown value must do (section 2.2). Revoking a refresh
+// token also revokes the access tokens of the same grant (section 2.1). Revoking
+// an access token revokes nothing else.
+func (o *oauth2) revoke(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed()
 	}
@@ -205,29 +205,28 @@ func (o *oauth2) revoke(s *state, r request) answer {
 	}
 	access, isAccess := s.live(value)
 	refresh, isRefresh := s.refreshTokens[value]
-	isRefresh = isRefresh && s.good(value, refresh)
+	isRefresh = isRefresh && s.valid(value, refresh)
 	switch {
 	case !isAccess && !isRefresh:
-		// An invalid token is no error (section 2.2): what the client wants is
-		// so already. That goes for an expired one too, whosever it was.
+		// An invalid token is not an error (section 2.2), because the client's
+		// purpose is achieved already. Neither is an expired token of any client.
 	case isAccess && access.clientID != id, isRefresh && refresh.of.clientID != id:
-		// Section 2.1 has the server verify that the token was issued to this
-		// client, else "the request is refused and the client is informed of
-		// the error". It names no code; section 2.2.1 takes those of section
-		// 5.2 of RFC 6749, of which invalid_grant is for what "was issued to
-		// another client".
+		// Section 2.1 requires that the token was issued to this client, else
+		// "the request is refused and the client is informed of the error". It
+		// names no code. Section 2.2.1 refers to section 5.2 of RFC 6749, where
+		// invalid_grant is for a token that "was issued to another client".
 		return o.refuse("invalid_grant", "the token was issued to another client")
 	case isRefresh:
-		s.counts.TokensRevoked += s.end(refresh.of)
+		s.counts.TokensRevoked += s.revokeAll(refresh.of)
 	default:
 		s.revoke(value)
 	}
-	return answer{status: http.StatusOK}
+	return response{status: http.StatusOK}
 }
 
-// authenticate is sections 2.3.1 and 3.2.1: the one method the client is
-// registered for, and no second one beside it.
-func (o *oauth2) authenticate(s *state, r request, form map[string]string) (id string, refused *answer) {
+// authenticate checks the client (sections 2.3.1 and 3.2.1). It accepts only the
+// method for which the client is registered, and no second method with it.
+func (o *oauth2) authenticate(s *state, r request, form map[string]string) (id string, refused *response) {
 	if len(r.Headers.Values("Authorization")) > 0 {
 		return o.authenticateBasic(s, r, form)
 	}
@@ -243,20 +242,20 @@ func (o *oauth2) authenticate(s *state, r request, form map[string]string) (id s
 	return id, nil
 }
 
-func (o *oauth2) authenticateBasic(s *state, r request, form map[string]string) (id string, refused *answer) {
+func (o *oauth2) authenticateBasic(s *state, r request, form map[string]string) (id string, refused *response) {
 	if form["client_secret"] != "" {
 		a := o.refuse("invalid_request", "the client authenticates in more than one way")
 		return "", &a
 	}
 	id, secret, ok := r.basic()
 	if !ok || !registered(s, id, secret, authBasic) {
-		// Section 5.2: who tried the Authorization header is told 401.
+		// Section 5.2: the response to an Authorization header is a 401.
 		a := noStore(oauthError(http.StatusUnauthorized, "invalid_client", "client authentication failed"))
 		a.header.Set("WWW-Authenticate", `Basic realm="oauth2"`)
 		return "", &a
 	}
 	if posted := form["client_id"]; posted != "" && posted != id {
-		a := o.refuse("invalid_request", "client_id is not the client that authenticates")
+		a := o.refuse("invalid_request", "client_id differs from the client in the Authorization header")
 		return "", &a
 	}
 	return id, nil
@@ -267,8 +266,9 @@ func registered(s *state, id, secret, method string) bool {
 	return known && c.Auth == method && c.Secret == secret
 }
 
-// grantedScope is section 3.3: names apart by one space each, all of them the
-// client's; all the client has where none is asked for.
+// grantedScope returns the scope to grant (section 3.3). The requested names must
+// be separated by one space, and allowed for the client. If none is requested, all
+// allowed ones are granted.
 func grantedScope(requested string, allowed []string) (string, bool) {
 	if requested == "" {
 		return strings.Join(allowed, " "), true
@@ -281,13 +281,13 @@ func grantedScope(requested string, allowed []string) (string, bool) {
 	return requested, true
 }
 
-func (o *oauth2) refuse(code, description string) answer {
+func (o *oauth2) refuse(code, description string) response {
 	return noStore(oauthError(http.StatusBadRequest, code, description))
 }
 
-// noStore is section 5.1's demand on whatever holds a token; errors carry it
-// too, as the example of section 5.2 does.
-func noStore(a answer) answer {
+// noStore adds the headers that section 5.1 requires for a response with a token.
+// Errors have them too, as in the example of section 5.2.
+func noStore(a response) response {
 	a.header.Set("Cache-Control", "no-store")
 	a.header.Set("Pragma", "no-cache")
 	return a

@@ -13,55 +13,53 @@ import (
 	"time"
 )
 
-// vendor is what one file says of one vendor; the rest is the frame's.
+// vendor describes one vendor, in a file of its own. All other files are common.
 type vendor struct {
-	name string // the prefix its paths sit under
+	name string // the prefix of its paths
 	// clients are registered at start.
 	clients map[string]client
-	// clientAuths are the authentication methods a client can be registered
-	// for, the default first; none where the vendor knows only one.
+	// clientAuths are the authentication methods that a client can register, the
+	// default first. It is empty if the vendor has only one method.
 	clientAuths []string
-	// redirectURI is what a client registers unless it names others; empty
-	// where the vendor asks for none.
+	// redirectURI is the redirect URI of a client that registers none. It is empty
+	// if the vendor requires none.
 	redirectURI string
-	// lifetime is an access token's, unless the control API sets another.
+	// lifetime is that of an access token, unless the control API sets another.
 	lifetime time.Duration
-	// endpoints are the token endpoints, by their path below the prefix.
+	// endpoints are the token endpoints, by path below the prefix.
 	endpoints map[string]responder
-	// revocations are the revocation endpoints, likewise; none where the vendor
-	// has none.
+	// revocations are the revocation endpoints, by path below the prefix.
 	revocations map[string]responder
-	// authorizations are the authorization endpoints, where users decide,
-	// likewise.
+	// authorizations are the authorization endpoints, by path below the prefix.
 	authorizations map[string]responder
-	// protected stand for the vendor's API, by their path below the prefix.
+	// protected are endpoints of the vendor's API, by path below the prefix.
 	protected map[string]responder
-	// refusal puts a text into the vendor's error shape.
-	refusal func(s *state, r request, description string) answer
-	// failure is what the vendor answers when it fails itself.
+	// refusal returns an error with a text, in the vendor's shape.
+	refusal func(s *state, r request, description string) response
+	// failure returns the response to an internal failure of the vendor.
 	failure responder
-	// notFound answers for the paths there are not; nil where the vendor does
-	// not say how.
+	// notFound returns the response for unknown paths. It is nil if the vendor does
+	// not document one.
 	notFound responder
-	// settings sets the vendor's own switches; nil where it has none.
+	// settings sets the vendor's own switches. It is nil if there are none.
 	settings func(body []byte) error
-	// kept is how many refresh tokens of one authorization are good; nil where
-	// it is one.
+	// kept returns how many refresh tokens of one authorization are valid. If it is
+	// nil, one is.
 	kept func() int
 }
 
-// The kinds of endpoint that record what comes and that faults are for.
+// The kinds of endpoint that record requests and can have faults.
 const (
 	tokenEndpoint      = "token"
 	revocationEndpoint = "revoke"
 )
 
-// endpoint is one of them, by its path below the prefix.
+// endpoint is an endpoint of one of these kinds, by path below the prefix.
 type endpoint struct {
 	kind, path string
 }
 
-// responders are the endpoints of one kind.
+// responders returns the endpoints of one kind.
 func (v vendor) responders(kind string) map[string]responder {
 	if kind == revocationEndpoint {
 		return v.revocations
@@ -69,11 +67,11 @@ func (v vendor) responders(kind string) map[string]responder {
 	return v.endpoints
 }
 
-// responder judges a request and returns the right answer to it. It is called
-// with the provider's lock held, so what it reads and what it issues agree.
-type responder func(*state, request) answer
+// responder returns the vendor's normal response to a request. The caller holds the
+// provider's lock.
+type responder func(*state, request) response
 
-// client is one registration at a vendor.
+// client is a client's registration at a vendor.
 type client struct {
 	Secret       string   `json:"client_secret"`
 	Auth         string   `json:"client_auth"`
@@ -81,16 +79,16 @@ type client struct {
 	RedirectURIs []string `json:"redirect_uris"`
 }
 
-// token is an access token that was issued and has not been taken back.
+// token is an access token that was issued and not revoked.
 type token struct {
 	clientID    string
 	scope       string
-	environment string // where it is good, where the vendor has more than one
+	environment string // where the token is valid, if the vendor has several
 	expires     time.Time
-	of          *authorization // nil where it descends from none
+	of          *authorization // nil if it has none
 }
 
-// counts is what the control API tells of one provider.
+// counts are the counters of one provider in the control API.
 type counts struct {
 	TokenRequests      int `json:"token_requests"`
 	TokensIssued       int `json:"tokens_issued"`
@@ -105,10 +103,10 @@ type counts struct {
 	CodesExchanged       int `json:"codes_exchanged"`
 	Refreshes            int `json:"refreshes"`
 	RefreshTokensRefused int `json:"refresh_tokens_refused"`
-	Held                 int `json:"held"` // now; the rest only grow
+	Held                 int `json:"held"` // at the moment; all others only grow
 }
 
-// provider is a running vendor.
+// provider is a vendor with its current state.
 type provider struct {
 	name  string
 	build func() vendor
@@ -117,14 +115,14 @@ type provider struct {
 	*state
 }
 
-// state is what a provider knows; a reset replaces it as a whole. It is guarded
-// by the provider's lock.
+// state is the state of a provider, guarded by its lock. A reset replaces all of
+// it.
 type state struct {
 	vendor    vendor
 	clients   map[string]client
 	tokens    map[string]token
-	sweepAt   int             // how many tokens there may be before the dead are dropped
-	expiresIn json.RawMessage // what the next answers say; nil leaves it out
+	sweepAt   int             // the number of tokens at which expired ones are deleted
+	expiresIn json.RawMessage // for the next responses; nil leaves it out
 	faults    []fault
 	requests  []request
 	counts    counts
@@ -132,7 +130,7 @@ type state struct {
 
 	codes          map[string]*code
 	refreshTokens  map[string]refreshToken
-	lastRefresh    uint64 // the number of the last one issued
+	lastRefresh    uint64 // the number of the newest refresh token
 	sweepCodesAt   int
 	sweepRefreshAt int
 }
@@ -154,7 +152,7 @@ func (p *provider) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state != nil {
-		p.gate.end(true)
+		p.gate.release(true)
 	}
 	p.state = &state{
 		vendor:    v,
@@ -171,8 +169,8 @@ func (p *provider) reset() {
 	}
 }
 
-// serve is a token or revocation endpoint: record, then meet the next fault or
-// judge.
+// serve handles a request to a token or revocation endpoint. It records the
+// request, then applies the next fault or returns the normal response.
 func (p *provider) serve(w http.ResponseWriter, r *http.Request, at endpoint) {
 	req, err := receive(r)
 	p.record(at, req)
@@ -186,7 +184,7 @@ func (p *provider) serve(w http.ResponseWriter, r *http.Request, at endpoint) {
 		return
 	}
 	x := exchange{provider: p, at: at, request: req, w: w, r: r}
-	x.meet(f)
+	x.inject(f)
 }
 
 func (p *provider) record(at endpoint, req request) {
@@ -199,11 +197,11 @@ func (p *provider) record(at endpoint, req request) {
 	}
 	p.requests = append(p.requests, req)
 	if n := len(p.requests); n > keptRequests {
-		p.requests = slices.Clone(p.requests[n-keptRequests:]) // lets the oldest go
+		p.requests = slices.Clone(p.requests[n-keptRequests:]) // frees the oldest
 	}
 }
 
-// nextFault takes the fault a request is to meet, if any.
+// nextFault returns the next fault for an endpoint, if any, and counts it.
 func (p *provider) nextFault(at endpoint) (f fault, faulty bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,8 +221,8 @@ func (p *provider) nextFault(at endpoint) (f fault, faulty bool) {
 	return f, true
 }
 
-// judge returns the vendor's right answer to a request.
-func (p *provider) judge(at endpoint, req request) answer {
+// judge returns the vendor's normal response to a request.
+func (p *provider) judge(at endpoint, req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.vendor.responders(at.kind)[at.path](p.state, req)
@@ -234,42 +232,42 @@ func (p *provider) judge(at endpoint, req request) answer {
 	return a
 }
 
-// refuse refuses what did not even come whole.
-func (p *provider) refuse(req request, description string) answer {
+// refuse returns the vendor's error for a request that could not be read.
+func (p *provider) refuse(req request, description string) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts.Refused++
 	return p.vendor.refusal(p.state, req, description)
 }
 
-// failure is the vendor's answer when it fails itself.
-func (p *provider) failure(req request) answer {
+// failure returns the response to an internal failure of the vendor.
+func (p *provider) failure(req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.vendor.failure(p.state, req)
 }
 
-// echo is a request's credentials in the vendor's error shape.
-func (p *provider) echo(req request) answer {
+// echo returns an error in the vendor's shape that repeats the credentials.
+func (p *provider) echo(req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.vendor.refusal(p.state, req, echo(req, p.secretOf(req)))
 }
 
-// secret is the client secret of a request, as the vendor understands it.
+// secret returns the client secret of a request, as the vendor decodes it.
 func (p *provider) secret(req request) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.secretOf(req)
 }
 
-// secretOf is the client secret wherever a request has it. HTTP Basic may hold
-// it as it is or form-encoded: as it is where that is the client's, or where it
-// cannot be the other.
+// secretOf returns the client secret from the body or from HTTP Basic. In HTTP Basic
+// it may be form-encoded or not. It counts as not encoded if that is the client's
+// secret, or if it cannot be decoded.
 func (s *state) secretOf(req request) string {
 	id, asItIs, ok := req.basicPair()
 	if !ok {
-		values, _ := url.ParseQuery(req.Body) // what could be read is enough
+		values, _ := url.ParseQuery(req.Body) // on an error, use what was parsed
 		return values.Get("client_secret")
 	}
 	if _, decoded, ok := req.basic(); ok && s.clients[id].Secret != asItIs {
@@ -278,8 +276,8 @@ func (s *state) secretOf(req request) string {
 	return asItIs
 }
 
-// lifetime is how long the next token lives: what the answer says, where that
-// is a number or a string of digits.
+// lifetime returns the lifetime of the next token. It is expiresIn, if that is a
+// number or a string of digits, else the vendor's.
 func (s *state) lifetime() time.Duration {
 	text := string(s.expiresIn)
 	var quoted string
@@ -297,7 +295,7 @@ func (s *state) lifetime() time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// issue makes an access token live.
+// issue stores a new access token.
 func (s *state) issue(accessToken string, t token) {
 	if len(s.tokens) >= s.sweepAt {
 		s.sweep()
@@ -306,19 +304,19 @@ func (s *state) issue(accessToken string, t token) {
 	s.counts.TokensIssued++
 }
 
-// live returns an access token that is still good for something.
+// live returns an access token, and false if it is unknown or expired.
 func (s *state) live(accessToken string) (t token, ok bool) {
 	t, ok = s.tokens[accessToken]
 	return t, ok && time.Until(t.expires) > 0
 }
 
-// revoke takes an access token back.
+// revoke revokes an access token.
 func (s *state) revoke(accessToken string) {
 	delete(s.tokens, accessToken)
 	s.counts.TokensRevoked++
 }
 
-// sweep drops dead tokens, and puts the next sweep where it pays again.
+// sweep deletes expired tokens, and sets when the next sweep is worth its time.
 func (s *state) sweep() {
 	now := time.Now()
 	for name, t := range s.tokens {
@@ -329,7 +327,7 @@ func (s *state) sweep() {
 	s.sweepAt = max(firstSweep, 2*len(s.tokens))
 }
 
-// removeClient forgets a client and kills its codes and tokens.
+// removeClient deletes a client with its codes and tokens.
 func (s *state) removeClient(id string) bool {
 	if _, ok := s.clients[id]; !ok {
 		return false
@@ -353,19 +351,19 @@ func (s *state) removeClient(id string) bool {
 	return true
 }
 
-// serveProtected stands for the vendor's API: it takes a live token and says
-// whose it is.
+// serveProtected stands for the vendor's API. It returns the owner of a valid
+// token.
 func (p *provider) serveProtected(w http.ResponseWriter, r *http.Request, path string) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "only GET", http.StatusMethodNotAllowed)
 		return
 	}
-	req, _ := receive(r) // nothing in the body counts
+	req, _ := receive(r) // the body does not matter
 	p.protected(path, req).write(w)
 }
 
-func (p *provider) protected(path string, req request) answer {
+func (p *provider) protected(path string, req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts.ProtectedRequests++
@@ -376,21 +374,21 @@ func (p *provider) protected(path string, req request) answer {
 	return a
 }
 
-// bearer takes an access token as section 2.1 of RFC 6750 has it.
-func bearer(s *state, r request) answer {
+// bearer handles an access token in the header (RFC 6750, section 2.1).
+func bearer(s *state, r request) response {
 	accessToken, _ := credentials(r.Headers, "Bearer")
 	return s.show(accessToken, "")
 }
 
-// show says whose an access token is, where it is live in that environment.
-func (s *state) show(accessToken, environment string) answer {
+// show returns the owner of an access token, if it is valid in the environment.
+func (s *state) show(accessToken, environment string) response {
 	t, ok := s.live(accessToken)
 	if !ok || t.environment != environment {
 		a := oauthError(http.StatusUnauthorized, "invalid_token", "the access token is unknown, expired or revoked")
 		a.header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return a
 	}
-	return jsonAnswer(http.StatusOK, struct {
+	return jsonResponse(http.StatusOK, struct {
 		ClientID  string `json:"client_id"`
 		Scope     string `json:"scope"`
 		ExpiresIn int64  `json:"expires_in"`
@@ -398,10 +396,10 @@ func (s *state) show(accessToken, environment string) answer {
 	}{t.clientID, t.scope, int64(time.Until(t.expires) / time.Second), t.of != nil && t.of.user})
 }
 
-// serveNotFound answers for a path below the prefix that is none, and reports
-// whether the vendor has an answer of its own.
+// serveNotFound handles an unknown path below the prefix, and reports whether the
+// vendor has a response of its own for it.
 func (p *provider) serveNotFound(w http.ResponseWriter, r *http.Request) bool {
-	req, _ := receive(r) // whatever came, it is not here
+	req, _ := receive(r) // an incomplete request gets the same response
 	a, ok := p.notFound(req)
 	if ok {
 		a.write(w)
@@ -409,23 +407,22 @@ func (p *provider) serveNotFound(w http.ResponseWriter, r *http.Request) bool {
 	return ok
 }
 
-func (p *provider) notFound(req request) (a answer, ok bool) {
+func (p *provider) notFound(req request) (a response, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.vendor.notFound == nil {
-		return answer{}, false
+		return response{}, false
 	}
 	return p.vendor.notFound(p.state, req), true
 }
 
-// serveRedirected is where the redirect fault leads. It answers as a token
-// endpoint would, so that a client that follows gets something it can use, and
-// a test that it must not can fail.
+// serveRedirected is the target of the redirect fault. It returns a valid token
+// response, so that a test fails if its client follows the redirect.
 func (p *provider) serveRedirected(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Lock()
 	p.counts.RedirectsFollowed++
 	p.mu.Unlock()
-	answer{
+	response{
 		status: http.StatusOK,
 		header: http.Header{"Content-Type": {"application/json"}},
 		body:   []byte(`{"access_token":"redirected","token_type":"bearer","expires_in":3600}`),

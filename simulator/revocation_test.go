@@ -20,15 +20,15 @@ import (
 
 const revokePath = "/oauth2/revoke"
 
-// oauth2Site is the oauth2 provider of a simulator that serves, and a client of
-// it, demo-client unless authorization says another.
+// oauth2Site is the oauth2 provider of a running simulator, with a client for it.
+// The client is demo-client, unless authorization is set.
 type oauth2Site struct {
 	base          string
 	c             *http.Client
 	authorization string
 }
 
-// reply is an answer, read to its end.
+// reply is a response, with its whole body.
 type reply struct {
 	status int
 	header http.Header
@@ -38,11 +38,11 @@ type reply struct {
 func newOAuth2Site(t *testing.T) oauth2Site {
 	t.Helper()
 	s, c := start(t, simulator.Options{})
-	c.Timeout = 20 * time.Second // a hang where none should be fails
+	c.Timeout = 20 * time.Second // so that an unexpected hang fails
 	return oauth2Site{s.HTTP, c, basic("demo-client", "demo-secret")}
 }
 
-// try sends a request; a header set to "" is left out.
+// try sends a request. It removes a header with the value "".
 func (o oauth2Site) try(ctx context.Context, method, path, body string, header map[string]string) (reply, error) {
 	r, err := http.NewRequestWithContext(ctx, method, o.base+path, strings.NewReader(body))
 	if err != nil {
@@ -99,13 +99,13 @@ func (o oauth2Site) wantProtected(t *testing.T, token string, want int) {
 	}
 }
 
-// wantCounters compares those that are named.
+// wantCounters checks the counters that are named.
 func (o oauth2Site) wantCounters(t *testing.T, want map[string]int) {
 	t.Helper()
 	got := countersOf(t, o.c, o.base).Providers["oauth2"]
 	for name, n := range want {
 		if counted, there := got[name]; counted != n || !there {
-			t.Errorf("%s is %d (there: %v), want %d", name, counted, there, n)
+			t.Errorf("%s is %d (present: %v), want %d", name, counted, there, n)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func TestRevoke(t *testing.T) {
 			o.wantProtected(t, token, http.StatusUnauthorized)
 			o.wantProtected(t, other, http.StatusOK)
 
-			wantRevoked(t, o.send(t, "POST", revokePath, "token="+token+hint, nil)) // again
+			wantRevoked(t, o.send(t, "POST", revokePath, "token="+token+hint, nil)) // a repetition also succeeds
 			wantRevoked(t, o.send(t, "POST", revokePath, "token=unknown"+hint, nil))
 			o.wantProtected(t, other, http.StatusOK)
 			o.wantCounters(t, map[string]int{"token_requests": 2, "tokens_issued": 2, "revocation_requests": 3,
@@ -213,7 +213,7 @@ func TestRevokeRefuses(t *testing.T) {
 	}
 }
 
-// TestRevokeExpired is in a bubble, where an hour is free.
+// TestRevokeExpired uses virtual time, to wait for an hour.
 func TestRevokeExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := simulator.New()
@@ -236,8 +236,8 @@ func TestRevokeExpired(t *testing.T) {
 	})
 }
 
-// TestRevokeAtOnce revokes one token many times at a time: it ends once.
-func TestRevokeAtOnce(t *testing.T) {
+// TestRevoke_Concurrently revokes one token many times, which counts once.
+func TestRevoke_Concurrently(t *testing.T) {
 	o := newOAuth2Site(t)
 	token := o.mint(t)
 	var all sync.WaitGroup
@@ -253,7 +253,7 @@ func TestRevokeAtOnce(t *testing.T) {
 	o.wantCounters(t, map[string]int{"revocation_requests": 8, "tokens_revoked": 1})
 }
 
-func TestRevocationsAreRecorded(t *testing.T) {
+func TestRevoke_IsRecorded(t *testing.T) {
 	o := newOAuth2Site(t)
 	body := "token=" + url.QueryEscape(o.mint(t)) + "&token_type_hint=access_token"
 	o.send(t, "POST", revokePath, body, nil)
@@ -270,9 +270,9 @@ func TestRevocationsAreRecorded(t *testing.T) {
 	o.wantCounters(t, map[string]int{"revocation_requests": 0, "tokens_revoked": 0})
 }
 
-// TestRevocationFaultAnswers meets the faults that end in an answer, and tells
-// whether the token was revoked all the same.
-func TestRevocationFaultAnswers(t *testing.T) {
+// TestRevocationFaultResponses sees the faults that end in a response, and checks
+// whether the token was revoked.
+func TestRevocationFaultResponses(t *testing.T) {
 	o := newOAuth2Site(t)
 	for _, f := range []struct {
 		fault   string
@@ -294,7 +294,7 @@ func TestRevocationFaultAnswers(t *testing.T) {
 	} {
 		token := o.mint(t)
 		o.control(t, "POST", "oauth2/faults", f.fault)
-		other := o.mint(t) // it is not for the token endpoint
+		other := o.mint(t) // the token endpoint has no fault
 		got := o.send(t, "POST", revokePath, "token="+token, nil)
 		if got.status != f.status || !strings.Contains(got.body, f.says) || (got.body == "") != (f.says == "") {
 			t.Errorf("%s: %d %.200s", f.fault, got.status, got.body)
@@ -304,17 +304,17 @@ func TestRevocationFaultAnswers(t *testing.T) {
 			want = http.StatusUnauthorized
 		}
 		o.wantProtected(t, token, want)
-		wantRevoked(t, o.send(t, "POST", revokePath, "token="+other, nil)) // and it is over
+		wantRevoked(t, o.send(t, "POST", revokePath, "token="+other, nil)) // the fault occurs once
 	}
 }
 
-// TestRevocationFaultBreaks meets those that break the connection.
+// TestRevocationFaultBreaks sees the faults that break the connection.
 func TestRevocationFaultBreaks(t *testing.T) {
 	o := newOAuth2Site(t)
 	for _, f := range []struct {
 		kind    string
 		revoked bool
-		status  int // 0: no answer
+		status  int // 0: no response
 	}{
 		{"reset", false, 0},
 		{"reset_after", true, 0},
@@ -334,7 +334,7 @@ func TestRevocationFaultBreaks(t *testing.T) {
 	}
 }
 
-// TestRevocationHangs leaves the token endpoint as it is.
+// TestRevocationHangs checks that the token endpoint is not affected.
 func TestRevocationHangs(t *testing.T) {
 	o := newOAuth2Site(t)
 	token := o.mint(t)
@@ -356,15 +356,15 @@ func TestRevocationHangs(t *testing.T) {
 	o.wantProtected(t, o.mint(t), http.StatusOK)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want the client's own end", err)
+		t.Errorf("got %v, want the client's own cancellation", err)
 	}
 	o.wantProtected(t, token, http.StatusOK)
 	o.control(t, "DELETE", "oauth2/faults", "")
 	wantRevoked(t, o.send(t, "POST", revokePath, "token="+token, nil))
 }
 
-// TestFaultQueuesAreApart queues for both endpoints in turn.
-func TestFaultQueuesAreApart(t *testing.T) {
+// TestFaultQueue_EachEndpointHasItsOwn queues faults for both endpoints in turn.
+func TestFaultQueue_EachEndpointHasItsOwn(t *testing.T) {
 	o := newOAuth2Site(t)
 	for _, f := range []string{
 		`{"kind":"status","status":500}`,

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// Options say where a simulator listens. The zero value is a free port on
-// 127.0.0.1, without HTTPS.
+// Options are the addresses on which a simulator listens. The zero value means a
+// free port on 127.0.0.1, without HTTPS.
 type Options struct {
 	Listen    string // HTTP, "127.0.0.1:0" if empty
 	TLSListen string // HTTPS, none if empty
 }
 
-// Server is a simulator that serves.
+// Server is a running simulator.
 type Server struct {
 	HTTP   string // base URL
 	HTTPS  string // base URL, empty without HTTPS
@@ -31,8 +31,8 @@ type Server struct {
 	stop    context.CancelFunc
 }
 
-// Check tells whether the options name loopback addresses: what mints tokens
-// for whoever knows "demo-secret" is for this machine alone.
+// Check returns an error unless the addresses are loopback ones. Any caller with
+// "demo-secret" gets tokens, so other machines must not reach the simulator.
 func (o Options) Check() error {
 	if o.Listen != "" {
 		if _, err := loopback(o.Listen); err != nil {
@@ -47,27 +47,27 @@ func (o Options) Check() error {
 	return nil
 }
 
-// loopback returns the address with an IP for its host: a name's meaning is
-// the resolver's to change.
+// loopback returns the address with an IP as its host, because a resolver could
+// change what a name means.
 func loopback(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", errors.New("must be host:port")
+		return "", errors.New("not of the form host:port; use an address such as 127.0.0.1:0")
 	}
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
 	ip := net.ParseIP(host)
 	if ip == nil || !ip.IsLoopback() {
-		return "", fmt.Errorf("the host must be a loopback address (127.0.0.1, ::1 or localhost), is %q", host)
+		return "", fmt.Errorf("host %q is not a loopback address; use 127.0.0.1, ::1 or localhost", host)
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
-		return "", fmt.Errorf("%q is no port", port)
+		return "", fmt.Errorf("%q is not a port; use a number or a service name", port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// Start serves a new simulator until Close.
+// Start starts a new simulator, which serves until Close.
 func Start(o Options) (*Server, error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -131,18 +131,18 @@ func (s *Server) serve(server *http.Server, l net.Listener, secure bool) {
 	s.servers = append(s.servers, server)
 	s.serving.Go(func() {
 		if secure {
-			_ = server.ServeTLS(l, "", "") // Close ends it
+			_ = server.ServeTLS(l, "", "") // until Close
 			return
 		}
-		_ = server.Serve(l) // Close ends it
+		_ = server.Serve(l) // until Close
 	})
 }
 
-// Close ends every request under way and stops serving.
+// Close aborts all requests in flight and stops serving.
 func (s *Server) Close() {
 	s.stop()
 	for _, server := range s.servers {
-		_ = server.Close() // nobody is left to be told
+		_ = server.Close() // the error changes nothing
 	}
 	s.serving.Wait()
 }

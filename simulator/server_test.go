@@ -10,7 +10,7 @@ import (
 	"vault-plugin-secrets-marketplace/simulator"
 )
 
-func TestStartRefusesOtherThanLoopback(t *testing.T) {
+func TestStart_RefusesNonLoopbackAddresses(t *testing.T) {
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0", "127.0.0.1", "127.0.0.1:x"} {
 		for _, o := range []simulator.Options{{Listen: address}, {TLSListen: address}} {
 			s, err := simulator.Start(o)
@@ -47,7 +47,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestConnections tells whether requests share a connection.
+// TestConnections checks that requests show whether they share a connection.
 func TestConnections(t *testing.T) {
 	s, c := start(t, simulator.Options{})
 	_, other := start(t, simulator.Options{})

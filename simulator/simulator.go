@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package simulator plays the vendors' side of the conversation: token
-// endpoints as their own documentation describes them, strict, with faults on
-// demand. It is made for tests and demonstrations and shares no code with the
-// plugin, so it cannot share its misreadings. README.md is its contract.
+// Package simulator simulates the vendors' token endpoints, strictly as their
+// documentation describes them, with faults on demand. It is for tests and
+// demonstrations. It shares no code with the plugin, so that it cannot share its
+// misreadings of a document. README.md is its contract.
 package simulator
 
 import (
@@ -14,24 +14,24 @@ import (
 	"sync"
 )
 
-// Simulator is an http.Handler that serves every provider, each below a prefix
-// of its own, and the control API below /_control/.
+// Simulator is an http.Handler that serves every provider, each below its own
+// prefix, and the control API below /_control/.
 //
-// Start serves one on loopback. Whoever serves one otherwise (httptest) sets
-// ConnContext on the http.Server, or every request carries connection 0.
+// Start serves a Simulator on loopback. Another http.Server, such as that of
+// httptest, must set ConnContext, or every request has connection 0.
 type Simulator struct {
 	providers map[string]*provider
-	// routes are exact: a vendor does not redirect a client to the path it
-	// should have asked for, as http.ServeMux would.
+	// routes has exact paths. http.ServeMux would redirect a client to the correct
+	// path, which a vendor does not do.
 	routes  map[string]http.HandlerFunc
 	control http.Handler
 
 	mu          sync.Mutex
-	lastNumber  uint64 // never reset: it tells live connections apart
+	lastNumber  uint64 // never reset, so that open connections have different numbers
 	connections uint64 // since the start or the last reset
 }
 
-// New returns a simulator of every vendor, as at start.
+// New returns a simulator of every vendor, in its initial state.
 func New() *Simulator {
 	s := &Simulator{
 		providers: map[string]*provider{},
@@ -44,8 +44,8 @@ func New() *Simulator {
 	return s
 }
 
-// vendors names every vendor there is: one line each, and a file (siblings that
-// differ in nothing else share one).
+// vendors returns the constructors of all vendors. Each vendor has a file of its
+// own, except that identical sister sites share one.
 func vendors() []func() vendor {
 	return []func() vendor{
 		newKleinanzeigen,
@@ -102,7 +102,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 type connectionKey struct{}
 
-// ConnContext numbers a connection; it is for http.Server.ConnContext.
+// ConnContext adds a number to each connection. Use it as http.Server.ConnContext.
 func (s *Simulator) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *Simulator) ConnContext(ctx context.Context, _ net.Conn) context.Context
 	return context.WithValue(ctx, connectionKey{}, s.lastNumber)
 }
 
-// reset puts everything back as it was at start.
+// reset restores the initial state.
 func (s *Simulator) reset() {
 	s.mu.Lock()
 	s.connections = 0

@@ -24,8 +24,8 @@ const (
 	goodForm          = "grant_type=client_credentials&client_id=demo-client&client_secret=demo-secret&audience=consumer-goods-api"
 )
 
-// ask calls the handler without a network, so that it can be called in a bubble
-// of testing/synctest too.
+// ask calls the handler without a network, so that it also works in a bubble of
+// testing/synctest.
 func ask(t *testing.T, h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
@@ -53,7 +53,7 @@ func fromJSON[T any](t *testing.T, w *httptest.ResponseRecorder) T {
 	return v
 }
 
-// mint gets a token that must be given.
+// mint returns a token, and fails the test if it gets none.
 func mint(t *testing.T, h http.Handler) string {
 	t.Helper()
 	w := ask(t, h, "POST", kleinanzeigenPath, goodForm, "Content-Type", formType)
@@ -77,7 +77,7 @@ type counters struct {
 func TestTokenLifetime(t *testing.T) {
 	for _, c := range []struct {
 		expiresIn string
-		answer    any // what the token answer says; nil: nothing
+		response  any // expires_in in the response; nil for none
 		life      time.Duration
 	}{
 		{"3600", 3600.0, time.Hour},
@@ -95,12 +95,12 @@ func TestTokenLifetime(t *testing.T) {
 				sim := simulator.New()
 				control(t, sim, "PUT", "kleinanzeigen/expires_in", c.expiresIn)
 				w := ask(t, sim, "POST", kleinanzeigenPath, goodForm, "Content-Type", formType)
-				answer := fromJSON[map[string]any](t, w)
-				got, said := answer["expires_in"]
-				if toJSON(t, got) != toJSON(t, c.answer) || said != (c.answer != nil) {
-					t.Errorf("the answer says expires_in %v (there: %v), want %v", got, said, c.answer)
+				response := fromJSON[map[string]any](t, w)
+				got, said := response["expires_in"]
+				if toJSON(t, got) != toJSON(t, c.response) || said != (c.response != nil) {
+					t.Errorf("the response has expires_in %v (present: %v), want %v", got, said, c.response)
 				}
-				token, _ := answer["access_token"].(string)
+				token, _ := response["access_token"].(string)
 				time.Sleep(c.life - time.Nanosecond)
 				if w := protected(t, sim, token); w.Code != http.StatusOK {
 					t.Errorf("a nanosecond before its end: %d, want 200", w.Code)
@@ -234,7 +234,7 @@ func TestControlRefuses(t *testing.T) {
 			t.Errorf("%s %s: %d %q, want 400 that names %s", c.target, c.body, w.Code, text, c.names)
 		}
 	}
-	mint(t, sim) // and none of it had an effect
+	mint(t, sim) // the refused requests had no effect
 	if w := ask(t, sim, "POST", "/_control/ebay/faults", `{"kind":"hang"}`); w.Code != http.StatusNotFound {
 		t.Errorf("unknown provider: %d, want 404", w.Code)
 	}
@@ -296,7 +296,7 @@ func TestCountersRequestsReset(t *testing.T) {
 	}
 }
 
-func TestRequestsAreBounded(t *testing.T) {
+func TestRequests_AreBounded(t *testing.T) {
 	sim := simulator.New()
 	for i := range 103 {
 		ask(t, sim, "POST", kleinanzeigenPath+"?n="+strconv.Itoa(i), "")
@@ -329,7 +329,7 @@ func wantError(t *testing.T, w *httptest.ResponseRecorder, status int, code stri
 	}
 }
 
-// start serves a simulator and returns a client that follows no redirect.
+// start starts a simulator and returns a client that follows no redirects.
 func start(t *testing.T, o simulator.Options) (*simulator.Server, *http.Client) {
 	t.Helper()
 	s, err := simulator.Start(o)
@@ -344,7 +344,7 @@ func start(t *testing.T, o simulator.Options) (*simulator.Server, *http.Client) 
 	}}
 }
 
-// post sends a good token request to Kleinanzeigen.
+// post sends a valid token request to Kleinanzeigen.
 func post(ctx context.Context, c *http.Client, base string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, "POST", base+kleinanzeigenPath, strings.NewReader(goodForm))
 	if err != nil {

@@ -18,14 +18,14 @@ func TestKleinanzeigenGrants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := simulator.New()
 		w := ask(t, sim, "POST", kleinanzeigenPath, goodForm, "Content-Type", formType+"; charset=UTF-8")
-		answer := fromJSON[map[string]any](t, w)
-		if w.Code != http.StatusOK || len(answer) != 3 || answer["token_type"] != "bearer" || answer["expires_in"] != 3600.0 {
+		response := fromJSON[map[string]any](t, w)
+		if w.Code != http.StatusOK || len(response) != 3 || response["token_type"] != "bearer" || response["expires_in"] != 3600.0 {
 			t.Fatalf("got %d %s", w.Code, w.Body)
 		}
-		token, _ := answer["access_token"].(string)
+		token, _ := response["access_token"].(string)
 		parts := strings.Split(token, ".")
 		if len(parts) != 3 {
-			t.Fatalf("%q is no JWT", token)
+			t.Fatalf("%q is not a JWT", token)
 		}
 		var decoded [3][]byte
 		for i, part := range parts {
@@ -112,7 +112,7 @@ func TestOAuth2(t *testing.T) {
 	for _, c := range []struct {
 		name, authorization, query, body string
 		status                           int
-		want                             string // the scope granted, or the error's code
+		want                             string // the granted scope, or the error's code
 	}{
 		{"basic", good, "", grant, 200, "read write"},
 		{"basic, scheme in capitals", strings.Replace(good, "Basic", "BASIC", 1), "", grant, 200, "read write"},
@@ -161,9 +161,9 @@ func TestOAuth2(t *testing.T) {
 				wantError(t, w, c.status, c.want)
 				return
 			}
-			answer := fromJSON[map[string]any](t, w)
-			scope, _ := answer["scope"].(string)
-			if w.Code != http.StatusOK || scope != c.want || answer["access_token"] == "" || answer["token_type"] != "Bearer" {
+			response := fromJSON[map[string]any](t, w)
+			scope, _ := response["scope"].(string)
+			if w.Code != http.StatusOK || scope != c.want || response["access_token"] == "" || response["token_type"] != "Bearer" {
 				t.Errorf("got %d %s, want scope %q", w.Code, w.Body, c.want)
 			}
 		})

@@ -13,21 +13,21 @@ import (
 	"time"
 )
 
-// winkelstraat is the retailer API of Winkelstraat: the client in HTTP Basic, a
-// body that is JSON and says nothing, errors with their status in them. What
-// the document leaves out is derived from Akeneo, the software behind it.
+// winkelstraat is the retailer API of Winkelstraat. It takes the client in HTTP
+// Basic, and an empty JSON object as the body. Errors contain their status. Details
+// that the document leaves out are derived from Akeneo, the software behind it.
 type winkelstraat struct {
 	settings winkelstraatSettings
 }
 
 type winkelstraatSettings struct {
-	// Scope is how an answer has the scope, which the document calls a string
-	// and "always equal to "null"", and the vendor sends as null.
+	// Scope is the type of the scope in a response. The document calls it a string
+	// and "always equal to "null"", but the vendor sends null.
 	Scope string `json:"scope"`
 }
 
-// winkelstraatRefreshPath is the path of the document's only refresh; another
-// page has the mint's.
+// winkelstraatRefreshPath is the path of the only refresh in the document. Another
+// page refreshes at the path of the mint.
 const winkelstraatRefreshPath = "/api/oauth/v1/token"
 
 // Derived from Akeneo.
@@ -50,17 +50,17 @@ func newWinkelstraat() vendor {
 			winkelstraatRefreshPath:        v.token,
 		},
 		protected: map[string]responder{"/protected": bearer},
-		refusal: func(_ *state, _ request, description string) answer {
+		refusal: func(_ *state, _ request, description string) response {
 			return v.refuse(http.StatusBadRequest, description)
 		},
-		failure: func(*state, request) answer { // the shape is the document's, the words are ours
+		failure: func(*state, request) response { // the shape is from the document, the text is our own
 			return v.refuse(http.StatusInternalServerError, "Internal Server Error")
 		},
 		settings: v.set,
 	}
 }
 
-// set replaces the switches: what is left out is as at start.
+// set replaces the switches. A switch that is left out gets its initial value.
 func (v *winkelstraat) set(body []byte) error {
 	next := winkelstraatSettings{Scope: "null"}
 	if err := decode(body, &next); err != nil {
@@ -73,12 +73,12 @@ func (v *winkelstraat) set(body []byte) error {
 	return nil
 }
 
-func (v *winkelstraat) token(s *state, r request) answer {
+func (v *winkelstraat) token(s *state, r request) response {
 	if r.Method != http.MethodPost {
 		return allowPost(v.refuse(http.StatusMethodNotAllowed, notPost))
 	}
 	if types := r.Headers.Values("Content-Type"); len(types) != 1 || types[0] != "application/json" {
-		// The two spaces are the document's.
+		// The document has these two spaces.
 		return v.refuse(http.StatusUnsupportedMediaType, fmt.Sprintf(
 			"‘%s’ in ‘Content-type’ header is not valid.  Only ‘application/json’ is allowed.", r.Headers.Get("Content-Type")))
 	}
@@ -94,17 +94,17 @@ func (v *winkelstraat) token(s *state, r request) answer {
 	switch {
 	case string(grant) == `"refresh_token"`:
 		return v.refresh(s, id, body["refresh_token"])
-	case !asked && !strings.HasSuffix(r.Path, winkelstraatRefreshPath): // the document only refreshes there
+	case !asked && !strings.HasSuffix(r.Path, winkelstraatRefreshPath): // in the document, this path only refreshes
 		return v.grant(s, id, &authorization{clientID: id})
 	}
 	return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadGrant)
 }
 
-// authenticate takes the pair as it stands, as the document has it ("encode the
-// client ID and the secret, in base64, with a : in between"), and form-decoded
-// too: a client that follows section 2.3.1 of RFC 6749 form-encodes both first,
-// and whether the vendor undoes that is not documented. For the letters and
-// digits that the vendor gives out, the two are one.
+// authenticate checks the client's id and secret, both as sent and form-decoded.
+// The document says "encode the client ID and the secret, in base64, with a : in
+// between". A client that follows section 2.3.1 of RFC 6749 form-encodes both
+// first, and the document does not say whether the vendor decodes that. The
+// vendor's own credentials have only letters and digits, so there both are equal.
 func (v *winkelstraat) authenticate(s *state, r request) (id string, ok bool) {
 	for _, pair := range []func() (string, string, bool){r.basicPair, r.basic} {
 		id, secret, ok := pair()
@@ -115,10 +115,10 @@ func (v *winkelstraat) authenticate(s *state, r request) (id string, ok bool) {
 	return "", false
 }
 
-// refresh takes a refresh token once.
-func (v *winkelstraat) refresh(s *state, id string, raw json.RawMessage) answer {
+// refresh accepts each refresh token once.
+func (v *winkelstraat) refresh(s *state, id string, raw json.RawMessage) response {
 	var value string
-	_ = json.Unmarshal(raw, &value) // what is no string is no refresh token
+	_ = json.Unmarshal(raw, &value) // a value of another type is not a refresh token
 	of, ok := s.refresh(value, id)
 	if !ok {
 		return v.refuse(http.StatusUnprocessableEntity, winkelstraatBadRefresh)
@@ -126,7 +126,7 @@ func (v *winkelstraat) refresh(s *state, id string, raw json.RawMessage) answer 
 	return v.grant(s, id, of)
 }
 
-func (v *winkelstraat) grant(s *state, id string, of *authorization) answer {
+func (v *winkelstraat) grant(s *state, id string, of *authorization) response {
 	accessToken, refreshToken := winkelstraatToken(), winkelstraatToken()
 	s.issue(accessToken, token{clientID: id, expires: time.Now().Add(s.lifetime()), of: of})
 	s.addRefreshToken(refreshToken, of, winkelstraatRefreshLifetime)
@@ -134,7 +134,7 @@ func (v *winkelstraat) grant(s *state, id string, of *authorization) answer {
 	if v.settings.Scope == "string" {
 		scope = "null"
 	}
-	return jsonAnswer(http.StatusOK, struct {
+	return jsonResponse(http.StatusOK, struct {
 		AccessToken  string          `json:"access_token"`
 		ExpiresIn    json.RawMessage `json:"expires_in,omitempty"`
 		TokenType    string          `json:"token_type"`
@@ -143,15 +143,15 @@ func (v *winkelstraat) grant(s *state, id string, of *authorization) answer {
 	}{accessToken, s.expiresIn, "bearer", scope, refreshToken})
 }
 
-// winkelstraatToken looks as those in the document do: base64 of hex.
+// winkelstraatToken returns a token in the format of the document: base64 of hex.
 func winkelstraatToken() string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	return base64.RawStdEncoding.EncodeToString([]byte(hex.EncodeToString(b)))
 }
 
-func (v *winkelstraat) refuse(status int, message string) answer {
-	return jsonAnswer(status, struct {
+func (v *winkelstraat) refuse(status int, message string) response {
+	return jsonResponse(status, struct {
 		Code    int    `json:"code"`
 		Message string `json:"message"`
 	}{status, message})

@@ -14,7 +14,7 @@ import (
 
 const winkelstraatPath = "/winkelstraat/api/oauth/v1/retailer/token"
 
-// asItIs is HTTP Basic with nothing form-encoded, as the document has it.
+// asItIs returns HTTP Basic credentials without form-encoding, as in the document.
 func asItIs(pair string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair))
 }
@@ -30,22 +30,22 @@ func TestWinkelstraatGrants(t *testing.T) {
 		{"unknown member", asItIs("demo-client:demo-secret"), ` {"x": 1} `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			access, answer := granted(t, ask(t, sim, "POST", winkelstraatPath, c.body,
+			access, response := granted(t, ask(t, sim, "POST", winkelstraatPath, c.body,
 				"Content-Type", "application/json", "Authorization", c.authorization))
-			refresh, _ := answer["refresh_token"].(string)
+			refresh, _ := response["refresh_token"].(string)
 			if !token.MatchString(access) || !token.MatchString(refresh) || access == refresh {
 				t.Errorf("tokens %q and %q", access, refresh)
 			}
-			scope, said := answer["scope"]
-			if len(answer) != 5 || answer["expires_in"] != 3600.0 || answer["token_type"] != "bearer" || scope != nil || !said {
-				t.Errorf("got %v", answer)
+			scope, said := response["scope"]
+			if len(response) != 5 || response["expires_in"] != 3600.0 || response["token_type"] != "bearer" || scope != nil || !said {
+				t.Errorf("got %v", response)
 			}
 		})
 	}
 }
 
-// TestWinkelstraatEcho: what is repeated is the secret as the vendor has it,
-// however it came.
+// An echo repeats the secret as the vendor knows it, even if it was sent
+// form-encoded.
 func TestWinkelstraatEcho(t *testing.T) {
 	sim := simulator.New()
 	for _, c := range []struct{ secret, authorization string }{
@@ -67,9 +67,9 @@ func TestWinkelstraatScope(t *testing.T) {
 	sim := simulator.New()
 	mint := func() any {
 		t.Helper()
-		_, answer := granted(t, ask(t, sim, "POST", winkelstraatPath, "{}",
+		_, response := granted(t, ask(t, sim, "POST", winkelstraatPath, "{}",
 			"Content-Type", "application/json", "Authorization", asItIs("demo-client:demo-secret")))
-		return answer["scope"]
+		return response["scope"]
 	}
 	control(t, sim, "PUT", "winkelstraat/settings", `{"scope":"string"}`)
 	if got := mint(); got != "null" {
@@ -133,11 +133,11 @@ func TestWinkelstraatRefuses(t *testing.T) {
 			if c.authorization != "" {
 				header = append(header, "Authorization", c.authorization)
 			}
-			wantAnswer(t, ask(t, sim, "POST", winkelstraatPath, c.body, header...), c.status, c.want)
+			wantResponse(t, ask(t, sim, "POST", winkelstraatPath, c.body, header...), c.status, c.want)
 		})
 	}
 	w := ask(t, sim, "POST", winkelstraatPath, "{}", "Content-Type", json, "Content-Type", json, "Authorization", good)
-	wantAnswer(t, w, http.StatusUnsupportedMediaType, badType(json))
+	wantResponse(t, w, http.StatusUnsupportedMediaType, badType(json))
 	w = ask(t, sim, "GET", winkelstraatPath, "", "Content-Type", json, "Authorization", good)
-	wantAnswer(t, w, http.StatusMethodNotAllowed, `{"code":405,"message":"the method must be POST"}`)
+	wantResponse(t, w, http.StatusMethodNotAllowed, `{"code":405,"message":"the method must be POST"}`)
 }
