@@ -113,8 +113,8 @@ var (
 	unitsSyntax = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 )
 
-// readDuration parses a duration. If it does not fit into a time.Duration, readDuration returns the longest one with the
-// same sign, which no field accepts.
+// readDuration parses a duration. If it does not fit into a time.Duration, readDuration returns the longest one with
+// the same sign, which no field accepts.
 func readDuration(raw any) (time.Duration, bool) {
 	var text string
 	switch raw := raw.(type) {

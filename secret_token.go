@@ -49,8 +49,8 @@ func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Dura
 }
 
 // revokeToken ends a lease. It needs no network and always succeeds, so that a mount can be disabled while its provider
-// is down. It leaves a shared token alone, because that has other readers. If the token has a single reader, revokeToken
-// also starts its revocation at the provider, without waiting for the result.
+// is down. It leaves a shared token alone, because that has other readers. If the token has a single reader,
+// revokeToken also starts its revocation at the provider, without waiting for the result.
 func (p *plugin) revokeToken(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	text := func(field string) string {
 		value, _ := req.Secret.InternalData[field].(string)

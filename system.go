@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// system caches what Vault reports about the mount, because each question is a call back into Vault. A value that cannot
-// change while the mount exists is asked for once. A value that rarely changes is kept for a while.
+// system caches what Vault reports about the mount, because each question is a call back into Vault. A value that
+// cannot change while the mount exists is asked for once. A value that rarely changes is kept for a while.
 type system struct {
 	logical.SystemView
 	local func() bool
@@ -32,8 +32,8 @@ func (s *system) LocalMount() bool {
 
 const maxLeaseAge = time.Minute
 
-// MaxLeaseTTL returns the mount's maximum lease TTL, at most a minute old. If the maximum was lowered since, Vault itself
-// shortens the lease and adds a warning.
+// MaxLeaseTTL returns the mount's maximum lease TTL, at most a minute old. If the maximum was lowered since, Vault
+// itself shortens the lease and adds a warning.
 func (s *system) MaxLeaseTTL() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
