@@ -12,10 +12,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// What a Vault Agent has rendered is good at every moment, over three
-// replacements, from a leased token and from a static one; and the provider is
-// asked once a replacement.
-func TestWhatVaultAgentRendersIsAlwaysGood(t *testing.T) {
+// Every token that Vault Agent has rendered works while it is in the file, over three replacements. This holds for
+// leased and for static tokens. Each replacement costs one token request.
+func TestAgent_RenderedTokensAlwaysWork(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 15)
@@ -32,34 +31,34 @@ func TestWhatVaultAgentRendersIsAlwaysGood(t *testing.T) {
 	all := append(slices.Clone(leased.tokens), static.tokens...)
 	slices.Sort(all)
 	tokens := len(slices.Compact(all))
-	if got := w.tokenRequests(t, kleinanzeigen); got < tokens || got > tokens+1 { // one may be on its way to the agent
+	if got := w.tokenRequests(t, kleinanzeigen); got < tokens || got > tokens+1 { // the agent may not have rendered the last one yet
 		t.Errorf("%d token requests for the %d tokens that the agent has rendered, want one each", got, tokens)
 	}
 }
 
-// rendering is a file that the agent writes, and the tokens that it held, in turn.
+// rendering is a file that the agent writes, with the tokens that it has held, in order.
 type rendering struct {
 	path, file string
 	tokens     []string
 }
 
-// follow looks at what is rendered now, which the provider must take.
+// follow records the token rendered now and checks that the provider accepts it.
 func (w world) follow(t testing.TB, r *rendering) {
 	t.Helper()
 	token := r.now(t)
 	if token == "" && len(r.tokens) == 0 {
-		return // before the first
+		return // not rendered yet
 	}
 	if !slices.Contains(r.tokens, token) {
 		w.NoteSecret(token)
 		r.tokens = append(r.tokens, token)
 	}
 	if r.tokens[len(r.tokens)-1] != token {
-		t.Fatalf("%s: an older token is rendered again", r.path)
+		t.Fatalf("%s: the agent rendered an older token again", r.path)
 	}
 	got := w.Sim.Protected(t, kleinanzeigen, token)
 	if got.Status != http.StatusOK && r.now(t) == token {
-		t.Fatalf("%s: token %d is rendered, and the provider answers it with %d", r.path, len(r.tokens), got.Status)
+		t.Fatalf("%s: the provider answers %[3]d to token %[2]d, which is rendered", r.path, len(r.tokens), got.Status)
 	}
 }
 

@@ -19,10 +19,10 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// redirectURI is what is registered for the demo client.
+// redirectURI is the URI registered for the demo client.
 const redirectURI = "https://client.example/"
 
-// authorizePaths are the authorization endpoints at the simulator.
+// authorizePaths are the simulator's authorization endpoints.
 var authorizePaths = map[string]string{
 	marktplaats:  "/marktplaats/accounts/oauth/authorize",
 	tweedehands:  "/2dehands/accounts/oauth/authorize",
@@ -30,23 +30,23 @@ var authorizePaths = map[string]string{
 	oauth2:       "/oauth2/authorize",
 }
 
-// withUsers is a configuration of a provider at the simulator whose roles users can authorise.
+// withUsers returns a config for a simulated provider whose roles users can authorize.
 func (w world) withUsers(provider string, changes ...fields) fields {
 	users := fields{"authorization_url": w.Sim.HTTP + authorizePaths[provider], "redirect_uri": redirectURI}
 	return w.at(provider, append([]fields{users}, changes...)...)
 }
 
-// begun is an authorisation that was begun.
-type begun struct {
+// pendingAuthorization is an authorization that has been started.
+type pendingAuthorization struct {
 	URL, State string
 	ExpiresAt  time.Time
 }
 
-// authorize begins an authorisation of a role, as in "config/role".
-func (w world) authorize(t testing.TB, role string, body fields) begun {
+// authorize starts the authorization of a role, given as "config/role".
+func (w world) authorize(t testing.TB, role string, body fields) pendingAuthorization {
 	t.Helper()
 	got := w.Write(t, "authorize/"+role, body).OK(t)
-	b := begun{ExpiresAt: utcTime(t, got, "expires_at")}
+	b := pendingAuthorization{ExpiresAt: utcTime(t, got, "expires_at")}
 	b.URL, _ = got.Answer.Data["authorization_url"].(string)
 	b.State, _ = got.Answer.Data["state"].(string)
 	if len(got.Answer.Data) != 3 || b.State == "" || got.Answer.LeaseID != "" {
@@ -56,25 +56,25 @@ func (w world) authorize(t testing.TB, role string, body fields) begun {
 	return b
 }
 
-// allow has the user allow it, and returns what he brings back, as exchange/ takes it.
-func (w world) allow(t testing.TB, b begun) fields {
+// allow lets the user consent and returns the code and state from the redirect, as exchange/ takes them.
+func (w world) allow(t testing.TB, b pendingAuthorization) fields {
 	t.Helper()
 	back := w.Sim.Decide(t, b.URL, "allow").Query()
 	if back.Get("code") == "" || back.Get("state") != b.State {
-		t.Fatalf("the user brings back %v, want a code and the state %s", back, b.State)
+		t.Fatalf("the redirect carries %v, want a code and the state %s", back, b.State)
 	}
 	w.NoteSecret(back.Get("code"))
 	return fields{"code": back.Get("code"), "state": back.Get("state")}
 }
 
-// authorizeRole has a user authorise a role.
+// authorizeRole authorizes a role as a user would.
 func (w world) authorizeRole(t testing.TB, provider, role string) {
 	t.Helper()
 	w.Write(t, "exchange/"+role, w.allow(t, w.authorize(t, role, fields{"scope": "read"}))).OK(t)
 	w.noteRefreshTokens(t, provider)
 }
 
-// noteRefreshTokens has every refresh token that is live looked for in the logs.
+// noteRefreshTokens returns the live refresh tokens and adds them to the secrets that the logs are searched for.
 func (w world) noteRefreshTokens(t testing.TB, provider string) []string {
 	t.Helper()
 	live := w.Sim.RefreshTokens(t, provider)
@@ -82,14 +82,14 @@ func (w world) noteRefreshTokens(t testing.TB, provider string) []string {
 	return live
 }
 
-// newRole is a configuration "a" with a role "r", which no user has authorised yet.
+// newRole stores a config "a" with a role "r" that no user has authorized yet.
 func (w world) newRole(t testing.TB, provider string, changes ...fields) {
 	t.Helper()
 	w.Write(t, "config/a", w.withUsers(provider, append([]fields{unverified}, changes...)...)).OK(t)
 	w.Write(t, "roles/a/r", byUser).OK(t)
 }
 
-// isAuthorized checks what the role's read says of it.
+// isAuthorized checks that the role reports itself as authorized.
 func (w world) isAuthorized(t testing.TB, role string) harness.Response {
 	t.Helper()
 	got := w.Read(t, "roles/"+role)
@@ -102,18 +102,20 @@ func (w world) isAuthorized(t testing.TB, role string) harness.Response {
 	return got
 }
 
-// isUnauthorized checks that nobody has authorised the role.
+// isUnauthorized checks that no user has authorized the role.
 func (w world) isUnauthorized(t testing.TB, role string) {
 	t.Helper()
 	mustHave(t, w.Read(t, "roles/"+role), fields{"authorized": false, "needs_authorization": true, "authorized_at": nil})
-	w.Read(t, "creds/"+role).Refused(t, http.StatusBadRequest, w.beginsWith(role))
+	w.Read(t, "creds/"+role).Refused(t, http.StatusBadRequest, w.authorizeCommand(role))
 }
 
-// beginsWith is the command that begins an authorisation.
-func (w world) beginsWith(role string) string { return "vault write " + w.Path + "/authorize/" + role }
+// authorizeCommand returns the command that starts an authorization.
+func (w world) authorizeCommand(role string) string {
+	return "vault write " + w.Path + "/authorize/" + role
+}
 
-// A user authorises a role: from there on it has tokens of that user.
-func TestAUserAuthorisesARole(t *testing.T) {
+// Once a user has authorized a role, it serves tokens of that user.
+func TestAuthorize_UserAuthorizesRole(t *testing.T) {
 	t.Parallel()
 	for provider := range authorizePaths {
 		t.Run(provider, func(t *testing.T) {
@@ -122,7 +124,7 @@ func TestAUserAuthorisesARole(t *testing.T) {
 			w.newRole(t, provider, fields{"ttl": "10m"})
 			w.isUnauthorized(t, "a/r")
 			b := w.authorize(t, "a/r", fields{"scope": "read"})
-			w.asks(t, provider, b)
+			w.checkAuthorizationURL(t, provider, b)
 			got := w.Write(t, "exchange/a/r", w.allow(t, b)).OK(t)
 			if len(got.Answer.Data) != 2 || got.Answer.Data["scope"] != "read" || got.Answer.LeaseID != "" {
 				t.Errorf("%s\n\twant scope and expires_at, and nothing else", got)
@@ -130,14 +132,14 @@ func TestAUserAuthorisesARole(t *testing.T) {
 			if left := time.Until(utcTime(t, got, "expires_at")); left < 50*time.Minute {
 				t.Errorf("%s\n\twant expires_at of the access token", got)
 			}
-			w.tokensOfAUser(t, provider)
+			w.checkUserTokens(t, provider)
 			w.hidesRefreshTokens(t, provider)
 		})
 	}
 }
 
-// asks checks the URL to which the user is sent.
-func (w world) asks(t testing.TB, provider string, b begun) {
+// checkAuthorizationURL checks the URL that the user is sent to.
+func (w world) checkAuthorizationURL(t testing.TB, provider string, b pendingAuthorization) {
 	t.Helper()
 	page, err := url.Parse(b.URL)
 	if err != nil || !strings.HasPrefix(b.URL, w.Sim.HTTP+authorizePaths[provider]+"?") {
@@ -152,23 +154,22 @@ func (w world) asks(t testing.TB, provider string, b begun) {
 		}
 	}
 	if query.Has("code_challenge") != (provider == oauth2) || provider == oauth2 && query.Get("code_challenge_method") != "S256" {
-		t.Errorf("the proof is %q by %q, want one of oauth2 alone, by S256", query["code_challenge"], query["code_challenge_method"])
+		t.Errorf("the PKCE challenge is %q by %q, want one for oauth2 only, by S256", query["code_challenge"], query["code_challenge_method"])
 	}
 	if left := time.Until(b.ExpiresAt); left < 9*time.Minute || left > 10*time.Minute {
-		t.Errorf("the authorisation ends in %s, want ten minutes", left)
+		t.Errorf("the authorization expires in %s, want ten minutes", left)
 	}
 }
 
-// tokensOfAUser checks that a role has tokens: the one that the exchange
-// brought, and then those of the refresh token.
-func (w world) tokensOfAUser(t testing.TB, provider string) {
+// checkUserTokens checks that a role serves the token from the exchange and then tokens from its refresh token.
+func (w world) checkUserTokens(t testing.TB, provider string) {
 	t.Helper()
 	mustHave(t, w.isAuthorized(t, "a/r"), fields{"scope_granted": "read"})
 	first := w.Creds(t, "a/r")
 	w.grants(t, provider, first.AccessToken, "read")
-	w.asked(t, provider, 1, "by the exchange, whose token is the current one")
+	w.asked(t, provider, 1, "for the exchange and a read of its token")
 	if first.LeaseDuration != 600 {
-		t.Errorf("the lease is %d, want the configuration's 10m", first.LeaseDuration)
+		t.Errorf("the lease is %d, want the config's 10m", first.LeaseDuration)
 	}
 	w.rotate(t, "a/r")
 	second := w.Creds(t, "a/r")
@@ -177,7 +178,7 @@ func (w world) tokensOfAUser(t testing.TB, provider string) {
 	}
 	w.grants(t, provider, second.AccessToken, "read")
 	if got := w.Sim.Grants(t, provider); got.CodesExchanged != 1 || got.Refreshes != 1 {
-		t.Errorf("the provider counts %+v, want a code exchanged and a refresh", got)
+		t.Errorf("the provider counts %+v, want one code exchange and one refresh", got)
 	}
 	mustHave(t, w.isAuthorized(t, "a/r"), fields{"scope_granted": "read"})
 	w.LookUp(t, first.LeaseID).OK(t)
@@ -185,26 +186,25 @@ func (w world) tokensOfAUser(t testing.TB, provider string) {
 	w.grants(t, provider, w.Creds(t, "a/r").AccessToken, "read")
 }
 
-// hidesRefreshTokens: nothing that can be read holds one.
+// hidesRefreshTokens checks that no readable path returns a live refresh token.
 func (w world) hidesRefreshTokens(t testing.TB, provider string) {
 	t.Helper()
 	live := w.noteRefreshTokens(t, provider)
 	if len(live) == 0 {
-		t.Error("the provider has no live refresh token: nothing was looked for")
+		t.Error("the provider has no live refresh token, so this checked nothing")
 	}
 	for _, path := range []string{"config/a", "roles/a/r", "creds/a/r", "static-creds/a/r"} {
 		got := w.Read(t, path)
 		for _, token := range live {
 			if harness.Holds(got.Body, token) != "" {
-				t.Errorf("%s\n\tholds the refresh token", got)
+				t.Errorf("%s\n\tcontains the refresh token", got)
 			}
 		}
 	}
 }
 
-// A redirect URI is held to the one that is registered: as a prefix where the
-// provider takes that, else to the letter.
-func TestTheRedirectURI(t *testing.T) {
+// A redirect URI must match the registered one: as a prefix if the provider allows that, else exactly.
+func TestAuthorize_RedirectURIMustMatchRegistered(t *testing.T) {
 	t.Parallel()
 	below, elsewhere := redirectURI+"callback?shop=1", "https://client.example.evil/"
 	for provider := range authorizePaths {
@@ -240,8 +240,8 @@ func TestTheRedirectURI(t *testing.T) {
 	}
 }
 
-// A role's own redirect URI is one that authorize/ takes, whether it is given there or not.
-func TestARoleHasARedirectURIOfItsOwn(t *testing.T) {
+// authorize/ accepts a role's own redirect URI and uses it by default.
+func TestAuthorize_RoleRedirectURI(t *testing.T) {
 	t.Parallel()
 	const own = "https://other.example/"
 	w := newWorld(t)
@@ -259,8 +259,8 @@ func TestARoleHasARedirectURIOfItsOwn(t *testing.T) {
 	w.Write(t, "authorize/a/r", fields{"redirect_uri": "https://third.example/"}).Refused(t, http.StatusBadRequest, "redirect_uri", own)
 }
 
-// A state is good once, for the role that it was made for.
-func TestStates(t *testing.T) {
+// A state is valid once, for the role that it was created for.
+func TestExchange_StateIsBoundAndUsedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -283,9 +283,9 @@ func TestStates(t *testing.T) {
 			t.Errorf("%s\n\trepeats the state", got)
 		}
 	}
-	w.Write(t, "exchange/a/r", back).OK(t) // none of them has used it up
+	w.Write(t, "exchange/a/r", back).OK(t) // none of the refused requests consumed the state
 	w.Write(t, "exchange/a/r", with(back, fields{"code": "another"})).Refused(t, http.StatusBadRequest, "state", "used before", "authorize/a/r")
-	w.Write(t, "exchange/a/r", back).OK(t) // a repeat gets the outcome, as Vault's API client makes one by itself
+	w.Write(t, "exchange/a/r", back).OK(t) // a retry, as by Vault's API client, gets the same outcome
 	w.isAuthorized(t, "a/r")
 	w.isUnauthorized(t, "a/s")
 	if got := w.Sim.Grants(t, marktplaats); got.CodesExchanged != 1 || w.tokenRequests(t, marktplaats) != 1 {
@@ -293,8 +293,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// A state is good for ten minutes: they are over where the one that is stored says so.
-func TestAStateThatIsLate(t *testing.T) {
+// A state is valid for ten minutes. The stored entry says when they end, so the test moves that time into the past.
+func TestExchange_ExpiredState(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -304,19 +304,19 @@ func TestAStateThatIsLate(t *testing.T) {
 	key := "state/" + hex.EncodeToString(sum[:])
 	entry := w.Stored(t, key)
 	if end, _ := entry["expires_at"].(string); end != b.ExpiresAt.Format(time.RFC3339) {
-		t.Fatalf("the state is stored until %q, and said to be good until %s", end, b.ExpiresAt)
+		t.Fatalf("the stored state expires at %q, the response says %s", end, b.ExpiresAt)
 	}
 	w.Store(t, key, with(entry, fields{"expires_at": b.ExpiresAt.Add(-10*time.Minute - time.Second)}))
 	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is over since", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
 	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is not known", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
-	w.asked(t, marktplaats, 0, "with a state that is late")
+	w.asked(t, marktplaats, 0, "for an expired state")
 	w.isUnauthorized(t, "a/r")
 	w.authorizeRole(t, marktplaats, "a/r")
 	w.isAuthorized(t, "a/r")
 }
 
-// Many who bring the same state and code share one exchange.
-func TestAStateIsGoodOnceAlsoAtOnce(t *testing.T) {
+// Concurrent requests with the same state and code share one exchange.
+func TestExchange_ConcurrentRequestsShareOneExchange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -338,13 +338,13 @@ func TestAStateIsGoodOnceAlsoAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	if got := w.tokenRequests(t, marktplaats); served.Load() != 10 || got != 1 {
-		t.Errorf("%d of ten served by %d token requests, want all by one", served.Load(), got)
+		t.Errorf("%d of ten requests succeeded with %d token requests, want all with one", served.Load(), got)
 	}
 	w.Creds(t, "a/r")
 }
 
-// A code that the provider refuses is said, with the command that begins again.
-func TestCodesThatAreRefused(t *testing.T) {
+// If the provider refuses a code, the error says so and names the command that starts again.
+func TestExchange_RefusedCode(t *testing.T) {
 	t.Parallel()
 	for _, provider := range []string{marktplaats, oauth2} {
 		t.Run(provider, func(t *testing.T) {
@@ -364,14 +364,14 @@ func TestCodesThatAreRefused(t *testing.T) {
 			body := fields{"state": w.authorize(t, "a/s", nil).State}
 			w.Write(t, "exchange/a/s", body).Refused(t, http.StatusBadRequest, "code", "required")
 			w.isUnauthorized(t, "a/s")
-			w.authorizeRole(t, provider, "a/s") // none of it holds a good one back
+			w.authorizeRole(t, provider, "a/s") // the refusals cause no backoff for a valid code
 			w.Creds(t, "a/s")
 		})
 	}
 }
 
-// What the user or the provider refuses is said and changes nothing.
-func TestAUserDenies(t *testing.T) {
+// A refusal by the user or the provider is reported and changes nothing.
+func TestExchange_UserDenies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -380,12 +380,12 @@ func TestAUserDenies(t *testing.T) {
 		b := w.authorize(t, "a/r", nil)
 		back := w.Sim.Decide(t, b.URL, "deny").Query()
 		if back.Get("error") != "access_denied" || back.Get("state") != b.State {
-			t.Fatalf("the user brings back %v, want an error and the state", back)
+			t.Fatalf("the redirect carries %v, want an error and the state", back)
 		}
 		body := fields{"error": back.Get("error"), "state": b.State, "error_description": "the user said\r\nno"}
 		got := w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "access_denied", "the user said", "authorize/a/r")
 		if strings.ContainsAny(got.ErrorText(), "\r\n") {
-			t.Errorf("%s\n\tholds a line break of the provider's", got)
+			t.Errorf("%s\n\tcontains a line break from the provider", got)
 		}
 		w.Write(t, "exchange/a/r", body).Refused(t, http.StatusBadRequest, "access_denied", "the user said")
 		w.Write(t, "exchange/a/r", fields{"code": "any", "state": b.State}).Refused(t, http.StatusBadRequest, "state")
@@ -396,12 +396,12 @@ func TestAUserDenies(t *testing.T) {
 	creds := w.Creds(t, "a/r")
 	deny()
 	w.isAuthorized(t, "a/r")
-	w.serves(t, "a/r", creds.AccessToken, "a denial took the token that was there")
+	w.serves(t, "a/r", creds.AccessToken, "after a denial")
 	w.rotate(t, "a/r")
 }
 
-// An answer without a refresh token is nothing to keep a role by.
-func TestAnExchangeWithoutARefreshToken(t *testing.T) {
+// A response without a refresh token cannot authorize a role.
+func TestExchange_ResponseWithoutRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -413,7 +413,7 @@ func TestAnExchangeWithoutARefreshToken(t *testing.T) {
 		w.Sim.Fault(t, marktplaats, bare)
 		got := w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats, "refresh token", "authorize/a/r")
 		if harness.Holds(got.Body, "bare-token") != "" {
-			t.Errorf("%s\n\tholds the token", got)
+			t.Errorf("%s\n\tcontains the token", got)
 		}
 	}
 	refused()
@@ -424,8 +424,8 @@ func TestAnExchangeWithoutARefreshToken(t *testing.T) {
 	w.rotate(t, "a/r")
 }
 
-// An exchange that fails changes nothing, and another one is not held back.
-func TestAnExchangeThatFails(t *testing.T) {
+// A failed exchange changes nothing and causes no backoff for other roles.
+func TestExchange_FailureChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -435,14 +435,14 @@ func TestAnExchangeThatFails(t *testing.T) {
 		http.StatusBadRequest:     {"kind": "echo"},
 	} {
 		w.Write(t, "config/a", with(unverified, fields{"request_timeout": "1s"})).OK(t)
-		role := fmt.Sprint("a/r", status) // one that hangs holds its own role back
+		role := fmt.Sprint("a/r", status) // a hanging exchange blocks its own role
 		w.Write(t, "roles/"+role, byUser).OK(t)
 		back := w.allow(t, w.authorize(t, role, nil))
 		w.Sim.Fault(t, marktplaats, fault)
 		got := w.Write(t, "exchange/"+role, back).Refused(t, status, marktplaats)
 		for _, secret := range []any{back["code"], back["state"], demoSecret} {
 			if form := harness.Holds(got.Body, secret.(string)); form != "" {
-				t.Errorf("%s\n\tholds %q", got, form)
+				t.Errorf("%s\n\tcontains %q", got, form)
 			}
 		}
 		if status != http.StatusGatewayTimeout {
@@ -453,9 +453,8 @@ func TestAnExchangeThatFails(t *testing.T) {
 	w.Creds(t, "a/r")
 }
 
-// Vault's API client repeats by itself what is answered 5xx. It has to be told each time what happened, and not that the
-// state is used up.
-func TestAnExchangeThatIsRepeated(t *testing.T) {
+// Vault's API client retries 5xx responses. Each retry must get the real error, not one about a consumed state.
+func TestExchange_RetriesGetTheSameError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -473,9 +472,9 @@ func TestAnExchangeThatIsRepeated(t *testing.T) {
 		before := w.tokenRequests(t, marktplaats)
 		_, err := client.Logical().Write(w.Path+"/exchange/a/r", back)
 		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%v, want it to say %q", err, says)
+			t.Errorf("the error is %v, want it to contain %q", err, says)
 		}
-		w.asked(t, marktplaats, before+1, "however often the client asks")
+		w.asked(t, marktplaats, before+1, "for an exchange and its retries")
 	}
 	exchange(fields{"kind": "status", "status": 500}, "HTTP 500")
 	w.isUnauthorized(t, "a/r")
@@ -483,8 +482,8 @@ func TestAnExchangeThatIsRepeated(t *testing.T) {
 	w.isAuthorized(t, "a/r")
 }
 
-// What an answer brings is kept, also where the rest of it is malformed.
-func TestAMalformedExchangeKeepsTheRefreshToken(t *testing.T) {
+// The engine keeps the refresh token of a response even if the rest is malformed.
+func TestExchange_MalformedResponseKeepsRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -495,8 +494,8 @@ func TestAMalformedExchangeKeepsTheRefreshToken(t *testing.T) {
 	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
 }
 
-// A deleted configuration's authorisations are not its successor's.
-func TestAnAuthorisationOfADeletedConfiguration(t *testing.T) {
+// A config does not inherit the pending authorizations of a deleted config of the same name.
+func TestExchange_DeletedConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -512,8 +511,8 @@ func TestAnAuthorisationOfADeletedConfiguration(t *testing.T) {
 	w.asked(t, marktplaats, 0, "in all")
 }
 
-// What a user allowed at one place is not sent to another.
-func TestAnAuthorisationOfARepointedConfiguration(t *testing.T) {
+// A code that a user obtained at one provider is never sent to another.
+func TestExchange_RepointedConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -522,12 +521,12 @@ func TestAnAuthorisationOfARepointedConfiguration(t *testing.T) {
 	w.Write(t, "config/a", with(unverified, fields{"token_url": l.URL, "client_secret": "any"})).OK(t)
 	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "authorize/a/r")
 	if heard := l.heard(); len(heard) > 0 {
-		t.Errorf("the code was sent where the configuration was repointed:\n%s", heard)
+		t.Errorf("the code was sent to the new token_url:\n%s", heard)
 	}
 }
 
-// Without an authorization endpoint nothing can be begun, which is said.
-func TestAuthorizeIsRefused(t *testing.T) {
+// Without an authorization endpoint no authorization can start, and the error names the missing field.
+func TestAuthorize_Refused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/o", w.oauth2(unverified)).OK(t)
@@ -543,8 +542,8 @@ func TestAuthorizeIsRefused(t *testing.T) {
 	w.Write(t, "authorize/o/r", fields{"state": "mine"}).Refused(t, http.StatusBadRequest, "state")
 }
 
-// Who authorises need not be who writes roles, nor who reads tokens.
-func TestAPolicyForAuthorisation(t *testing.T) {
+// An operator can allow a token to authorize a role without letting it write roles or read tokens.
+func TestPolicy_AuthorizeOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -564,17 +563,17 @@ func TestAPolicyForAuthorisation(t *testing.T) {
 	w.isAuthorized(t, "a/r")
 }
 
-// An exchange that is under way brings nothing to what was deleted or changed meanwhile.
-func TestAnExchangeUnderWayDoesNotReachTheSuccessor(t *testing.T) {
+// An exchange in flight does not authorize a role or config that was deleted or changed after it started.
+func TestExchange_DiscardedAfterChange(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, w world){
 		"the role is deleted": func(t *testing.T, w world) {
 			w.Delete(t, "roles/a/r").OK(t)
 		},
-		"the configuration is deleted": func(t *testing.T, w world) {
+		"the config is deleted": func(t *testing.T, w world) {
 			w.Delete(t, "config/a").OK(t)
 		},
-		"the client is another": func(t *testing.T, w world) {
+		"the client changes": func(t *testing.T, w world) {
 			w.Sim.AddClient(t, marktplaats, "another", harness.Client{Secret: demoSecret, Scopes: []string{"read"}})
 			w.Write(t, "config/a", with(unverified, fields{"client_id": "another", "client_secret": demoSecret})).OK(t)
 		},
@@ -591,7 +590,7 @@ func TestAnExchangeUnderWayDoesNotReachTheSuccessor(t *testing.T) {
 			w.Sim.Release(t, marktplaats)
 			r := <-done
 			if r.err != nil || r.response.Status != http.StatusBadRequest {
-				t.Errorf("%s (%v)\n\twant it refused: what it was for is not there any more", r.response, r.err)
+				t.Errorf("%s (%v)\n\twant an error, because the role or config is gone", r.response, r.err)
 			}
 			w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest)
 			w.Write(t, "config/a", w.withUsers(marktplaats, unverified, fields{"discard_grants": true})).OK(t)

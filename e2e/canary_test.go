@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// kind is what a field takes.
+// kind is the kind of value that a field takes.
 type kind int
 
 const (
@@ -25,7 +25,7 @@ const (
 	takesBool
 )
 
-// configFields and settingsFields are all that can be written there.
+// configFields and settingsFields are all the fields that can be written there.
 var configFields = map[string]kind{
 	"provider": takesName, "environment": takesName, "client_id": takesText, "client_secret": takesText, "scope": takesList,
 	"audience": takesText, "redirect_uri": takesText, "params": takesMap, "headers": takesMap, "token_url": takesURL,
@@ -37,12 +37,11 @@ var configFields = map[string]kind{
 
 var settingsFields = map[string]kind{theSetting: takesBool, "allowed_hosts": takesList}
 
-// strangers are fields that no path knows: an unknown one, and those that are
-// named like what a path captures.
-var strangers = []string{"nonsense", "name", "config", "role", "path", "data"}
+// unknownFields are fields that no path takes. Some have the name of a path parameter.
+var unknownFields = []string{"nonsense", "name", "config", "role", "path", "data"}
 
-// wrong is what a field of the kind does not take, each holding the canary.
-func wrong(k kind, canary string) []any {
+// invalidValues returns values that a field of the kind does not take, each containing the canary.
+func invalidValues(k kind, canary string) []any {
 	object := fields{"v": canary}
 	values := []any{[]any{object}, fields{"a": fields{"b": []any{canary}}}, []any{[]any{canary}}}
 	switch k {
@@ -63,58 +62,57 @@ func wrong(k kind, canary string) []any {
 	}
 }
 
-// canaries lets values loose that are looked for afterwards.
+// canaries creates unique values, sends them, and searches for them afterwards.
 type canaries struct {
 	world
-	t     *testing.T
-	flock string
-	count int
+	t      *testing.T
+	prefix string
+	count  int
 }
 
 func newCanaries(t *testing.T, w world) *canaries {
-	// As base64 the flock's name is the beginning of each canary's: 15 bytes are 20 signs.
-	c := &canaries{world: w, t: t, flock: "canary" + harness.Random()[:9]}
-	c.NoteSecret(c.flock)
+	// In base64, too, the common prefix starts each canary: 15 bytes encode to 20 characters without padding.
+	c := &canaries{world: w, t: t, prefix: "canary" + harness.Random()[:9]}
+	c.NoteSecret(c.prefix)
 	return c
 }
 
-// fresh is a canary: a value that is nowhere else.
-func (c *canaries) fresh() string {
+// newCanary returns a value that occurs nowhere else.
+func (c *canaries) newCanary() string {
 	c.count++
-	return fmt.Sprintf("%s%06d", c.flock, c.count)
+	return fmt.Sprintf("%s%06d", c.prefix, c.count)
 }
 
-// refused sends a body that holds a canary: it is the caller's mistake, and
-// the answer does not repeat it.
+// refused sends a body with a canary and checks for a 4xx response that does not repeat it.
 func (c *canaries) refused(method, path, canary string, body any) {
 	c.t.Helper()
 	got := c.Send(c.t, method, path, body)
 	if got.Status < 400 || got.Status >= 500 {
-		c.t.Errorf("%s\n\twant it refused as the caller's mistake", got)
+		c.t.Errorf("%s\n\twant a 4xx", got)
 	}
-	c.silent(got, canary)
+	c.noLeak(got, canary)
 }
 
-// stands checks that an answer is no failure of the server's.
-func (c *canaries) stands(got harness.Response) {
+// noServerError checks that a response is not a 5xx.
+func (c *canaries) noServerError(got harness.Response) {
 	c.t.Helper()
 	if got.Status >= 500 {
-		c.t.Errorf("%s\n\twant no failure of the server's", got)
+		c.t.Errorf("%s\n\twant no 5xx", got)
 	}
 }
 
-// silent checks that an answer does not repeat the canary either.
-func (c *canaries) silent(got harness.Response, canary string) {
+// noLeak checks that a response is not a 5xx and does not repeat the canary.
+func (c *canaries) noLeak(got harness.Response, canary string) {
 	c.t.Helper()
-	c.stands(got)
+	c.noServerError(got)
 	if form := harness.Holds(got.Body, canary); form != "" {
 		c.t.Errorf("%s\n\trepeats the canary %q", got, form)
 	}
 }
 
-// Whatever is written wrongly, where, and how: it is refused, not repeated,
-// not stored, and in no log.
-func TestCanariesInTheWrongPlace(t *testing.T) {
+// An invalid value is refused in any field and by any method. No response repeats it, and it reaches neither storage nor
+// a log.
+func TestSecrecy_MisplacedValues(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	c := newCanaries(t, newWorldOn(t, server))
@@ -132,7 +130,7 @@ func TestCanariesInTheWrongPlace(t *testing.T) {
 		unchanged(t, c.world, "settings", settings, harness.Response{Sent: name})
 	}
 	if got := c.List(t, "config").OK(t); !equal(got.Answer.Data["keys"], []string{"base", "scratch"}) {
-		t.Errorf("%s\n\twant nothing stored but base and scratch", got)
+		t.Errorf("%s\n\twant only base and scratch stored", got)
 	}
 	server.Stop()
 	for _, leak := range server.Leaks() {
@@ -140,35 +138,35 @@ func TestCanariesInTheWrongPlace(t *testing.T) {
 	}
 }
 
-// inConfigFields tries every wrong value as an update, as a patch and as a create.
+// inConfigFields tries every invalid value in an update, a patch and a create.
 func (c *canaries) inConfigFields() {
 	for name, k := range configFields {
-		for i := range wrong(k, "") {
+		for i := range invalidValues(k, "") {
 			for _, method := range []string{http.MethodPost, http.MethodPatch} {
-				canary := c.fresh()
-				change := fields{name: wrong(k, canary)[i]}
-				if name != "client_secret" { // which a repointing would miss first
+				canary := c.newCanary()
+				change := fields{name: invalidValues(k, canary)[i]}
+				if name != "client_secret" { // else the error would be about the missing secret
 					change["client_secret"] = demoSecret
 				}
 				c.refused(method, "config/base", canary, with(unverified, change))
 			}
-			canary := c.fresh()
-			c.refused(http.MethodPost, "config/new", canary, c.kleinanzeigen(unverified, fields{name: wrong(k, canary)[i]}))
+			canary := c.newCanary()
+			c.refused(http.MethodPost, "config/new", canary, c.kleinanzeigen(unverified, fields{name: invalidValues(k, canary)[i]}))
 		}
 	}
 	c.Read(c.t, "config/new").Refused(c.t, http.StatusNotFound)
 }
 
 func (c *canaries) inUnknownFields() {
-	for _, name := range strangers {
+	for _, name := range unknownFields {
 		for _, method := range []string{http.MethodPost, http.MethodPatch} {
-			for i := range wrong(takesName, "") {
-				canary := c.fresh()
-				c.refused(method, "config/base", canary, with(unverified, fields{name: wrong(takesName, canary)[i]}))
-				canary = c.fresh()
-				c.refused(method, "config/new", canary, c.kleinanzeigen(unverified, fields{name: wrong(takesName, canary)[i]}))
-				canary = c.fresh()
-				c.refused(method, "settings", canary, fields{name: wrong(takesName, canary)[i]})
+			for i := range invalidValues(takesName, "") {
+				canary := c.newCanary()
+				c.refused(method, "config/base", canary, with(unverified, fields{name: invalidValues(takesName, canary)[i]}))
+				canary = c.newCanary()
+				c.refused(method, "config/new", canary, c.kleinanzeigen(unverified, fields{name: invalidValues(takesName, canary)[i]}))
+				canary = c.newCanary()
+				c.refused(method, "settings", canary, fields{name: invalidValues(takesName, canary)[i]})
 			}
 		}
 	}
@@ -177,32 +175,32 @@ func (c *canaries) inUnknownFields() {
 
 func (c *canaries) inSettings() {
 	for name, k := range settingsFields {
-		for i := range wrong(k, "") {
+		for i := range invalidValues(k, "") {
 			for _, method := range []string{http.MethodPost, http.MethodPatch} {
-				canary := c.fresh()
-				c.refused(method, "settings", canary, fields{name: wrong(k, canary)[i]})
+				canary := c.newCanary()
+				c.refused(method, "settings", canary, fields{name: invalidValues(k, canary)[i]})
 			}
 		}
 	}
 }
 
-// inQueries sends canaries where nothing is written: with reads, lists and deletes.
+// inQueries sends canaries with requests that write nothing: reads, lists and deletes.
 func (c *canaries) inQueries() {
-	names := append([]string{"client_secret", theSetting, "definition"}, strangers...)
+	names := append([]string{"client_secret", theSetting, "definition"}, unknownFields...)
 	for _, name := range names {
 		for _, call := range []struct{ method, path string }{
 			{http.MethodGet, "config/base"}, {"LIST", "config"}, {http.MethodGet, "creds/base"},
 			{http.MethodGet, "settings"}, {http.MethodGet, "providers/kleinanzeigen"}, {"LIST", "providers"},
 			{http.MethodDelete, "config/none"},
 		} {
-			canary := c.fresh()
-			c.silent(c.Send(c.t, call.method, call.path+"?"+name+"="+canary, nil), canary)
+			canary := c.newCanary()
+			c.noLeak(c.Send(c.t, call.method, call.path+"?"+name+"="+canary, nil), canary)
 		}
 	}
 }
 
-// plainValues are the other types: those that hold no canary. What they are
-// taken for is each field's affair; the server does not fail of them.
+// plainValues sends values of other types, which contain no canary. Each field decides whether to accept them; none may
+// cause a 5xx.
 func (c *canaries) plainValues() {
 	for name := range configFields {
 		for _, value := range []any{nil, true, false, 0, 1, -1, 1.5, 1e300, "", []any{}, fields{}, []any{nil}, fields{"a": nil},
@@ -210,7 +208,7 @@ func (c *canaries) plainValues() {
 			c.Write(c.t, "config/scratch", c.kleinanzeigen(unverified)).OK(c.t)
 			for _, method := range []string{http.MethodPost, http.MethodPatch} {
 				change := with(unverified, fields{"client_secret": demoSecret}, fields{name: value, "verify_connection": false})
-				c.stands(c.Send(c.t, method, "config/scratch", change))
+				c.noServerError(c.Send(c.t, method, "config/scratch", change))
 			}
 			c.Read(c.t, "config/scratch").OK(c.t)
 			c.Delete(c.t, "config/scratch").OK(c.t)
@@ -219,7 +217,7 @@ func (c *canaries) plainValues() {
 	c.Write(c.t, "config/scratch", c.kleinanzeigen(unverified)).OK(c.t)
 	for name := range settingsFields {
 		for _, value := range []any{1e300, -1, fields{}, []any{nil}, fields{"a": nil}} {
-			c.stands(c.Send(c.t, http.MethodPost, "settings", fields{name: value}))
+			c.noServerError(c.Send(c.t, http.MethodPost, "settings", fields{name: value}))
 			c.Write(c.t, "settings", fields{theSetting: true, "allowed_hosts": ""}).OK(c.t)
 		}
 	}

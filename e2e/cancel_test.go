@@ -12,9 +12,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The reader whose request began the token request goes away: the others, who
-// wait for the same token, get it, and it is asked for once.
-func TestACancelledReaderDoesNotFailTheOthers(t *testing.T) {
+// The client that started the token request disconnects. The other readers still get the token, from that one request.
+func TestCreds_CanceledReaderDoesNotFailOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -42,18 +41,17 @@ func TestACancelledReaderDoesNotFailTheOthers(t *testing.T) {
 	sent.Wait()
 	cancel()
 	if r := <-gone; r.err == nil {
-		t.Fatal("the leader was answered before it was cancelled: the test proved nothing")
+		t.Fatal("the leader got a response before it was canceled, so the test proved nothing")
 	}
 	followers.Wait()
 	for _, answer := range answers {
 		w.provides(t, kleinanzeigen, w.CredsOf(t, answer).AccessToken, demoClient)
 	}
-	w.asked(t, kleinanzeigen, 1, "by the reader who was cancelled and those after it")
+	w.asked(t, kleinanzeigen, 1, "for the canceled reader and those after it")
 }
 
-// Where each reader has a token of its own, one who goes away is no failure of
-// the provider's: nobody is held back for it.
-func TestACancelledReaderHoldsNobodyBack(t *testing.T) {
+// Without token sharing, a canceled read is not a provider failure, so it causes no backoff.
+func TestCreds_CanceledReaderCausesNoBackoff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"reuse_token": false})).OK(t)
@@ -63,7 +61,7 @@ func TestACancelledReaderHoldsNobodyBack(t *testing.T) {
 	gone := w.readUnderWay(ctx, t, "a")
 	cancel()
 	<-gone
-	for range 5 { // Vault tells the plugin of the cancelled one in its own time
+	for range 5 { // Vault may inform the plugin of the cancellation at any time
 		w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
 	}
 }

@@ -10,13 +10,12 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// on is the world seen through another node.
+// on returns the world as seen through another node.
 func (w world) on(s *harness.Server) world { return world{Mount: w.On(s), Sim: w.Sim} }
 
-// A cluster of three: a standby serves reads by forwarding them, and when the
-// active node dies while a refresh token is being spent, its successor goes on
-// as after any other crash.
-func TestTheActiveNodeIsKilledDuringARefresh(t *testing.T) {
+// In a cluster of three, standbys serve reads by forwarding them. If the active node dies during a refresh, its
+// successor recovers as after any other crash.
+func TestRefresh_ActiveNodeKilled(t *testing.T) {
 	t.Parallel()
 	cluster := harness.StartCluster(t)
 	active := cluster.Active(t)
@@ -45,9 +44,9 @@ func TestTheActiveNodeIsKilledDuringARefresh(t *testing.T) {
 		w.Sim.Held(t, marktplaats, 0)
 		w = w.on(successor)
 		kept := w.survived(t, "a/r")
-		t.Logf("%-6s active node killed between commit and answer: kept %t", reading, kept)
+		t.Logf("%-6s active node killed between commit and response: kept %t", reading, kept)
 		if kept != (reading == last20) {
-			t.Errorf("%s: kept %t", reading, kept)
+			t.Errorf("%s: the refresh token was kept: %t", reading, kept)
 		}
 		if !kept {
 			w.authorizeRole(t, marktplaats, "a/r")
@@ -61,42 +60,42 @@ func TestTheActiveNodeIsKilledDuringARefresh(t *testing.T) {
 	}
 }
 
-// readThrough reads and rotates a role through standbys: it is the active
-// node's token that they hand out, and nothing is minted twice.
+// readThrough reads and rotates a role through standbys. They must return the active node's token, and nothing may be
+// minted twice.
 func (w world) readThrough(t *testing.T, standbys []*harness.Server) {
 	t.Helper()
 	before := w.tokenRequests(t, marktplaats)
 	want := w.Creds(t, "a/r").AccessToken
 	for _, standby := range standbys {
 		through := w.on(standby)
-		harness.Eventually(t, 30*time.Second, "the standby knows whom to ask", func() bool { // after an election
+		harness.Eventually(t, 30*time.Second, "the standby forwards to the active node", func() bool { // after an election
 			return through.Read(t, "creds/a/r").Status == http.StatusOK
 		})
 		if got := through.Creds(t, "a/r"); got.AccessToken != want {
-			t.Error("a standby hands out another token than the active node")
+			t.Error("a standby returns another token than the active node")
 		}
 		if got := through.staticCreds(t, "a/r"); got.AccessToken != want {
-			t.Error("a standby's static-creds/ has another token than the active node")
+			t.Error("a standby's static-creds/ returns another token than the active node")
 		}
 		through.isAuthorized(t, "a/r")
 	}
 	if got := w.tokenRequests(t, marktplaats); got != before {
-		t.Errorf("%d token requests by reads through standbys, want none", got-before)
+		t.Errorf("%d token requests for reads through standbys, want none", got-before)
 	}
 	for i, standby := range standbys {
 		through := w.on(standby)
 		through.rotate(t, "a/r")
 		if got, want := through.Creds(t, "a/r").AccessToken, w.Creds(t, "a/r").AccessToken; got != want {
-			t.Error("after a rotation a standby hands out another token than the active node")
+			t.Error("after a rotation a standby returns another token than the active node")
 		}
 		if got := w.tokenRequests(t, marktplaats); got != before+i+1 {
-			t.Errorf("%d token requests by %d rotations through standbys", got-before, i+1)
+			t.Errorf("%d token requests for %d rotations through standbys", got-before, i+1)
 		}
 	}
 	w.Write(t, "roles/a/r", fields{"ttl": "5m"}).OK(t)
 	for _, standby := range standbys {
 		through := w.on(standby)
-		harness.Eventually(t, 30*time.Second, "the standby knows whom to ask", func() bool { // after an election
+		harness.Eventually(t, 30*time.Second, "the standby forwards to the active node", func() bool { // after an election
 			return through.Read(t, "creds/a/r").Status == http.StatusOK
 		})
 		if got := through.Creds(t, "a/r"); got.LeaseDuration != 300 {

@@ -10,7 +10,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// equal compares what came as JSON with what is wanted, whose numbers may be ints.
+// equal compares decoded JSON with the wanted value, whose numbers may be ints.
 func equal(got, want any) bool {
 	text, err := json.Marshal(want)
 	if err != nil {
@@ -23,7 +23,7 @@ func equal(got, want any) bool {
 	return reflect.DeepEqual(got, decoded)
 }
 
-// unset: how an answer says that a field has no value.
+// unset reports whether a value in a response means that the field has none.
 func unset(v any) bool {
 	switch v := v.(type) {
 	case nil:
@@ -40,7 +40,7 @@ func unset(v any) bool {
 	return false
 }
 
-// mustHave checks fields of an answer; a wanted nil is a field without a value.
+// mustHave checks fields of a response; a wanted nil means a field without a value.
 func mustHave(t testing.TB, r harness.Response, want fields) {
 	t.Helper()
 	r.OK(t)
@@ -53,7 +53,7 @@ func mustHave(t testing.TB, r harness.Response, want fields) {
 	}
 }
 
-// unchanged checks that a configuration reads as it did before.
+// unchanged checks that a path reads as it did before.
 func unchanged(t testing.TB, w world, path string, before, cause harness.Response) {
 	t.Helper()
 	if after := w.Read(t, path); !reflect.DeepEqual(after.Answer.Data, before.Answer.Data) {

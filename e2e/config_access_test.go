@@ -14,8 +14,8 @@ func (w world) as(t testing.TB, token, method, path string, body any) harness.Re
 	return w.Do(t, harness.Request{Method: method, Path: w.Path + "/" + path, Body: body, Token: token})
 }
 
-// Vault tells create from update by asking the plugin whether there is something.
-func TestCreateAndUpdateAreToldApart(t *testing.T) {
+// Vault distinguishes create from update by asking the plugin whether the config exists.
+func TestPolicy_ConfigCreateAndUpdateDiffer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	creator := w.TokenFor(t, "service", harness.Rule{Path: "config/*", Capabilities: []string{"create"}})
@@ -32,7 +32,7 @@ func TestCreateAndUpdateAreToldApart(t *testing.T) {
 	w.as(t, updater, http.MethodGet, "creds/a", nil).Refused(t, http.StatusForbidden)
 }
 
-func TestPatchHasACapabilityOfItsOwn(t *testing.T) {
+func TestPolicy_ConfigPatchIsSeparate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	patcher := w.TokenFor(t, "service", harness.Rule{Path: "config/a", Capabilities: []string{"patch"}})
@@ -42,7 +42,7 @@ func TestPatchHasACapabilityOfItsOwn(t *testing.T) {
 	w.as(t, patcher, http.MethodPost, "config/a", fields{"ttl": "3m"}).Refused(t, http.StatusForbidden)
 }
 
-func TestAPolicyNamesTheConfigsThatItOpens(t *testing.T) {
+func TestPolicy_CredsOfOneConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"a", "b"} {
@@ -55,7 +55,7 @@ func TestAPolicyNamesTheConfigsThatItOpens(t *testing.T) {
 	}
 }
 
-func TestABatchTokenReadsCreds(t *testing.T) {
+func TestCreds_BatchToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -64,7 +64,7 @@ func TestABatchTokenReadsCreds(t *testing.T) {
 	w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
 }
 
-func TestWrappedCreds(t *testing.T) {
+func TestCreds_ResponseWrapping(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// otherEnvironments are a configuration's other environment, which is elsewhere.
+// otherEnvironments are the environments other than production, each on another host.
 var otherEnvironments = map[string]string{marktplaats: "sandbox", tweedehands: "sandbox", deuxiememain: "sandbox", fuuffy: "testing"}
 
-// Another environment is another host: the secret is brought again.
-func TestAnotherEnvironmentBringsTheSecretAgain(t *testing.T) {
+// Another environment is another host, so the write must include the secret.
+func TestEnvironment_ChangeRequiresSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for provider, environment := range otherEnvironments {
@@ -25,14 +25,14 @@ func TestAnotherEnvironmentBringsTheSecretAgain(t *testing.T) {
 				unchanged(t, w, path, before, refused)
 				w.Send(t, method, path, with(change, fields{"client_secret": demoSecret})).OK(t)
 				mustHave(t, w.Read(t, path), fields{"environment": to})
-				w.Send(t, method, path, change).OK(t) // the same again is no change
+				w.Send(t, method, path, change).OK(t) // repeating the write is no change
 			}
 		}
 	}
 }
 
-// Null is the way back to production, and no way around the rule.
-func TestTheDefaultEnvironmentBringsTheSecretAgainToo(t *testing.T) {
+// Null resets the environment to production, and that also requires the secret.
+func TestEnvironment_NullRequiresSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.at(fuuffy, unverified, fields{"environment": "testing", "token_url": without})).OK(t)
@@ -44,7 +44,7 @@ func TestTheDefaultEnvironmentBringsTheSecretAgainToo(t *testing.T) {
 	mustHave(t, w.Read(t, "config/a"), fields{"environment": "production"})
 }
 
-func TestAnUnknownEnvironmentNamesTheNearOne(t *testing.T) {
+func TestEnvironment_UnknownSuggestsClosest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []struct{ provider, environment, says string }{
@@ -59,8 +59,8 @@ func TestAnUnknownEnvironmentNamesTheNearOne(t *testing.T) {
 	}
 }
 
-// An override that is stored is not carried along unseen: it is restated or cleared.
-func TestAnotherEnvironmentRestatesOrClearsItsOverrides(t *testing.T) {
+// A change of environment does not silently keep stored overrides. The write must restate or clear them.
+func TestEnvironment_ChangeRequiresOverrides(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for provider, environment := range otherEnvironments {
@@ -84,8 +84,8 @@ func TestAnotherEnvironmentRestatesOrClearsItsOverrides(t *testing.T) {
 	}
 }
 
-// So it is with another provider, where every override counts.
-func TestAnotherProviderRestatesOrClearsItsOverrides(t *testing.T) {
+// A change of provider must restate or clear every override.
+func TestProvider_ChangeRequiresOverrides(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.at(accounda)).OK(t)
@@ -100,7 +100,7 @@ func TestAnotherProviderRestatesOrClearsItsOverrides(t *testing.T) {
 	w.Write(t, "config/a", with(change, fields{"token_url": theirs["token_url"], "refresh_url": theirs["refresh_url"]})).OK(t)
 	w.provides(t, winkelstraat, w.Creds(t, "a").AccessToken, demoClient)
 
-	// A provider without a refresh URL of its own keeps none of another's.
+	// A provider without its own refresh URL must not keep the old provider's.
 	w.Write(t, "config/a", with(w.at(fuuffy), fields{"refresh_url": without})).
 		Refused(t, http.StatusBadRequest, "refresh_url", "another provider")
 	w.Write(t, "config/a", w.at(fuuffy, fields{"refresh_url": ""})).OK(t)
@@ -108,8 +108,8 @@ func TestAnotherProviderRestatesOrClearsItsOverrides(t *testing.T) {
 	w.provides(t, fuuffy, w.Creds(t, "a").AccessToken, demoClient)
 }
 
-// Another environment has other tokens, even where an override sends both to one place.
-func TestAnotherEnvironmentServesNoOldToken(t *testing.T) {
+// A change of environment discards the token, even if an override sends both environments to one URL.
+func TestEnvironment_ChangeDiscardsToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for provider, environment := range otherEnvironments {
@@ -118,7 +118,7 @@ func TestAnotherEnvironmentServesNoOldToken(t *testing.T) {
 		w.Write(t, "config/"+provider, w.at(provider, unverified, fields{"environment": environment})).OK(t)
 		got := w.Creds(t, provider)
 		if got.AccessToken == old.AccessToken || got.Data["api_url"] == old.Data["api_url"] {
-			t.Errorf("%s: after a change of environment the old one's token or api_url is served", provider)
+			t.Errorf("%s: after a change of environment creds/ still returns the old token or api_url", provider)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// acceptedForm is a way to write a field, and how it is read afterwards.
+// acceptedForm is a way to write a field, and the value that reads return.
 type acceptedForm struct {
 	field string
 	value any
@@ -54,7 +54,7 @@ func acceptedForms(ca string) []acceptedForm {
 	return forms
 }
 
-func TestEveryFieldIsReadAsItWasWritten(t *testing.T) {
+func TestConfig_EveryFieldReadsAsWritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i, form := range acceptedForms(w.Sim.CACert) {
@@ -65,12 +65,12 @@ func TestEveryFieldIsReadAsItWasWritten(t *testing.T) {
 			continue
 		}
 		if got := w.Read(t, path); !sameValue(got.Answer.Data[form.field], form.want) {
-			t.Errorf("%s=%#v\n\tis read as %v, want %v", form.field, form.value, got.Answer.Data[form.field], form.want)
+			t.Errorf("%s=%#v\n\treads as %v, want %v", form.field, form.value, got.Answer.Data[form.field], form.want)
 		}
 	}
 }
 
-// sameValue is equal, but for the line end of a PEM text.
+// sameValue is equal, except that it ignores surrounding white space in texts, as in PEM.
 func sameValue(got, want any) bool {
 	gotText, isText := got.(string)
 	wantText, wantsText := want.(string)
@@ -80,7 +80,7 @@ func sameValue(got, want any) bool {
 	return equal(got, want)
 }
 
-func TestDefaults(t *testing.T) {
+func TestConfig_Defaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/kleinanzeigen", w.kleinanzeigen(unverified, fields{"provider": without})).OK(t)
@@ -91,7 +91,7 @@ func TestDefaults(t *testing.T) {
 	})
 }
 
-func TestSecretsAreNotRead(t *testing.T) {
+func TestConfig_ReadOmitsSecrets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const header = "header-value-not-to-be-read"
@@ -102,7 +102,7 @@ func TestSecretsAreNotRead(t *testing.T) {
 		got := w.Read(t, path).OK(t)
 		for _, secret := range []string{header, demoSecret} {
 			if strings.Contains(string(got.Body), secret) {
-				t.Errorf("%s\n\tholds the secret %q", got, secret)
+				t.Errorf("%s\n\tcontains the secret %q", got, secret)
 			}
 		}
 		if _, has := got.Answer.Data["client_secret"]; has {
@@ -115,7 +115,7 @@ func TestSecretsAreNotRead(t *testing.T) {
 			t.Errorf("%s\n\twant the header's name", got)
 		}
 		if _, has := got.Answer.Data["verify_connection"]; has {
-			t.Errorf("%s\n\tverify_connection is not stored", got)
+			t.Errorf("%s\n\twant no verify_connection", got)
 		}
 	}
 	sent := w.Creds(t, "c0")
@@ -133,8 +133,8 @@ func anySlice(words []string) []any {
 	return all
 }
 
-// The text of the refusal names the field; where a word was mistyped, the near one.
-func TestRefusedFields(t *testing.T) {
+// The error names the field and, for a typo, suggests the closest word.
+func TestConfig_RefusedFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	refused := []struct {
@@ -193,12 +193,12 @@ func TestRefusedFields(t *testing.T) {
 		w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 	}
 	if got := w.Sim.Counters(t, oauth2).TokenRequests; got != 0 {
-		t.Errorf("what was refused made %d token requests", got)
+		t.Errorf("refused writes made %d token requests", got)
 	}
 }
 
-// A deletion takes one field, and only a configuration's does.
-func TestAMistypedFieldOfADeletion(t *testing.T) {
+// Deleting a config takes one field; other deletions take none.
+func TestDelete_UnknownField(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -211,8 +211,8 @@ func TestAMistypedFieldOfADeletion(t *testing.T) {
 	w.Delete(t, "config/a?discard_grants=true").OK(t)
 }
 
-// Where the name is forgotten, or a path cannot be written, no field is what is wrong.
-func TestFieldsForAPathThatCannotBeWritten(t *testing.T) {
+// If the name is missing or the path cannot be written, the error is about the operation, not about a field.
+func TestWrite_UnsupportedPath(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for path, body := range map[string]fields{
@@ -225,7 +225,7 @@ func TestFieldsForAPathThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-func TestUnknownProviderNamesTheNearOne(t *testing.T) {
+func TestProvider_UnknownSuggestsClosest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/kleinanzeign", w.kleinanzeigen(fields{"provider": without})).
@@ -233,7 +233,7 @@ func TestUnknownProviderNamesTheNearOne(t *testing.T) {
 	w.Read(t, "config/kleinanzeign").Refused(t, http.StatusNotFound)
 }
 
-func TestNamesWithTwoDotsAreRefused(t *testing.T) {
+func TestNames_TwoDotsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const name = "a..b"
@@ -251,7 +251,7 @@ func TestNamesWithTwoDotsAreRefused(t *testing.T) {
 		}
 		resp := w.Send(t, got.method, got.path, body)
 		if resp.Status < 400 || resp.Status >= 500 {
-			t.Errorf("%s\n\twant it refused as the caller's mistake", resp)
+			t.Errorf("%s\n\twant a 4xx", resp)
 		}
 	}
 	w.List(t, "config").Refused(t, http.StatusNotFound)

@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// allFields is a configuration with a value in every field that the provider takes.
+// allFields returns a config with a value in every field that the provider takes.
 func (w world) allFields() fields {
 	return w.oauth2(unverified, fields{
 		"scope": []string{"read"}, "audience": "an-api",
@@ -29,7 +29,7 @@ func (w world) writeAllFields(t testing.TB, path string) harness.Response {
 	return w.Read(t, path).OK(t)
 }
 
-func TestAWriteKeepsWhatItLeavesOut(t *testing.T) {
+func TestConfig_WriteKeepsOmittedFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
@@ -41,7 +41,7 @@ func TestAWriteKeepsWhatItLeavesOut(t *testing.T) {
 	}
 }
 
-func TestAWriteReplacesAMapThatIsGiven(t *testing.T) {
+func TestConfig_WriteReplacesMaps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.writeAllFields(t, "config/a")
@@ -51,7 +51,7 @@ func TestAWriteReplacesAMapThatIsGiven(t *testing.T) {
 	mustHave(t, w.Read(t, "config/a"), fields{"params": nil})
 }
 
-func TestAPatchMergesMapsByKey(t *testing.T) {
+func TestConfig_PatchMergesMaps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.writeAllFields(t, "config/a")
@@ -63,7 +63,7 @@ func TestAPatchMergesMapsByKey(t *testing.T) {
 	mustHave(t, w.Read(t, "config/a"), fields{"params": nil})
 }
 
-func TestAPatchMergesHeadersByKey(t *testing.T) {
+func TestConfig_PatchMergesHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"headers": fields{"X-A": "1", "X-B": "2"}})).OK(t)
@@ -72,12 +72,11 @@ func TestAPatchMergesHeadersByKey(t *testing.T) {
 	w.Creds(t, "a")
 	got := w.Sim.Requests(t, kleinanzeigen)[0].Headers
 	if !equal(anySlice(got["X-A"]), []string{"3"}) || len(got["X-B"]) > 0 || !equal(anySlice(got["X-C"]), []string{"4"}) {
-		t.Errorf("after %v the headers sent are %v", patch["headers"], got)
+		t.Errorf("after a patch with %v the headers sent are %v", patch["headers"], got)
 	}
 }
 
-// Null sets a field back to its default.
-func TestAPatchWithNullSetsTheDefault(t *testing.T) {
+func TestConfig_PatchNullSetsDefault(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	defaults := fields{
@@ -91,7 +90,7 @@ func TestAPatchWithNullSetsTheDefault(t *testing.T) {
 	}
 }
 
-func TestAPatchWithNullRefusesWhatIsRequired(t *testing.T) {
+func TestConfig_PatchNullRefusedIfRequired(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	before := w.writeAllFields(t, "config/a")
@@ -102,8 +101,8 @@ func TestAPatchWithNullRefusesWhatIsRequired(t *testing.T) {
 	}
 }
 
-// Of patches at the same time none is lost.
-func TestConcurrentPatches(t *testing.T) {
+// No patch is lost when several arrive at the same time.
+func TestConfig_ConcurrentPatches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -125,18 +124,18 @@ func TestConcurrentPatches(t *testing.T) {
 	mustHave(t, w.Read(t, "config/a"), fields{"params": want})
 }
 
-func TestAPatchOfAMissingConfigMakesNone(t *testing.T) {
+func TestConfig_PatchOfMissingConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	got := w.Patch(t, "config/a", w.kleinanzeigen(unverified))
 	if got.Status != http.StatusNotFound && got.Status != http.StatusBadRequest {
-		t.Errorf("%s\n\twant it refused", got)
+		t.Errorf("%s\n\twant an error", got)
 	}
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 }
 
-// Every change of what a token depends on drops the current one.
-func TestAChangedConfigServesNoOldToken(t *testing.T) {
+// Every change to a field that affects the token discards the cached one.
+func TestConfig_ChangeDiscardsToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.AddClient(t, oauth2, "another", harness.Client{Secret: "another-secret", Auth: "client_secret_basic", Scopes: []string{"read"}})
@@ -152,12 +151,12 @@ func TestAChangedConfigServesNoOldToken(t *testing.T) {
 		w.Write(t, "config/a", with(unverified, change)).OK(t)
 		got := w.Creds(t, "a").AccessToken
 		if got == old {
-			t.Errorf("after a write of %v the old token is served", change)
+			t.Errorf("after a write of %v creds/ still returns the old token", change)
 		}
 		old = got
 	}
 	w.Write(t, "config/a", fields{"ttl": "1m"}).OK(t)
 	if got := w.Creds(t, "a").AccessToken; got != old {
-		t.Error("a write of ttl, which no token depends on, dropped the current token")
+		t.Error("a write of ttl, which does not affect the token, discarded it")
 	}
 }

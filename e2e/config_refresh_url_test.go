@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// Where a provider refreshes at a URL of its own, an override of one that leaves
-// the other would send the secret to two places: both come together, or neither.
-func TestBothURLsOrNeither(t *testing.T) {
+// If a provider refreshes at a URL of its own, overriding only one of the two URLs would send the secret to two hosts.
+// So a config must override both or neither.
+func TestRefreshURL_RequiresTokenURL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for provider := range refreshPaths {
@@ -28,7 +28,7 @@ func TestBothURLsOrNeither(t *testing.T) {
 	}
 }
 
-func TestOneOfBothURLsIsNotTakenAway(t *testing.T) {
+func TestRefreshURL_CannotClearOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	secret := with(unverified, fields{"client_secret": demoSecret})
@@ -42,7 +42,7 @@ func TestOneOfBothURLsIsNotTakenAway(t *testing.T) {
 					Refused(t, http.StatusBadRequest, "token_url and refresh_url together, or neither")
 				unchanged(t, w, path, before, refused)
 			}
-			// One of them may move; that is repointing, as ever.
+			// One of them may change, which requires the secret like any repointing.
 			moved := fields{field: "https://elsewhere.example.com/" + field}
 			refused := w.Write(t, path, with(unverified, moved)).Refused(t, http.StatusBadRequest, "client_secret", field)
 			unchanged(t, w, path, before, refused)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// repointings are the changes that could send what is stored elsewhere.
+// repointings returns the changes that could send stored secrets to another host.
 func repointings() map[string]fields {
 	return map[string]fields{
 		"provider": {
@@ -24,7 +24,7 @@ func repointings() map[string]fields {
 	}
 }
 
-func TestRepointingBringsTheSecretAgain(t *testing.T) {
+func TestRepoint_RequiresSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	changes := repointings()
@@ -47,8 +47,8 @@ func TestRepointingBringsTheSecretAgain(t *testing.T) {
 	}
 }
 
-// Taking an override away points elsewhere as setting one does.
-func TestClearingAnOverrideBringsTheSecretAgain(t *testing.T) {
+// Clearing an override changes the host just as setting one does.
+func TestRepoint_ClearingOverrideRequiresSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -61,8 +61,8 @@ func TestClearingAnOverrideBringsTheSecretAgain(t *testing.T) {
 	}
 }
 
-// What is stored cannot be sent elsewhere: secret headers are brought again too.
-func TestRepointingBringsTheHeadersAgain(t *testing.T) {
+// Stored headers may be secret, so a change of host must include them too.
+func TestRepoint_RequiresHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	elsewhere := fields{"token_url": "https://elsewhere.example.com/token", "client_secret": demoSecret}
@@ -72,7 +72,7 @@ func TestRepointingBringsTheHeadersAgain(t *testing.T) {
 		refused := w.Send(t, method, path, with(unverified, elsewhere)).Refused(t, http.StatusBadRequest, "headers")
 		unchanged(t, w, path, before, refused)
 		one := fields{"headers": fields{"X-A": "1"}}
-		if method == http.MethodPatch { // by POST the map is replaced: X-B is gone, not sent elsewhere
+		if method == http.MethodPatch { // a POST replaces the map, so X-B is removed and not sent elsewhere
 			refused = w.Send(t, method, path, with(unverified, elsewhere, one)).Refused(t, http.StatusBadRequest, "headers")
 			unchanged(t, w, path, before, refused)
 		}
@@ -81,8 +81,8 @@ func TestRepointingBringsTheHeadersAgain(t *testing.T) {
 	}
 }
 
-// The same value again is no change.
-func TestRestatingIsNotRepointing(t *testing.T) {
+// Writing the stored value again does not require the secret.
+func TestRepoint_SameValueIsNoChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
@@ -94,8 +94,8 @@ func TestRestatingIsNotRepointing(t *testing.T) {
 	}
 }
 
-// A change of provider does not carry an override of the old one along unseen.
-func TestAChangeOfProviderRestatesItsOverrides(t *testing.T) {
+// A change of provider does not silently keep an override for the old one.
+func TestRepoint_ProviderChangeRequiresTokenURL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// What a provider takes is stored and sent (TestTheTokenRequestIsTheVendors);
-// what it would never be sent is refused, and the field and the provider are named.
-func TestWhatAProviderTakes(t *testing.T) {
+// A field that the provider takes is stored and sent (see TestMarketplaces_TokenRequestMatchesDocs). A field that would
+// never be sent is refused with an error that names field and provider.
+func TestConfig_FieldUnknownToProvider(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	given := fields{"scope": []string{"read"}, "redirect_uri": "https://client.example/callback", "audience": "an-api"}
@@ -40,8 +40,8 @@ func TestWhatAProviderTakes(t *testing.T) {
 	}
 }
 
-// The vendor's one way of client authentication is the only one.
-func TestTheVendorsClientAuthenticationIsTheOnlyOne(t *testing.T) {
+// A config accepts only the client authentication method that the vendor documents.
+func TestConfig_ClientAuthMustMatchVendor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for provider := range marketplaces {

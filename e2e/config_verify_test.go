@@ -13,22 +13,21 @@ import (
 
 const refusedClient = "kleinanzeigen refused the client: invalid_client (HTTP 400)"
 
-func TestAWriteIsVerifiedBeforeItIsStored(t *testing.T) {
+func TestVerify_BeforeStoring(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"client_secret": "wrong"})).Refused(t, http.StatusBadRequest, refusedClient)
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 	w.List(t, "config").Refused(t, http.StatusNotFound)
-	// Who mends a mistake is not made to wait for it.
+	// Correcting the mistake does not have to wait for a backoff.
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	w.Write(t, "config/a", fields{"client_secret": "wrong"}).Refused(t, http.StatusBadRequest, refusedClient)
 	w.Write(t, "config/a", w.addClient(t, "next")).OK(t)
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, "next")
 }
 
-// Readers see nothing of a rotation but that, once it is written, the new
-// client's token is handed out.
-func TestReadersDuringRotations(t *testing.T) {
+// Readers succeed throughout a change of client. Once the write returns, they get the new client's token.
+func TestVerify_ReadersDuringClientChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -45,7 +44,7 @@ func TestReadersDuringRotations(t *testing.T) {
 				}
 				got, err := w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/a"})
 				if err != nil || got.Status != http.StatusOK {
-					t.Errorf("%s\n\twant every read answered (%v)", got, err)
+					t.Errorf("%s\n\twant every read to succeed (%v)", got, err)
 					return
 				}
 			}
@@ -58,9 +57,8 @@ func TestReadersDuringRotations(t *testing.T) {
 	}
 }
 
-// Rotating a client secret is one write: a wrong one changes nothing, and the
-// old token is served on.
-func TestAFailedVerificationKeepsTheOldConfigInForce(t *testing.T) {
+// Replacing a client secret is one write. A wrong secret changes nothing, and the old token stays in use.
+func TestVerify_FailureKeepsConfigAndToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -77,7 +75,7 @@ func TestAFailedVerificationKeepsTheOldConfigInForce(t *testing.T) {
 	w.serves(t, "a", old.AccessToken, "after a write that failed")
 }
 
-func TestAVerifiedWriteKeepsItsTokenAsTheCurrentOne(t *testing.T) {
+func TestVerify_CachesToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -88,11 +86,11 @@ func TestAVerifiedWriteKeepsItsTokenAsTheCurrentOne(t *testing.T) {
 	}
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, "next")
 	if got := w.tokenRequests(t, kleinanzeigen); got != requests {
-		t.Errorf("%d token requests by a read after a verified write, want none", got-requests)
+		t.Errorf("%d token requests for a read after a verified write, want none", got-requests)
 	}
 }
 
-func TestUnverifiedWritesAskForNoToken(t *testing.T) {
+func TestVerify_DisabledSendsNoRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
@@ -102,8 +100,8 @@ func TestUnverifiedWritesAskForNoToken(t *testing.T) {
 	w.Creds(t, "b")
 }
 
-// A change that no token depends on needs no provider.
-func TestAWriteOfWhatNoTokenDependsOnNeedsNoProvider(t *testing.T) {
+// A change that does not affect the token needs no provider.
+func TestVerify_TTLChangeNeedsNoProvider(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -114,9 +112,8 @@ func TestAWriteOfWhatNoTokenDependsOnNeedsNoProvider(t *testing.T) {
 	}
 }
 
-// Writing what is there already, as tools do that keep a configuration so,
-// asks for no token and keeps the current one.
-func TestWritingTheSameAgainChangesNothing(t *testing.T) {
+// Some tools write the same config again and again. That sends no token request and keeps the cached token.
+func TestConfig_RewriteKeepsToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	body := w.oauth2(fields{
@@ -128,7 +125,7 @@ func TestWritingTheSameAgainChangesNothing(t *testing.T) {
 	for range 2 {
 		w.Write(t, "config/a", body).OK(t)
 		if got := w.Creds(t, "a").AccessToken; got != token {
-			t.Error("after the same configuration was written again another token is handed out")
+			t.Error("after a write of the same config creds/ returns another token")
 		}
 	}
 	w.asked(t, oauth2, 1, "in all")

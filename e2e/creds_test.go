@@ -10,8 +10,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The two commands of the shortest use: the configuration's name is the provider.
-func TestReadsATokenThatWorks(t *testing.T) {
+// The shortest use takes two commands: without a provider field, the name of the config is the provider.
+func TestCreds_TokenWorks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/kleinanzeigen", w.kleinanzeigen(fields{"provider": without})).OK(t)
@@ -21,21 +21,21 @@ func TestReadsATokenThatWorks(t *testing.T) {
 		t.Errorf("provider is %q, want %q", first.Provider, kleinanzeigen)
 	}
 	if first.LeaseDuration > 3600 || first.LeaseDuration <= 3600-30 {
-		t.Errorf("the lease lasts %d s, want the hour that the token lives", first.LeaseDuration)
+		t.Errorf("the lease lasts %d s, want the token's lifetime of an hour", first.LeaseDuration)
 	}
 	w.provides(t, kleinanzeigen, first.AccessToken, demoClient)
 
 	second := w.Creds(t, "kleinanzeigen")
 	if second.AccessToken != first.AccessToken {
-		t.Error("the second read handed out another token than the first")
+		t.Error("the second read returned another token")
 	}
 	if second.LeaseID == first.LeaseID {
-		t.Error("both reads have one lease")
+		t.Error("both reads returned the same lease")
 	}
 	w.asked(t, kleinanzeigen, 1, "for a write and two reads")
 }
 
-func TestConcurrentFirstReadersShareOneTokenRequest(t *testing.T) {
+func TestCreds_ConcurrentReadersShareOneRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -58,13 +58,13 @@ func TestConcurrentFirstReadersShareOneTokenRequest(t *testing.T) {
 	readers.Wait()
 	for _, answer := range answers {
 		if got := w.CredsOf(t, answer).AccessToken; got != w.CredsOf(t, answers[0]).AccessToken {
-			t.Errorf("%s\n\tanother token than the first reader's", answer)
+			t.Errorf("%s\n\twant the same token as the first reader", answer)
 		}
 	}
 	w.asked(t, kleinanzeigen, 1, "for 50 concurrent first readers")
 }
 
-func TestLeaseIsRevokedWithoutTheProvider(t *testing.T) {
+func TestLease_RevokedWithoutProvider(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -76,7 +76,7 @@ func TestLeaseIsRevokedWithoutTheProvider(t *testing.T) {
 	w.isGone(t, creds.LeaseID)
 }
 
-func TestRevokingOneLeaseLeavesTheTokenServed(t *testing.T) {
+func TestLease_RevocationKeepsSharedToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -84,12 +84,12 @@ func TestRevokingOneLeaseLeavesTheTokenServed(t *testing.T) {
 	w.Revoke(t, first.LeaseID).OK(t)
 
 	w.LookUp(t, second.LeaseID).OK(t)
-	w.serves(t, "a", first.AccessToken, "revoking a lease dropped the shared token")
+	w.serves(t, "a", first.AccessToken, "after revoking a lease")
 	w.provides(t, kleinanzeigen, first.AccessToken, demoClient)
 	w.asked(t, kleinanzeigen, 1, "in all")
 }
 
-func TestLeaseIsNotRenewed(t *testing.T) {
+func TestLease_NotRenewable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -99,19 +99,19 @@ func TestLeaseIsNotRenewed(t *testing.T) {
 	w.LookUp(t, creds.LeaseID).OK(t)
 }
 
-func TestReuseTokenFalseMintsForEachRead(t *testing.T) {
+func TestCreds_ReuseTokenFalseMintsPerRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"reuse_token": false})).OK(t)
 	first, second := w.Creds(t, "a"), w.Creds(t, "a")
 	if first.AccessToken == second.AccessToken {
-		t.Error("reuse_token=false handed out one token twice")
+		t.Error("with reuse_token=false two reads returned the same token")
 	}
 	w.Revoke(t, first.LeaseID).OK(t)
 	w.provides(t, kleinanzeigen, second.AccessToken, demoClient)
 }
 
-func TestCredsOfAMissingConfigNameTheCommand(t *testing.T) {
+func TestCreds_MissingConfigNamesCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Read(t, "creds/nothing").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/nothing")

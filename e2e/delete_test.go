@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestConfigsAreListedAndDeleted(t *testing.T) {
+func TestConfig_ListAndDelete(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.List(t, "config").Refused(t, http.StatusNotFound)
@@ -23,13 +23,12 @@ func TestConfigsAreListedAndDeleted(t *testing.T) {
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, "config/a")
 	if got := w.List(t, "config").OK(t); !equal(got.Answer.Data["keys"], []any{"b"}) {
-		t.Errorf("%s\n\twant the key b alone", got)
+		t.Errorf("%s\n\twant only the key b", got)
 	}
 }
 
-// A deleted configuration leaves nothing to its successor of the same name,
-// and its live leases can still be revoked.
-func TestASuccessorGetsNothingOfTheDeleted(t *testing.T) {
+// A config inherits nothing from a deleted config of the same name, and the deleted one's leases can still be revoked.
+func TestConfig_SuccessorInheritsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/x", w.kleinanzeigen(w.addClient(t, "old"))).OK(t)
@@ -39,15 +38,15 @@ func TestASuccessorGetsNothingOfTheDeleted(t *testing.T) {
 
 	successor := w.Creds(t, "x")
 	if successor.AccessToken == old.AccessToken {
-		t.Error("the deleted configuration's token is served by its successor")
+		t.Error("the new config returns the deleted config's token")
 	}
 	w.provides(t, kleinanzeigen, successor.AccessToken, "new")
 	w.Revoke(t, old.LeaseID).OK(t)
 	w.LookUp(t, successor.LeaseID).OK(t)
-	w.serves(t, "x", successor.AccessToken, "revoking the deleted configuration's lease dropped its successor's token")
+	w.serves(t, "x", successor.AccessToken, "after revoking the deleted config's lease")
 }
 
-func TestLeasesOfADeletedConfigAreRevocable(t *testing.T) {
+func TestLease_RevocableAfterConfigDeleted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/x", w.kleinanzeigen()).OK(t)
@@ -58,12 +57,11 @@ func TestLeasesOfADeletedConfigAreRevocable(t *testing.T) {
 	w.Revoke(t, creds.LeaseID).OK(t)
 }
 
-// A token request that was under way for what a configuration was does not
-// become the token of what it is.
-func TestAMintUnderWayDoesNotReachTheSuccessor(t *testing.T) {
+// A token request that started before a change does not supply the changed config's token.
+func TestCreds_MintInFlightMissesNewConfig(t *testing.T) {
 	t.Parallel()
 	changes := map[string]func(t *testing.T, w world, successor fields){
-		"deleted and made anew": func(t *testing.T, w world, successor fields) {
+		"deleted and created again": func(t *testing.T, w world, successor fields) {
 			w.Delete(t, "config/x").OK(t)
 			w.Write(t, "config/x", w.kleinanzeigen(successor, unverified)).OK(t)
 		},
@@ -88,9 +86,8 @@ func TestAMintUnderWayDoesNotReachTheSuccessor(t *testing.T) {
 	}
 }
 
-// A failure that was under way for the old configuration does not hold the
-// mended one back.
-func TestAFailureUnderWayDoesNotHoldBackTheMended(t *testing.T) {
+// If a token request fails after the config was fixed, the fixed config gets no backoff.
+func TestCreds_FailureInFlightSparesFixedConfig(t *testing.T) {
 	t.Parallel()
 	for _, reuse := range []bool{true, false} {
 		t.Run(fmt.Sprintf("reuse_token=%t", reuse), func(t *testing.T) {

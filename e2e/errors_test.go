@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// failure is what the provider does, and what the application is told.
+// failure is a fault of the provider, and the error that the caller gets.
 type failure struct {
 	name     string
 	fault    fields
@@ -25,12 +25,12 @@ var failures = []failure{
 	{"server error", fields{"kind": "status", "status": 500}, http.StatusBadGateway, "500"},
 	{"unavailable", fields{"kind": "status", "status": 503}, http.StatusBadGateway, "503"},
 	{"malformed", fields{"kind": "malformed"}, http.StatusBadGateway, ""},
-	{"not an object", answer(`["access_token"]`), http.StatusBadGateway, ""},
+	{"not an object", respondWith(`["access_token"]`), http.StatusBadGateway, ""},
 	{"a page", fields{"kind": "answer", "status": 200, "headers": fields{"Content-Type": "text/html"},
 		"body": "<html>access_token=abc</html>"}, http.StatusBadGateway, ""},
-	{"empty", answer(""), http.StatusBadGateway, ""},
-	{"no token", answer(`{"token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
-	{"empty token", answer(`{"access_token":"","token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
+	{"empty", respondWith(""), http.StatusBadGateway, ""},
+	{"no token", respondWith(`{"token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
+	{"empty token", respondWith(`{"access_token":"","token_type":"bearer","expires_in":3600}`), http.StatusBadGateway, "access_token"},
 	{"truncated", fields{"kind": "truncated"}, http.StatusBadGateway, ""},
 	{"huge", fields{"kind": "huge", "bytes": 8 << 20}, http.StatusBadGateway, ""},
 	{"decompressed huge", fields{"kind": "gzip", "bytes": 64 << 20}, http.StatusBadGateway, ""},
@@ -43,12 +43,12 @@ var failures = []failure{
 	{"dripping", fields{"kind": "drip", "delay_ms": 200}, http.StatusGatewayTimeout, ""},
 }
 
-// answer is a fault: this body, to the letter, with 200.
-func answer(body string) fields {
+// respondWith returns a fault that sends exactly this body with status 200.
+func respondWith(body string) fields {
 	return fields{"kind": "answer", "status": 200, "headers": fields{"Content-Type": "application/json"}, "body": body}
 }
 
-func TestFailuresOfTheProvider(t *testing.T) {
+func TestCreds_ProviderFailures(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, f := range failures {
@@ -58,7 +58,7 @@ func TestFailuresOfTheProvider(t *testing.T) {
 			name := strings.ReplaceAll(f.name, " ", "-")
 			w.Write(t, "config/"+name, w.kleinanzeigen(unverified, fields{"request_timeout": "1s"})).OK(t)
 			w.Read(t, "creds/"+name).Refused(t, f.status, kleinanzeigen, f.mentions)
-			w.heldBack(t, kleinanzeigen, name, http.StatusServiceUnavailable)
+			w.inBackoff(t, kleinanzeigen, name, http.StatusServiceUnavailable)
 		})
 	}
 	if got := w.Sim.Counters(t, kleinanzeigen).RedirectsFollowed; got != 0 {
@@ -66,67 +66,66 @@ func TestFailuresOfTheProvider(t *testing.T) {
 	}
 }
 
-// heldBack checks that a read after a failure is answered from memory, and
-// says how long to wait.
-func (w world) heldBack(t testing.TB, provider, config string, statuses ...int) {
+// inBackoff checks that a read after a failure sends no token request and says how long to wait.
+func (w world) inBackoff(t testing.TB, provider, config string, statuses ...int) {
 	t.Helper()
 	before := w.tokenRequests(t, provider)
 	again := w.Read(t, "creds/"+config)
 	for _, status := range statuses {
 		if again.Status == status {
 			if !saysHowLong(again) {
-				t.Errorf("%s\n\twant it to say how long to wait", again)
+				t.Errorf("%s\n\twant the error to say how long to wait", again)
 			}
 			if got := w.tokenRequests(t, provider); got != before {
-				t.Errorf("%s\n\tmade %d token requests, want none", again, got-before)
+				t.Errorf("%s\n\tit made %d token requests, want none", again, got-before)
 			}
 			return
 		}
 	}
-	t.Errorf("%s\n\twant it held back with %v", again, statuses)
+	t.Errorf("%s\n\twant a backoff error with one of %v", again, statuses)
 }
 
 var duration = regexp.MustCompile(`\b([0-9.]+ ?(ms|s|m|h|seconds?|minutes?))+\b`)
 
 func saysHowLong(r harness.Response) bool { return duration.MatchString(r.ErrorText()) }
 
-func TestARefusedClient(t *testing.T) {
+func TestCreds_RefusedClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
 	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, refusedClient)
-	w.heldBack(t, kleinanzeigen, "a", http.StatusBadRequest)
-	// What holds it back is over as soon as the configuration is mended.
+	w.inBackoff(t, kleinanzeigen, "a", http.StatusBadRequest)
+	// Fixing the config ends the backoff at once.
 	w.Write(t, "config/a", with(unverified, fields{"client_secret": demoSecret})).OK(t)
 	w.Creds(t, "a")
 }
 
-func TestTheProvidersRateLimit(t *testing.T) {
+func TestRateLimit_AppliesToClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
 	limited := w.Read(t, "creds/a").Refused(t, http.StatusTooManyRequests, kleinanzeigen)
 	if text := limited.ErrorText(); !strings.Contains(text, "40s") && !strings.Contains(text, "40 s") {
-		t.Errorf("%s\n\twant it to say that the wait is 40 seconds", limited)
+		t.Errorf("%s\n\twant the error to say that the wait is 40 seconds", limited)
 	}
-	w.heldBack(t, kleinanzeigen, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	w.inBackoff(t, kleinanzeigen, "a", http.StatusTooManyRequests, http.StatusServiceUnavailable)
 
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}})
 	limited = w.Write(t, "config/b", w.kleinanzeigen(w.addClient(t, "another-client"))).Refused(t, http.StatusTooManyRequests, kleinanzeigen)
 	if !saysHowLong(limited) {
-		t.Errorf("%s\n\twant it to say how long to wait", limited)
+		t.Errorf("%s\n\twant the error to say how long to wait", limited)
 	}
 
-	// The limit is the client's: all its configurations and roles are held back.
+	// The limit applies to the client, so all its configs and roles back off.
 	w.Write(t, "roles/a/r", nil).OK(t)
 	w.Write(t, "config/c", w.kleinanzeigen(unverified)).OK(t)
-	w.heldBack(t, kleinanzeigen, "a/r", http.StatusTooManyRequests)
-	w.heldBack(t, kleinanzeigen, "c", http.StatusTooManyRequests)
+	w.inBackoff(t, kleinanzeigen, "a/r", http.StatusTooManyRequests)
+	w.inBackoff(t, kleinanzeigen, "c", http.StatusTooManyRequests)
 }
 
-// A rate limit that does not say when it ends, or says nonsense, is waited for a moment, and one of a year for an hour.
-func TestOddRateLimits(t *testing.T) {
+// A missing or invalid Retry-After means a wait of a second or two, and one of a year means an hour.
+func TestRateLimit_UnusualRetryAfter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i, header := range []string{"", "-5", "soon", "Sat, 01 Jan 2000 00:00:00 GMT", "31536000"} {
@@ -142,15 +141,15 @@ func TestOddRateLimits(t *testing.T) {
 			continue
 		}
 		if !strings.Contains(text, "in 1s") && !strings.Contains(text, "in 2s") {
-			t.Errorf("Retry-After: %s\n%s\n\twant a wait of a moment", header, limited)
+			t.Errorf("Retry-After: %s\n%s\n\twant a wait of one or two seconds", header, limited)
 		}
-		harness.Eventually(t, 10*time.Second, "a token, by itself", func() bool {
+		harness.Eventually(t, 10*time.Second, "the read succeeds without a write", func() bool {
 			return w.Read(t, "creds/"+config).Status == http.StatusOK
 		})
 	}
 }
 
-func TestAnUnreachableProvider(t *testing.T) {
+func TestCreds_UnreachableProvider(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -161,8 +160,8 @@ func TestAnUnreachableProvider(t *testing.T) {
 	w.Read(t, "config/b").Refused(t, http.StatusNotFound)
 }
 
-// Bytes after the answer are no harm to it, nor to the next request.
-func TestBytesThatNobodyAskedFor(t *testing.T) {
+// Bytes after the response affect neither that response nor the next request.
+func TestCreds_BytesAfterResponse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified, fields{"reuse_token": false})).OK(t)
@@ -172,8 +171,8 @@ func TestBytesThatNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// What the provider says of an error may repeat the secret; what is passed on does not.
-func TestAnEchoOfTheSecretIsNotPassedOn(t *testing.T) {
+// A provider's error text may repeat the secret. The error that the caller gets must not.
+func TestSecrecy_EchoedSecretWithheld(t *testing.T) {
 	t.Parallel()
 	const secret = `s3cret +/&=%"with ünusual signs`
 	for provider := range tokenPaths {
@@ -187,13 +186,13 @@ func TestAnEchoOfTheSecretIsNotPassedOn(t *testing.T) {
 			w.Write(t, "config/a", with(body, unverified)).OK(t)
 			for _, got := range []harness.Response{w.Read(t, "creds/a"), w.Read(t, "creds/a"), w.Write(t, "config/b", body)} {
 				if got.Status < 400 || !strings.Contains(got.ErrorText(), "its description is withheld") {
-					t.Errorf("%s\n\twant an error that withholds what the provider said", got)
+					t.Errorf("%s\n\twant an error that withholds the provider's text", got)
 				}
 				if form := harness.Holds(got.Body, secret); form != "" {
-					t.Errorf("%s\n\tholds the secret as %q", got, form)
+					t.Errorf("%s\n\tcontains the secret as %q", got, form)
 				}
 				if form := harness.Holds(got.Body, "someone:"+secret); form != "" {
-					t.Errorf("%s\n\tholds the client's credentials as %q", got, form)
+					t.Errorf("%s\n\tcontains the client's credentials as %q", got, form)
 				}
 			}
 			w.Sim.ClearFaults(t, provider)

@@ -13,8 +13,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The testing environment is another API: a token of one is good at the other for nothing.
-func TestFuuffyEnvironments(t *testing.T) {
+// The testing environment is another API, which does not accept production tokens, nor the reverse.
+func TestFuuffy_EnvironmentsAreSeparate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	testing := fields{"environment": "testing", "token_url": w.Sim.HTTP + fuuffyTestingPath}
@@ -30,13 +30,13 @@ func TestFuuffyEnvironments(t *testing.T) {
 		token := w.CredsOf(t, got).AccessToken
 		w.provides(t, c.here, token, demoClient)
 		if got := w.Sim.Protected(t, c.there, token).Status; got != http.StatusUnauthorized {
-			t.Errorf("the other environment answers %d to a token of %s, want 401", got, config)
+			t.Errorf("the other environment answers %d to a token from %s, want 401", got, config)
 		}
 	}
 }
 
-// The vendor's schema has the token in a string, its sample in an object.
-func TestFuuffyTokensInAString(t *testing.T) {
+// The vendor's schema puts the token into a string, its sample into an object.
+func TestFuuffy_TokenInString(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.Switch(t, fuuffy, fields{"data_as": "string"})
@@ -45,13 +45,13 @@ func TestFuuffyTokensInAString(t *testing.T) {
 	mustHave(t, got, with(marketplaces[fuuffy].data, fields{"provider": fuuffy}))
 	creds := w.CredsOf(t, got)
 	if creds.LeaseDuration > hour || creds.LeaseDuration <= hour-30 {
-		t.Errorf("the lease lasts %d s, want the hour that the token lives", creds.LeaseDuration)
+		t.Errorf("the lease lasts %d s, want the token's lifetime of an hour", creds.LeaseDuration)
 	}
 	w.provides(t, fuuffy, creds.AccessToken, demoClient)
 }
 
-// A path that is none is the vendor's 404, which is no 404 of Vault's.
-func TestFuuffyNotFound(t *testing.T) {
+// The vendor answers 404 for an unknown path. Vault must not answer 404 because of that.
+func TestFuuffy_NotFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const says = "fuuffy refused the request (HTTP 404): Resource or endpoint not found."
@@ -61,10 +61,10 @@ func TestFuuffyNotFound(t *testing.T) {
 	saysExactly(t, w.Read(t, "creds/a"), http.StatusBadRequest, says)
 }
 
-var asksToWait = regexp.MustCompile(`the next token request is made in (\S+): fuuffy limits the rate of token requests: 429000 \(HTTP 429\): Too many requests$`)
+var rateLimitText = regexp.MustCompile(`the next token request is made in (\S+): fuuffy limits the rate of token requests: 429000 \(HTTP 429\): Too many requests$`)
 
-// The limit comes with no Retry-After: when its minute ends, X-RateLimit-Reset says.
-func TestFuuffyRateLimit(t *testing.T) {
+// The rate limit comes without Retry-After. X-RateLimit-Reset says when its minute ends.
+func TestFuuffy_RateLimit(t *testing.T) {
 	t.Parallel()
 	for name, shape := range map[string]fields{"nested": {}, "flat": flatErrors} {
 		t.Run(name, func(t *testing.T) {
@@ -77,9 +77,9 @@ func TestFuuffyRateLimit(t *testing.T) {
 			w.Write(t, "config/third", w.at(fuuffy, unverified)).OK(t)
 
 			limited := w.Read(t, "creds/third").Refused(t, http.StatusTooManyRequests)
-			said := asksToWait.FindStringSubmatch(strings.TrimSpace(limited.ErrorText()))
+			said := rateLimitText.FindStringSubmatch(strings.TrimSpace(limited.ErrorText()))
 			if said == nil {
-				t.Fatalf("%s\n\twant it to match %s", limited, asksToWait)
+				t.Fatalf("%s\n\twant it to match %s", limited, rateLimitText)
 			}
 			// The window began with the first request, at a whole second.
 			least := 57*time.Second - time.Since(before)
@@ -89,21 +89,21 @@ func TestFuuffyRateLimit(t *testing.T) {
 				}
 			}
 			for range 3 {
-				w.heldBack(t, fuuffy, "third", http.StatusTooManyRequests)
+				w.inBackoff(t, fuuffy, "third", http.StatusTooManyRequests)
 			}
-			// Who tries a configuration of the client is told the same; who has a token is not bothered.
+			// Verifying another config of the client fails the same way; reading a cached token succeeds.
 			asked := w.tokenRequests(t, fuuffy)
 			w.Write(t, "config/fourth", w.at(fuuffy)).Refused(t, http.StatusTooManyRequests, "fuuffy limits the rate of token requests: 429000", "is made in ")
 			w.provides(t, fuuffy, w.Creds(t, "first").AccessToken, demoClient)
 			if got := w.tokenRequests(t, fuuffy) - asked; got != 0 {
-				t.Errorf("%d token requests for a write that is tried and a read from memory, want none", got)
+				t.Errorf("%d token requests for a verified write and a cached read, want none", got)
 			}
 		})
 	}
 }
 
-// A window is an hour at most: a header that is further off is a mistake, and one in the past says nothing.
-func TestFuuffyRateLimitResetBeyondReason(t *testing.T) {
+// A window lasts an hour at most, so a later reset counts as an hour. A reset in the past is ignored.
+func TestFuuffy_RateLimitResetOutOfRange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for reset, says := range map[string]string{
@@ -112,7 +112,7 @@ func TestFuuffyRateLimitResetBeyondReason(t *testing.T) {
 		"soon": "fuuffy limits the rate of token requests (HTTP 429)",
 	} {
 		w.Sim.Fault(t, fuuffy, fields{"kind": "status", "status": 429, "headers": fields{"X-RateLimit-Reset": reset}})
-		client := "client-" + harness.Random() // whose limit is its own
+		client := "client-" + harness.Random() // with a rate limit of its own
 		w.Sim.AddClient(t, fuuffy, client, harness.Client{Secret: demoSecret})
 		saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, fields{"client_id": client})), http.StatusTooManyRequests, says)
 	}

@@ -67,9 +67,9 @@ func (w world) needsAuthorization(t testing.TB, provider, role string) {
 	t.Helper()
 	before := w.tokenRequests(t, provider)
 	for _, path := range []string{"creds/", "static-creds/"} {
-		w.Read(t, path+role).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith(role))
+		w.Read(t, path+role).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand(role))
 	}
-	w.Write(t, "rotate/"+role, nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith(role))
+	w.Write(t, "rotate/"+role, nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand(role))
 	got := w.Read(t, "roles/"+role)
 	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
 	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
@@ -119,7 +119,7 @@ func TestAWrongRefreshTokenIsImported(t *testing.T) {
 	w.Write(t, "config/a", w.withUsers(marktplaats, unverified)).OK(t)
 	w.Write(t, "roles/a/r", with(byUser, fields{"refresh_token": "good-for-nothing"})).OK(t)
 	w.NoteSecret("good-for-nothing")
-	got := w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "invalid_grant", w.beginsWith("a/r"))
+	got := w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "invalid_grant", w.authorizeCommand("a/r"))
 	if harness.Holds(got.Body, "good-for-nothing") != "" {
 		t.Errorf("%s\n\trepeats the refresh token", got)
 	}
@@ -310,7 +310,7 @@ func TestALostAnswer(t *testing.T) {
 				w.isAuthorized(t, "a/r")
 				return
 			}
-			got.Refused(t, http.StatusBadRequest, "interrupted", "invalid_grant", w.beginsWith("a/r"))
+			got.Refused(t, http.StatusBadRequest, "interrupted", "invalid_grant", w.authorizeCommand("a/r"))
 			w.revokedGrant(t)
 			w.authorizeRole(t, marktplaats, "a/r")
 			w.isAuthorized(t, "a/r")
@@ -324,7 +324,7 @@ func TestALostAnswer(t *testing.T) {
 // token is still good.
 func (w world) revokedGrant(t testing.TB) {
 	t.Helper()
-	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.beginsWith("a/r"))
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand("a/r"))
 	got := w.Read(t, "roles/a/r")
 	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
 	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
@@ -343,7 +343,7 @@ func TestAGrantThatIsTakenBack(t *testing.T) {
 	w.refusedClient(t) // which is an answer
 	w.Sim.RemoveClient(t, marktplaats, demoClient)
 	w.Sim.AddClient(t, marktplaats, demoClient, harness.Client{Secret: demoSecret, Scopes: []string{"read"}})
-	got := w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_grant", w.beginsWith("a/r"))
+	got := w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_grant", w.authorizeCommand("a/r"))
 	if strings.Contains(got.ErrorText(), "interrupted") {
 		t.Errorf("%s\n\tnothing was interrupted", got)
 	}

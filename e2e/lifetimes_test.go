@@ -51,7 +51,7 @@ func TestLifetimes(t *testing.T) {
 	w := newWorld(t)
 	for i, l := range lifetimes {
 		name := fmt.Sprintf("c%d", i)
-		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer",%s}`, name, l.member)))
+		w.Sim.Fault(t, oauth2, respondWith(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer",%s}`, name, l.member)))
 		w.Write(t, "config/"+name, w.oauth2(unverified, fields{"default_expires_in": defaultExpiresIn})).OK(t)
 		got := w.Read(t, "creds/"+name)
 		if l.seconds == 0 {
@@ -75,7 +75,7 @@ func TestNoLifetimeAtAll(t *testing.T) {
 	w := newWorld(t)
 	for i, member := range []string{`"scope":"read"`, `"expires_in":null`, `"expires_in":""`} {
 		name := fmt.Sprintf("c%d", i)
-		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token","token_type":"Bearer",%s}`, member)))
+		w.Sim.Fault(t, oauth2, respondWith(fmt.Sprintf(`{"access_token":"token","token_type":"Bearer",%s}`, member)))
 		w.Write(t, "config/"+name, w.oauth2(unverified)).OK(t)
 		w.Read(t, "creds/"+name).Refused(t, http.StatusBadGateway, "expires_in")
 	}
@@ -87,7 +87,7 @@ func TestHugeLifetimes(t *testing.T) {
 	w := newWorld(t)
 	for i, value := range []string{"31536000", "9223372036", "9223372036854775807", "1e15", "1e18", "1e30", "1e999", `"99999999999999999999"`, "99999999999999999999"} {
 		name := fmt.Sprintf("c%d", i)
-		w.Sim.Fault(t, oauth2, answer(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer","expires_in":%s}`, name, value)))
+		w.Sim.Fault(t, oauth2, respondWith(fmt.Sprintf(`{"access_token":"token-%s","token_type":"Bearer","expires_in":%s}`, name, value)))
 		w.Write(t, "config/"+name, w.oauth2(unverified)).OK(t)
 		got := w.Read(t, "creds/"+name)
 		switch got.Status {

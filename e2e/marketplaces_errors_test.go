@@ -28,7 +28,7 @@ type causes struct {
 
 // answers is a fault: this status and body, to the letter.
 func answers(status int, body string) causes {
-	return causes{fault: with(answer(body), fields{"status": status})}
+	return causes{fault: with(respondWith(body), fields{"status": status})}
 }
 
 var (
@@ -155,7 +155,7 @@ func (w world) suffers(t *testing.T, provider, name string, m mishap) {
 	if m.status == http.StatusTooManyRequests {
 		got.Refused(t, m.status, "the next token request is made in")
 	}
-	w.heldBack(t, provider, name, held)
+	w.inBackoff(t, provider, name, held)
 }
 
 // cause makes it go wrong, until what it returns is called.

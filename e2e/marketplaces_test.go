@@ -168,7 +168,7 @@ func TestARefreshTokenBesideTheTokenIsKept(t *testing.T) {
 	for _, name := range []string{accounda, winkelstraat} {
 		refresh := "refresh-" + harness.Random()
 		w.NoteSecret(refresh)
-		w.Sim.Fault(t, name, answer(`{"access_token":"t-`+name+`","token_type":"bearer","expires_in":3600,"scope":null,"refresh_token":"`+refresh+`"}`))
+		w.Sim.Fault(t, name, respondWith(`{"access_token":"t-`+name+`","token_type":"bearer","expires_in":3600,"scope":null,"refresh_token":"`+refresh+`"}`))
 		w.Write(t, "config/"+name, w.at(name)).OK(t)
 		for _, path := range []string{"creds/", "config/"} {
 			if got := w.Read(t, path+name).OK(t); harness.Holds(got.Body, refresh) != "" {

@@ -90,9 +90,9 @@ func TestAMountIsDisabledWithTheProviderDown(t *testing.T) {
 	w.Read(t, "creds/b").Refused(t, http.StatusBadGateway)
 	other := shared.Mount(t)
 	remove := harness.Request{Method: http.MethodDelete, Path: "sys/mounts/" + w.Path}
-	begun := time.Now()
+	started := time.Now()
 	w.Do(t, remove).OK(t)
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(started); took > 5*time.Second {
 		t.Errorf("disabling took %s", took)
 	}
 	left := w.Do(t, harness.Request{Method: "LIST", Path: "sys/leases/lookup/" + w.Path + "/creds/a"})

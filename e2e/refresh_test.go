@@ -23,9 +23,9 @@ func TestATokenInItsRefreshWindowIsReplaced(t *testing.T) {
 	var next harness.Creds
 	meanwhile := 0
 	harness.Eventually(t, 10*time.Second, "another token is handed out", func() bool {
-		underWay, begun := w.tokenRequests(t, kleinanzeigen) == 2, time.Now()
+		underWay, started := w.tokenRequests(t, kleinanzeigen) == 2, time.Now()
 		next = w.Creds(t, "a")
-		if took := time.Since(begun); took > 700*time.Millisecond {
+		if took := time.Since(started); took > 700*time.Millisecond {
 			t.Errorf("a read took %s while the current token was good", took)
 		}
 		if next.AccessToken != first.AccessToken {

@@ -170,9 +170,9 @@ func TestLeasesAreRevokedWhateverTheRevocationEndpointDoes(t *testing.T) {
 
 func within(t testing.TB, limit time.Duration, what string, do func()) {
 	t.Helper()
-	begun := time.Now()
+	started := time.Now()
 	do()
-	if took := time.Since(begun); took > limit {
+	if took := time.Since(started); took > limit {
 		t.Errorf("%s took %s, want %s at most", what, took, limit)
 	}
 }

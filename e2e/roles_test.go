@@ -281,21 +281,21 @@ func TestCanariesInARole(t *testing.T) {
 		c.inPath("authorize/base/r", name, k)
 	}
 	for _, path := range []string{"creds/base/r", "roles/base/r", "static-creds/base/r"} {
-		canary := c.fresh()
-		c.silent(w.Read(t, path+"?refresh_token="+canary), canary)
+		canary := c.newCanary()
+		c.noLeak(w.Read(t, path+"?refresh_token="+canary), canary)
 	}
 	unchanged(t, w, "roles/base/r", before, harness.Response{Sent: "canaries"})
 	w.Read(t, "roles/base/new").Refused(t, http.StatusNotFound)
 }
 
 func (c *canaries) inPath(path, field string, k kind) {
-	for i := range wrong(k, "") {
+	for i := range invalidValues(k, "") {
 		for _, method := range []string{http.MethodPost, http.MethodPatch} {
 			if method == http.MethodPatch && !strings.HasPrefix(path, "roles/") {
 				continue
 			}
-			canary := c.fresh()
-			c.refused(method, path, canary, fields{field: wrong(k, canary)[i]})
+			canary := c.newCanary()
+			c.refused(method, path, canary, fields{field: invalidValues(k, canary)[i]})
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestStaticCreds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(fields{"scope": "read"}, unverified)).OK(t)
-	begun := time.Now()
+	started := time.Now()
 	static := w.staticCreds(t, "a")
 	leased := w.Creds(t, "a")
 
@@ -106,7 +106,7 @@ func TestStaticCreds(t *testing.T) {
 	if static.TTL > period || static.TTL < period-3*time.Minute-10*time.Second {
 		t.Errorf("ttl is %s, want it a little below %s", static.TTL, period)
 	}
-	if off := static.Requested.Sub(begun); off < -2*time.Second || off > 30*time.Second {
+	if off := static.Requested.Sub(started); off < -2*time.Second || off > 30*time.Second {
 		t.Errorf("last_vault_rotation is %s away from the read", off)
 	}
 	leases := harness.Request{Method: "LIST", Path: "sys/leases/lookup/" + w.Path + "/static-creds/a"}
@@ -150,13 +150,13 @@ func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
 			first := w.staticCreds(t, "a")
 			met := 0
 			harness.Eventually(t, 15*time.Second, "the first token is not served any more", func() bool {
-				begun := time.Now()
+				started := time.Now()
 				got := w.Read(t, "static-creds/a")
 				if got.Status != http.StatusOK || w.staticCredsOf(t, got).AccessToken != first.AccessToken {
 					return true
 				}
 				// Who reads a token that is about to end waits for the next one, but not past the end of that.
-				if took := time.Since(begun); took > 3*time.Second {
+				if took := time.Since(started); took > 3*time.Second {
 					t.Errorf("a read of a good token took %s", took)
 				}
 				if w.Sim.Counters(t, kleinanzeigen).Faults > 0 {
@@ -209,7 +209,7 @@ func TestErrorsOfStaticCreds(t *testing.T) {
 	if !saysHowLong(held) {
 		t.Errorf("%s\n\twant it to say how long to wait", held)
 	}
-	w.heldBack(t, kleinanzeigen, "a", http.StatusServiceUnavailable) // creds/ is held back with it
+	w.inBackoff(t, kleinanzeigen, "a", http.StatusServiceUnavailable) // creds/ is held back with it
 }
 
 func TestAPolicyTellsStaticCredsFromCreds(t *testing.T) {

@@ -136,9 +136,9 @@ func (w world) thundering(t *testing.T) {
 	for i := range configs {
 		w.Write(t, "config/"+name(i), w.oauth2(unverified, fields{"token_url": provider.URL, "client_id": name(i)})).OK(t)
 	}
-	begun := time.Now()
+	started := time.Now()
 	issued := tokens(t, w.readAll(t.Context(), configs, name), http.StatusOK)
-	took, seen := time.Since(begun), provider.crowd()
+	took, seen := time.Since(started), provider.crowd()
 	if len(issued) != configs || seen.requests != configs {
 		t.Errorf("%d configurations have %d tokens by %d token requests", configs, len(issued), seen.requests)
 	}

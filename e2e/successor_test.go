@@ -141,6 +141,6 @@ func TestSuccessors_LargerThanAnEntry(t *testing.T) {
 	p.set(func() { p.size = 1<<20 - 200 }) // by itself
 	b := w.authorize(t, "a/r", nil)
 	got := w.Write(t, "exchange/a/r", fields{"code": "a-code", "state": b.State})
-	got.Refused(t, http.StatusBadRequest, "code: ", "max_entry_size", w.beginsWith("a/r"))
+	got.Refused(t, http.StatusBadRequest, "code: ", "max_entry_size", w.authorizeCommand("a/r"))
 	w.Write(t, "roles/a/r", fields{"refresh_token": strings.Repeat("x", 1<<20)}).Refused(t, http.StatusBadRequest, "refresh_token: ", "max_entry_size")
 }
