@@ -478,7 +478,7 @@ func TestExchange_RetriesGetTheSameError(t *testing.T) {
 	}
 	exchange(fields{"kind": "status", "status": 500}, "HTTP 500")
 	w.isUnauthorized(t, "a/r")
-	exchange(malformedWith(w.elsewhere(t, marktplaats)), "the role is authorised")
+	exchange(malformedWith(w.externalRefreshToken(t, marktplaats)), "the role is authorised")
 	w.isAuthorized(t, "a/r")
 }
 
@@ -488,7 +488,7 @@ func TestExchange_MalformedResponseKeepsRefreshToken(t *testing.T) {
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
 	back := w.allow(t, w.authorize(t, "a/r", nil))
-	w.Sim.Fault(t, marktplaats, malformedWith(w.elsewhere(t, marktplaats)))
+	w.Sim.Fault(t, marktplaats, malformedWith(w.externalRefreshToken(t, marktplaats)))
 	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadGateway, marktplaats)
 	w.isAuthorized(t, "a/r")
 	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)

@@ -17,11 +17,11 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The two readings of what becomes of a refresh token that was followed by
-// another: the simulator's switch.
+// The vendor's documentation allows two readings of what happens to a refresh token when its successor is issued. The
+// simulator has a switch for them.
 const (
-	strict = "strict" // it dies at once
-	last20 = "last20" // the last twenty stay good
+	strict = "strict" // it is revoked at once
+	last20 = "last20" // the last twenty stay valid
 )
 
 func (w world) reading(t testing.TB, provider, reading string) {
@@ -29,8 +29,7 @@ func (w world) reading(t testing.TB, provider, reading string) {
 	w.Sim.Switch(t, provider, fields{"refresh_tokens": reading})
 }
 
-// authorizedRole is a Marktplaats configuration "a" with a role "r" that a user
-// has authorised, in one of the readings.
+// authorizedRole stores a Marktplaats config "a" with a role "r" that a user has authorized, under one of the readings.
 func (w world) authorizedRole(t testing.TB, reading string) {
 	t.Helper()
 	w.newRole(t, marktplaats)
@@ -38,8 +37,8 @@ func (w world) authorizedRole(t testing.TB, reading string) {
 	w.authorizeRole(t, marktplaats, "a/r")
 }
 
-// elsewhere is a refresh token that some other application got for the client.
-func (w world) elsewhere(t testing.TB, provider string) string {
+// externalRefreshToken returns a refresh token that another application obtained for the client.
+func (w world) externalRefreshToken(t testing.TB, provider string) string {
 	t.Helper()
 	const form, json = "application/x-www-form-urlencoded", "application/json"
 	client := "client_id=" + demoClient + "&client_secret=" + demoSecret
@@ -61,8 +60,8 @@ func (w world) elsewhere(t testing.TB, provider string) string {
 	return got.RefreshToken
 }
 
-// needsAuthorization checks that a role says that it needs to be authorised
-// again, since when and why, with the command; and that no provider is asked.
+// needsAuthorization checks that a role reports since when and why it needs a new authorization. Errors name the
+// command, and no provider is asked.
 func (w world) needsAuthorization(t testing.TB, provider, role string) {
 	t.Helper()
 	before := w.tokenRequests(t, provider)
@@ -79,12 +78,12 @@ func (w world) needsAuthorization(t testing.TB, provider, role string) {
 		t.Errorf("%s\n\twant the provider's own reason", got)
 	}
 	if asked := w.tokenRequests(t, provider) - before; asked != 0 {
-		t.Errorf("%d token requests for a role that needs authorisation, want none", asked)
+		t.Errorf("%d token requests for a role that needs authorization, want none", asked)
 	}
 }
 
-// A refresh token that was got elsewhere is imported, for a role of either grant.
-func TestARefreshTokenIsImported(t *testing.T) {
+// A role of either grant type accepts a refresh token that another application obtained.
+func TestImport_RefreshToken(t *testing.T) {
 	t.Parallel()
 	for _, grant := range []string{"authorization_code", "refresh_token"} {
 		t.Run(grant, func(t *testing.T) {
@@ -92,10 +91,10 @@ func TestARefreshTokenIsImported(t *testing.T) {
 			w := newWorld(t)
 			w.Write(t, "config/a", w.withUsers(marktplaats, unverified)).OK(t)
 			w.reading(t, marktplaats, strict)
-			imported := w.elsewhere(t, marktplaats)
+			imported := w.externalRefreshToken(t, marktplaats)
 			body := fields{"grant_type": grant, "refresh_token": imported}
 			if got := w.Write(t, "roles/a/r", body).OK(t); harness.Holds(got.Body, imported) != "" {
-				t.Errorf("%s\n\trepeats the refresh token", got)
+				t.Errorf("%s\n\tthe response repeats the refresh token", got)
 			}
 			w.isAuthorized(t, "a/r")
 			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
@@ -104,16 +103,16 @@ func TestARefreshTokenIsImported(t *testing.T) {
 			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
 			w.hidesRefreshTokens(t, marktplaats)
 
-			w.Write(t, "roles/a/r", fields{"ttl": "1m"}).OK(t) // a write without one keeps the one that is there
+			w.Write(t, "roles/a/r", fields{"ttl": "1m"}).OK(t) // a write without a refresh token keeps the current one
 			w.rotate(t, "a/r")
-			w.Patch(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+			w.Patch(t, "roles/a/r", fields{"refresh_token": w.externalRefreshToken(t, marktplaats)}).OK(t)
 			w.grants(t, marktplaats, w.Creds(t, "a/r").AccessToken, "read")
 		})
 	}
 }
 
-// One that the provider does not take is said at the first read, and another import mends it.
-func TestAWrongRefreshTokenIsImported(t *testing.T) {
+// If the provider refuses an imported refresh token, the first read says so, and another import fixes it.
+func TestImport_InvalidRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.withUsers(marktplaats, unverified)).OK(t)
@@ -121,32 +120,31 @@ func TestAWrongRefreshTokenIsImported(t *testing.T) {
 	w.NoteSecret("good-for-nothing")
 	got := w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "invalid_grant", w.authorizeCommand("a/r"))
 	if harness.Holds(got.Body, "good-for-nothing") != "" {
-		t.Errorf("%s\n\trepeats the refresh token", got)
+		t.Errorf("%s\n\tthe response repeats the refresh token", got)
 	}
 	w.needsAuthorization(t, marktplaats, "a/r")
-	w.Write(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+	w.Write(t, "roles/a/r", fields{"refresh_token": w.externalRefreshToken(t, marktplaats)}).OK(t)
 	w.Creds(t, "a/r")
 	w.isAuthorized(t, "a/r")
 }
 
-// Accounda refreshes at a URL of its own, with the refresh token in a header;
-// Winkelstraat with a body of JSON.
-func TestImportsThatRefreshInAnotherWay(t *testing.T) {
+// Accounda refreshes at a URL of its own, with the refresh token in a header; Winkelstraat with a JSON body.
+func TestImport_VendorSpecificRefresh(t *testing.T) {
 	t.Parallel()
 	for provider, path := range refreshPaths {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.Write(t, "config/a", w.at(provider, unverified)).OK(t)
-			w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": w.elsewhere(t, provider)}).OK(t)
+			w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": w.externalRefreshToken(t, provider)}).OK(t)
 			for range 3 {
 				w.rotate(t, "a/r")
 				w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
 			}
 			if got := w.Sim.Grants(t, provider); got.Refreshes != 3 || got.Refused != 0 {
-				t.Errorf("the provider counts %+v, want three refreshes", got)
+				t.Errorf("the provider counts %+v, want three refreshes and none refused", got)
 			}
-			for _, r := range w.Sim.Requests(t, provider)[1:] { // after the other application's
+			for _, r := range w.Sim.Requests(t, provider)[1:] { // the first is the other application's
 				if r.Path != strings.TrimPrefix(path, "/"+provider) && r.Path != path {
 					t.Errorf("a refresh went to %s, want %s", r.Path, path)
 				}
@@ -156,16 +154,15 @@ func TestImportsThatRefreshInAnotherWay(t *testing.T) {
 	}
 }
 
-// Where refresh tokens come with client credentials, one that is refused is
-// replaced by minting again, and no person is asked.
-func TestARefusedRefreshTokenIsMintedAgain(t *testing.T) {
+// If refresh tokens come with client credentials, the engine replaces a refused one by minting again. No user is needed.
+func TestRefresh_RefusedTokenFallsBackToMint(t *testing.T) {
 	t.Parallel()
 	for provider := range refreshPaths {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.Write(t, "config/a", w.at(provider, unverified)).OK(t)
-			w.elsewhere(t, provider) // has the provider's answers hold one
+			w.externalRefreshToken(t, provider) // makes the provider's responses include one
 			w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": "good-for-nothing"}).OK(t)
 			w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
 			w.isAuthorized(t, "a/r")
@@ -173,14 +170,14 @@ func TestARefusedRefreshTokenIsMintedAgain(t *testing.T) {
 			w.rotate(t, "a/r")
 			after := w.Sim.Grants(t, provider)
 			if after.Refreshes != before.Refreshes+1 || after.Refused != before.Refused {
-				t.Errorf("from %+v to %+v, want a refresh with what the mint brought", before, after)
+				t.Errorf("from %+v to %+v, want one refresh with the refresh token from the mint", before, after)
 			}
 			w.provides(t, provider, w.Creds(t, "a/r").AccessToken, demoClient)
 		})
 	}
 }
 
-// interruption is what happens between two rotations.
+// interruption is an event between two rotations.
 type interruption struct {
 	name string
 	do   func(t *testing.T, w world)
@@ -192,15 +189,15 @@ func interruptions(server *harness.Server) []interruption {
 		{"reload", func(t *testing.T, w world) { w.reload(t, fields{"plugin": harness.PluginName}) }},
 		{"reload of the mount", func(t *testing.T, w world) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) }},
 		{"seal", func(t *testing.T, _ world) { server.Seal(t); server.Unseal(t) }},
-		{"malformed answer with a refresh token", func(t *testing.T, w world) { w.malformedRefresh(t) }},
+		{"malformed response with a refresh token", func(t *testing.T, w world) { w.malformedRefresh(t) }},
 		{"refusal of the client", func(t *testing.T, w world) { w.refusedClient(t) }},
 		{"fault", func(t *testing.T, w world) { w.failedRefresh(t, fields{"kind": "reset"}) }},
 	}
 }
 
-// Fifty rotations with an interruption now and then: nothing is lost, in
-// either reading. A lost answer is, where the provider is strict, and is said.
-func TestFiftyRotations(t *testing.T) {
+// Fifty rotations with occasional interruptions lose no refresh token, under either reading. A strict provider would
+// lose one with a lost response, so only the lenient reading has that case.
+func TestRefresh_FiftyRotationsWithInterruptions(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	for _, reading := range []string{strict, last20} {
@@ -208,7 +205,7 @@ func TestFiftyRotations(t *testing.T) {
 		w.authorizedRole(t, reading)
 		all := interruptions(server)
 		if reading == last20 {
-			all = append(all, interruption{"lost answer", func(t *testing.T, w world) {
+			all = append(all, interruption{"lost response", func(t *testing.T, w world) {
 				w.failedRefresh(t, fields{"kind": "reset_after"})
 			}})
 		}
@@ -230,22 +227,21 @@ func TestFiftyRotations(t *testing.T) {
 	}
 }
 
-// rotated rotates and reads a role, waiting out what a crash or a failure leaves behind for a moment.
+// rotated rotates and reads a role. It retries while the plugin restarts or the provider is in backoff.
 func (w world) rotated(t testing.TB, role string) harness.Creds {
 	t.Helper()
-	w.patiently(t, http.MethodPost, "rotate/"+role).OK(t)
+	w.sendWithRetry(t, http.MethodPost, "rotate/"+role).OK(t)
 	creds := w.Creds(t, role)
 	w.provides(t, marktplaats, creds.AccessToken, demoClient)
 	return creds
 }
 
-// patiently asks until it is answered otherwise than that the plugin has just
-// died, which Vault calls an internal error where it asks the plugin what a
-// write means, or that the provider is left alone for a moment.
-func (w world) patiently(t testing.TB, method, path string) harness.Response {
+// sendWithRetry retries while the plugin is down or the provider is in backoff. If the plugin is down, Vault reports an
+// internal error when it asks whether a write creates or updates.
+func (w world) sendWithRetry(t testing.TB, method, path string) harness.Response {
 	t.Helper()
 	var got harness.Response
-	harness.Eventually(t, 15*time.Second, "an answer of "+path, func() bool {
+	harness.Eventually(t, 15*time.Second, "a final response to "+path, func() bool {
 		got = w.Send(t, method, path, nil)
 		text := got.ErrorText()
 		crashed := strings.Contains(text, "code = Unavailable") || method == http.MethodPost && strings.Contains(text, "internal error")
@@ -254,44 +250,44 @@ func (w world) patiently(t testing.TB, method, path string) harness.Response {
 	return got
 }
 
-// failedRefresh is one that meets a fault of the network.
+// failedRefresh makes a refresh fail with a network fault.
 func (w world) failedRefresh(t testing.TB, fault fields) {
 	t.Helper()
 	w.Sim.Fault(t, marktplaats, fault)
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadGateway, marktplaats)
 }
 
-// malformedWith is an answer that is good for nothing but its refresh token.
+// malformedWith returns a response in which only the refresh token is valid.
 func malformedWith(refreshToken string) fields {
 	return fields{
 		"kind": "answer", "body": `{"access_token":"x","token_type":"bearer","expires_in":"soon","refresh_token":"` + refreshToken + `"}`,
 	}
 }
 
-// malformedRefresh brings a new refresh token in an answer that is good for nothing else.
+// malformedRefresh delivers a new refresh token in an otherwise malformed response.
 func (w world) malformedRefresh(t testing.TB) {
 	t.Helper()
-	brought := w.elsewhere(t, marktplaats)
+	brought := w.externalRefreshToken(t, marktplaats)
 	w.failedRefresh(t, malformedWith(brought))
 	w.rotated(t, "a/r")
 	all := w.Sim.Requests(t, marktplaats)
 	if got := all[len(all)-1].Form(t).Get("refresh_token"); got != brought {
-		t.Error("the refresh after a malformed answer was not made with what that brought")
+		t.Error("the refresh after a malformed response did not use the refresh token from it")
 	}
 }
 
-// refusedClient has the provider not know the client for a while: that is nothing to the grant.
+// refusedClient makes the provider refuse the client once, which must not affect the grant.
 func (w world) refusedClient(t testing.TB) {
 	t.Helper()
 	w.Sim.Fault(t, marktplaats, fields{"kind": "answer", "status": 400, "body": `{"error":"invalid_client"}`})
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_client")
 	w.isAuthorized(t, "a/r")
-	w.Write(t, "config/a", fields{"client_secret": demoSecret}).OK(t) // verified, it ends the wait of the whole client
+	w.Write(t, "config/a", fields{"client_secret": demoSecret}).OK(t) // a verified write ends the client's backoff
 }
 
-// An answer that is lost on its way is a lost refresh token where the provider
-// is strict: that is said, and a user mends it.
-func TestALostAnswer(t *testing.T) {
+// With a strict provider, a lost response means a lost refresh token. The role reports it, and a user authorizes it
+// again.
+func TestRefresh_LostResponse(t *testing.T) {
 	t.Parallel()
 	for _, reading := range []string{strict, last20} {
 		t.Run(reading, func(t *testing.T) {
@@ -301,9 +297,9 @@ func TestALostAnswer(t *testing.T) {
 			w.rotate(t, "a/r")
 			old := w.Creds(t, "a/r")
 			w.failedRefresh(t, fields{"kind": "reset_after"})
-			w.isAuthorized(t, "a/r") // nobody knows better yet
-			w.serves(t, "a/r", old.AccessToken, "the token that is still good is not handed out")
-			got := w.patiently(t, http.MethodPost, "rotate/a/r")
+			w.isAuthorized(t, "a/r") // the engine cannot know yet
+			w.serves(t, "a/r", old.AccessToken, "after a lost response")
+			got := w.sendWithRetry(t, http.MethodPost, "rotate/a/r")
 			if reading == last20 {
 				got.OK(t)
 				w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
@@ -320,8 +316,7 @@ func TestALostAnswer(t *testing.T) {
 	}
 }
 
-// revokedGrant checks what is left of a role whose grant is gone while its
-// token is still good.
+// revokedGrant checks a role whose grant is lost while its access token is still valid.
 func (w world) revokedGrant(t testing.TB) {
 	t.Helper()
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand("a/r"))
@@ -333,28 +328,28 @@ func (w world) revokedGrant(t testing.TB) {
 	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
 }
 
-// A user who takes the authorisation back is not mistaken for an interruption.
-func TestAGrantThatIsTakenBack(t *testing.T) {
+// A grant that the user revoked is not reported as an interrupted refresh.
+func TestRefresh_GrantRevokedByUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
 	w.authorizeRole(t, marktplaats, "a/r")
 	w.rotate(t, "a/r")
-	w.refusedClient(t) // which is an answer
+	w.refusedClient(t) // a refusal is a response, not an interruption
 	w.Sim.RemoveClient(t, marktplaats, demoClient)
 	w.Sim.AddClient(t, marktplaats, demoClient, harness.Client{Secret: demoSecret, Scopes: []string{"read"}})
 	got := w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "invalid_grant", w.authorizeCommand("a/r"))
 	if strings.Contains(got.ErrorText(), "interrupted") {
-		t.Errorf("%s\n\tnothing was interrupted", got)
+		t.Errorf("%s\n\twant no mention of an interruption", got)
 	}
-	w.Write(t, "config/a", with(unverified, fields{"scope": "read"})).OK(t) // drops the current token
+	w.Write(t, "config/a", with(unverified, fields{"scope": "read"})).OK(t) // discards the cached token
 	w.needsAuthorization(t, marktplaats, "a/r")
 	w.authorizeRole(t, marktplaats, "a/r")
 	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
 }
 
-// What makes refresh tokens worthless is refused, naming the roles, unless it is said that they are to be lost.
-func TestGrantsAreNotDiscardedUnsaid(t *testing.T) {
+// A write that would invalidate refresh tokens is refused with the names of the roles, unless it sets discard_grants.
+func TestGrants_DiscardRequiresConsent(t *testing.T) {
 	t.Parallel()
 	newClient := fields{"client_id": "another", "client_secret": "another-secret"}
 	for name, change := range map[string]fields{
@@ -382,7 +377,7 @@ func TestGrantsAreNotDiscardedUnsaid(t *testing.T) {
 				got := w.Send(t, method, "config/a", with(change, unverified)).Refused(t, http.StatusBadRequest, "discard_grants", "r, s")
 				for _, other := range []string{"waits", ", client", "client, r"} {
 					if strings.Contains(got.ErrorText(), other) {
-						t.Errorf("%s\n\tnames %q, which has no refresh token", got, other)
+						t.Errorf("%s\n\tthe error names %q, which has no refresh token", got, other)
 					}
 				}
 				unchanged(t, w, "config/a", before, got)
@@ -401,8 +396,8 @@ func TestGrantsAreNotDiscardedUnsaid(t *testing.T) {
 	}
 }
 
-// What is no change of the client or of where it is known costs no grant.
-func TestChangesThatKeepGrants(t *testing.T) {
+// A change that affects neither the client nor its endpoints keeps all grants.
+func TestGrants_KeptByOtherChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.authorizedRole(t, strict)
@@ -417,7 +412,7 @@ func TestChangesThatKeepGrants(t *testing.T) {
 	}
 }
 
-func TestADeletedConfigurationTakesItsRoles(t *testing.T) {
+func TestDelete_ConfigRemovesRoles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -445,12 +440,12 @@ func TestADeletedConfigurationTakesItsRoles(t *testing.T) {
 		w.Revoke(t, lease).OK(t)
 	}
 	w.newRole(t, marktplaats)
-	w.isUnauthorized(t, "a/r") // the deleted one's refresh token is not its successor's
+	w.isUnauthorized(t, "a/r") // the new role does not inherit the deleted role's refresh token
 	w.rotated(t, "b/r")
 }
 
-// A deleted role leaves nothing to its successor.
-func TestADeletedRoleTakesItsRefreshToken(t *testing.T) {
+// A role inherits nothing from a deleted role of the same name.
+func TestDelete_RoleRemovesRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -461,11 +456,10 @@ func TestADeletedRoleTakesItsRefreshToken(t *testing.T) {
 	w.Write(t, "roles/a/r", byUser).OK(t)
 	w.isUnauthorized(t, "a/r")
 	w.Revoke(t, creds.LeaseID).OK(t)
-	w.Delete(t, "config/a").OK(t) // nothing is lost by it
+	w.Delete(t, "config/a").OK(t) // no role has a grant to lose
 }
 
-// heldRotation is a rotation under way whose token request the provider
-// holds: before it has judged it, or once it has committed it.
+// heldRotation starts a rotation whose token request the provider holds: before validating it, or after committing it.
 func (w world) heldRotation(ctx context.Context, t testing.TB, role string, before bool) <-chan result {
 	t.Helper()
 	w.Sim.Fault(t, marktplaats, fields{"kind": "hold", "before": before})
@@ -474,9 +468,9 @@ func (w world) heldRotation(ctx context.Context, t testing.TB, role string, befo
 	return done
 }
 
-// A write while a refresh token is spent has the next reader begin anew. It must neither spend the same one again nor have
-// the one that comes thrown away.
-func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
+// After a write during a refresh, the next reader starts again. It must neither use the same refresh token nor cause the
+// new one to be discarded.
+func TestRefresh_WriteAndReadDuringRefresh(t *testing.T) {
 	t.Parallel()
 	for path, write := range map[string]fields{
 		"roles/a/r": {"scope": "read"},
@@ -502,8 +496,8 @@ func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
 	}
 }
 
-// A client who goes away while a refresh token is spent takes nothing along.
-func TestAClientGoesAwayDuringARefresh(t *testing.T) {
+// A client that disconnects during a refresh loses nothing.
+func TestRefresh_ClientCancels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.authorizedRole(t, strict)
@@ -514,9 +508,9 @@ func TestAClientGoesAwayDuringARefresh(t *testing.T) {
 		done := w.heldRotation(ctx, t, "a/r", before)
 		cancel()
 		if r := <-done; r.err == nil {
-			t.Fatal("the client was answered before it went away: the test proved nothing")
+			t.Fatal("the client got a response before it disconnected, so the test proved nothing")
 		}
-		w.Creds(t, "a/r") // an answer later than the cancelled one's end
+		w.Creds(t, "a/r") // Vault has handled the cancellation once it answers this
 		w.Sim.Release(t, marktplaats)
 		harness.Eventually(t, 10*time.Second, "the token of the refresh is the current one", func() bool {
 			return w.Creds(t, "a/r").AccessToken != old.AccessToken
@@ -525,12 +519,12 @@ func TestAClientGoesAwayDuringARefresh(t *testing.T) {
 	}
 	w.isAuthorized(t, "a/r")
 	if got := w.Sim.Grants(t, marktplaats); got.Refreshes != 4 || got.Refused != 0 {
-		t.Errorf("the provider counts %+v, want four refreshes", got)
+		t.Errorf("the provider counts %+v, want four refreshes and none refused", got)
 	}
 }
 
-// The user who goes away during an exchange has authorised the role all the same.
-func TestAUserGoesAwayDuringAnExchange(t *testing.T) {
+// If the client disconnects during an exchange, the role is authorized all the same.
+func TestExchange_ClientCancels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -542,27 +536,28 @@ func TestAUserGoesAwayDuringAnExchange(t *testing.T) {
 	w.Sim.Held(t, marktplaats, 1)
 	cancel()
 	if r := <-done; r.err == nil {
-		t.Fatal("the user was answered before he went away: the test proved nothing")
+		t.Fatal("the client got a response before it disconnected, so the test proved nothing")
 	}
 	w.Read(t, "roles/a/r").OK(t)
 	w.Sim.Release(t, marktplaats)
-	harness.Eventually(t, 10*time.Second, "the role is authorised", func() bool {
+	harness.Eventually(t, 10*time.Second, "the role is authorized", func() bool {
 		return w.Read(t, "roles/a/r").Answer.Data["authorized"] == true
 	})
 	w.rotated(t, "a/r")
 }
 
-// What an operator writes while a refresh is under way is what holds. A code waits for the refresh.
-func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
+// A refresh token that an operator writes during a refresh replaces the one from the refresh. A code exchange waits for
+// the refresh.
+func TestRefresh_OperatorWriteWins(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(t *testing.T, w world) <-chan result{
 		"import": func(t *testing.T, w world) <-chan result {
-			done := w.inBackground(t.Context(), http.MethodPost, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)})
+			done := w.inBackground(t.Context(), http.MethodPost, "roles/a/r", fields{"refresh_token": w.externalRefreshToken(t, marktplaats)})
 			got := make(chan result, 1)
-			got <- <-done // before the refresh is over
+			got <- <-done // wait for the import before the refresh ends
 			return got
 		},
-		"another": func(t *testing.T, w world) <-chan result {
+		"exchange": func(t *testing.T, w world) <-chan result {
 			done := w.inBackground(t.Context(), http.MethodPost, "exchange/a/r", w.allow(t, w.authorize(t, "a/r", nil)))
 			w.inFlight(t, "exchange/a/r", 1)
 			return done
@@ -581,7 +576,7 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 					t.Errorf("%s (%v)", r.response, r.err)
 				}
 			}
-			if name == "another" {
+			if name == "exchange" {
 				newest = w.Sim.RefreshTokens(t, marktplaats)
 			}
 			w.rotated(t, "a/r")
@@ -597,8 +592,8 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 	}
 }
 
-// A role that is deleted, or whose configuration is, during a refresh stays deleted.
-func TestADeletionDuringARefresh(t *testing.T) {
+// A role stays deleted if it or its config is deleted during a refresh.
+func TestRefresh_DeletionDuringRefresh(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"roles/a/r", "config/a?discard_grants=true"} {
 		t.Run(strings.TrimSuffix(path, "?discard_grants=true"), func(t *testing.T) {
@@ -611,20 +606,20 @@ func TestADeletionDuringARefresh(t *testing.T) {
 			w.newRole(t, marktplaats)
 			w.Sim.Release(t, marktplaats)
 			if r := <-done; r.err != nil || r.response.Status != http.StatusBadRequest {
-				t.Errorf("%s (%v)\n\twant it refused: there is no such authorisation any more", r.response, r.err)
+				t.Errorf("%s (%v)\n\twant an error, because the authorization is gone", r.response, r.err)
 			}
 			w.isUnauthorized(t, "a/r")
 		})
 	}
 }
 
-// Many who read a role at once spend one refresh token.
-func TestManyReadersOfARoleSpendOneRefreshToken(t *testing.T) {
+// Concurrent readers of a role cause one refresh.
+func TestRefresh_ConcurrentReadersUseOneToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
 	w.reading(t, marktplaats, strict)
-	w.Write(t, "roles/a/r", fields{"refresh_token": w.elsewhere(t, marktplaats)}).OK(t)
+	w.Write(t, "roles/a/r", fields{"refresh_token": w.externalRefreshToken(t, marktplaats)}).OK(t)
 	found := make(map[string]bool)
 	for _, r := range w.readAll(t.Context(), 50, func(int) string { return "a/r" }) {
 		if r.err != nil {
@@ -633,13 +628,13 @@ func TestManyReadersOfARoleSpendOneRefreshToken(t *testing.T) {
 		found[w.CredsOf(t, r.response).AccessToken] = true
 	}
 	if got := w.Sim.Grants(t, marktplaats); len(found) != 1 || got.Refreshes != 1 {
-		t.Errorf("%d tokens by %+v, want one refresh", len(found), got)
+		t.Errorf("%d tokens, and the provider counts %+v; want one token from one refresh", len(found), got)
 	}
 	w.rotated(t, "a/r")
 }
 
-// An answer without a refresh token keeps the one that is there.
-func TestARefreshWithoutANewRefreshToken(t *testing.T) {
+// A response without a refresh token keeps the current one.
+func TestRefresh_ResponseWithoutRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -656,7 +651,7 @@ func TestARefreshWithoutANewRefreshToken(t *testing.T) {
 	w.isAuthorized(t, "a/r")
 }
 
-// listener is somebody who has a configuration point at him and writes down what he is sent.
+// listener is a server that an attacker points a config at. It records every request.
 type listener struct {
 	URL string
 
@@ -685,15 +680,14 @@ func (l *listener) heard() []byte {
 	return []byte(l.sent.String())
 }
 
-// Who repoints a configuration is never sent its refresh tokens, not even by
-// a read at that very moment.
-func TestARefreshTokenIsNotSentWhereAConfigurationIsRepointed(t *testing.T) {
+// After a config is repointed, the new URL never receives the refresh tokens, not even from a read at that moment.
+func TestRepoint_RefreshTokenNotSentToNewURL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
 	roles := []string{"a/r", "a/s", "a/t", "a/u"}
 	for _, role := range roles {
-		w.Write(t, "roles/"+role, with(byUser, fields{"refresh_token": w.elsewhere(t, marktplaats)})).OK(t)
+		w.Write(t, "roles/"+role, with(byUser, fields{"refresh_token": w.externalRefreshToken(t, marktplaats)})).OK(t)
 	}
 	l := newListener(t)
 	repointed, done := make(chan struct{}), make(chan struct{})
@@ -726,14 +720,13 @@ func TestARefreshTokenIsNotSentWhereAConfigurationIsRepointed(t *testing.T) {
 	<-done
 	for _, token := range w.Sim.RefreshTokens(t, marktplaats) {
 		if harness.Holds(l.heard(), token) != "" {
-			t.Errorf("a refresh token was sent where the configuration was repointed:\n%s", l.heard())
+			t.Errorf("a refresh token was sent to the new token_url:\n%s", l.heard())
 		}
 	}
 }
 
-// A refresh that is under way when the plugin is told to end has a moment to
-// store what it brings.
-func TestARefreshUnderWayOutlivesAReload(t *testing.T) {
+// A plugin that is told to stop during a refresh has a moment to store the new refresh token.
+func TestRefresh_InFlightSurvivesReload(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	for name, end := range map[string]func(w world){
@@ -749,7 +742,7 @@ func TestARefreshUnderWayOutlivesAReload(t *testing.T) {
 			end(w)
 			<-done
 			if !w.survived(t, "a/r") {
-				t.Error("the refresh token is lost")
+				t.Error("the refresh token was lost")
 			}
 		})
 	}

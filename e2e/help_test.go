@@ -13,8 +13,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// `vault path-help` names every field of a path, on a line of its own.
-func TestHelpNamesEveryField(t *testing.T) {
+// `vault path-help` lists every field of a path, each on a line of its own.
+func TestHelp_NamesEveryField(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	role := []string{"config", "role"}
@@ -46,7 +46,7 @@ func TestHelpNamesEveryField(t *testing.T) {
 	}
 }
 
-// fieldLine is a field's own line in a help text, followed by its description.
+// fieldLine matches a field's line in a help text, followed by its description.
 var fieldLine = regexp.MustCompile(`(?m)^    (\w+) \(.+\)\n\n        \S`)
 
 func helpOf(t testing.TB, m harness.Mount, path string) string {

@@ -9,8 +9,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// Two mounts that one process serves do not see each other.
-func TestMountsAreIsolated(t *testing.T) {
+// Two mounts that share one plugin process do not see each other.
+func TestMount_Isolated(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
@@ -41,8 +41,8 @@ func TestMountsAreIsolated(t *testing.T) {
 	}
 }
 
-// A mount that is disabled and enabled again under its path has nothing of the old one.
-func TestAMountEnabledAnewIsEmpty(t *testing.T) {
+// A mount that is disabled and enabled again at the same path is empty.
+func TestMount_EmptyAfterReenable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -55,12 +55,12 @@ func TestAMountEnabledAnewIsEmpty(t *testing.T) {
 	w.Write(t, "settings", fields{theSetting: true}).OK(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	if got := w.Creds(t, "a"); got.AccessToken == old.AccessToken {
-		t.Error("the old mount's token is served by the new one")
+		t.Error("the new mount returns the old mount's token")
 	}
 }
 
-// The open-source server has no namespaces: a path through one leads nowhere.
-func TestAPathThroughANamespaceLeadsNowhere(t *testing.T) {
+// The open-source server has no namespaces, so a path with one is refused.
+func TestMount_NamespacePathRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)

@@ -11,13 +11,13 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// instant is when the plugin is killed.
+// instant is a point in time at which the plugin is killed.
 type instant struct {
 	name  string
 	tries int
-	// kill has the plugin die at this instant of a rotation.
+	// kill kills the plugin at this point of a rotation.
 	kill func(t *testing.T, w world, server *harness.Server, try int)
-	// may says that a refresh token that dies at once can be lost then, must that it is.
+	// may: a strict provider's refresh token can be lost at this point; must: it is always lost.
 	may, must bool
 }
 
@@ -25,15 +25,15 @@ var instants = []instant{
 	{name: "before the provider commits", tries: 2, kill: func(t *testing.T, w world, server *harness.Server, _ int) {
 		w.killHeld(t, server, true)
 	}},
-	{name: "between commit and answer", tries: 2, may: true, must: true, kill: func(t *testing.T, w world, server *harness.Server, _ int) {
+	{name: "between commit and response", tries: 2, may: true, must: true, kill: func(t *testing.T, w world, server *harness.Server, _ int) {
 		w.killHeld(t, server, false)
 	}},
-	{name: "around the answer", tries: 8, may: true, kill: func(t *testing.T, w world, server *harness.Server, try int) {
+	{name: "around the response", tries: 8, may: true, kill: func(t *testing.T, w world, server *harness.Server, try int) {
 		done := w.heldRotation(t.Context(), t, "a/r", false)
 		w.killAround(t, server, time.Duration(try)*500*time.Microsecond)
 		<-done
 	}},
-	{name: "after the rotation was answered", tries: 2, kill: func(t *testing.T, w world, server *harness.Server, _ int) {
+	{name: "after the response to the rotation", tries: 2, kill: func(t *testing.T, w world, server *harness.Server, _ int) {
 		w.rotate(t, "a/r")
 		server.KillPlugin(t)
 	}},
@@ -44,29 +44,28 @@ func (w world) killHeld(t *testing.T, server *harness.Server, before bool) {
 	t.Helper()
 	done := w.heldRotation(t.Context(), t, "a/r", before)
 	server.KillPlugin(t)
-	w.Sim.Held(t, marktplaats, 0) // the provider has seen that nobody waits any more
+	w.Sim.Held(t, marktplaats, 0) // the provider has noticed that the connection is closed
 	<-done
 }
 
-// killAround kills the plugin so long after the provider was told to answer.
+// killAround kills the plugin the given time after the provider was told to respond.
 func (w world) killAround(t *testing.T, server *harness.Server, after time.Duration) {
 	t.Helper()
 	pids := server.PluginProcesses()
 	timer := time.AfterFunc(after, func() { server.KillPluginNow(pids) })
 	defer timer.Stop()
 	w.Sim.Release(t, marktplaats)
-	harness.Eventually(t, 10*time.Second, "the plugin that was killed is gone", func() bool {
+	harness.Eventually(t, 10*time.Second, "the killed plugin is gone", func() bool {
 		return !slices.ContainsFunc(server.PluginProcesses(), func(pid int) bool { return slices.Contains(pids, pid) })
 	})
 }
 
-// fate is what became of refresh tokens.
+// fate counts refresh tokens by what happened to them.
 type fate struct{ kept, lost int }
 
-// The plugin is killed at chosen instants of a refresh. A provider that
-// tolerates the refresh token before loses none; with a strict one some are
-// lost between its commit and the storage's, and never without a word.
-func TestThePluginIsKilledDuringARefresh(t *testing.T) {
+// The plugin is killed at chosen points of a refresh. A provider that still accepts the previous refresh token loses
+// none. A strict one can lose a token between its commit and the write to storage, but the role always reports it.
+func TestRefresh_PluginKilled(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	for _, reading := range []string{last20, strict} {
@@ -91,7 +90,7 @@ func TestThePluginIsKilledDuringARefresh(t *testing.T) {
 				t.Errorf("%s, killed %s: %d lost", reading, at.name, f.lost)
 			}
 			if f.kept > 0 && reading == strict && at.must {
-				t.Errorf("%s, killed %s: %d kept: the provider was not asked, so the test proved nothing", reading, at.name, f.kept)
+				t.Errorf("%s, killed %s: %d kept, so the provider was not asked and the test proved nothing", reading, at.name, f.kept)
 			}
 		}
 	}
@@ -101,11 +100,11 @@ func TestThePluginIsKilledDuringARefresh(t *testing.T) {
 	}
 }
 
-// survived reads a role after a crash: either it has tokens that work, again
-// and again, or it says that it needs to be authorised. There is nothing else.
+// survived reads a role after a crash. Either the role serves working tokens across rotations, or it reports that it
+// needs a new authorization.
 func (w world) survived(t testing.TB, role string) bool {
 	t.Helper()
-	got := w.patiently(t, http.MethodGet, "creds/"+role)
+	got := w.sendWithRetry(t, http.MethodGet, "creds/"+role)
 	if got.Status == http.StatusOK {
 		w.provides(t, marktplaats, w.CredsOf(t, got).AccessToken, demoClient)
 		w.rotated(t, role)

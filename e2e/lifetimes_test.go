@@ -12,13 +12,13 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// maxLease is Vault's own maximum of a lease.
+// maxLease is Vault's own maximum lease duration.
 const maxLease = 768 * 3600
 
-// lifetime is what an answer says of the token's life, and the seconds that it is taken for.
+// lifetime is a lifetime as a response gives it, and as the engine reads it in seconds.
 type lifetime struct {
 	member  string
-	seconds int // 0: the answer is an error
+	seconds int // 0: the response is an error
 }
 
 const defaultExpiresIn = 120
@@ -59,18 +59,17 @@ func TestLifetimes(t *testing.T) {
 			continue
 		}
 		if got.Status != http.StatusOK {
-			t.Errorf("an answer with %s: %s\n\twant a token for %d s", l.member, got, l.seconds)
+			t.Errorf("a response with %s: %s\n\twant a token for %d s", l.member, got, l.seconds)
 			continue
 		}
 		if lease := w.CredsOf(t, got).LeaseDuration; lease > l.seconds || lease <= l.seconds-30 {
-			t.Errorf("an answer with %s: the lease lasts %d s, want %d", l.member, lease, l.seconds)
+			t.Errorf("a response with %s: the lease lasts %d s, want %d", l.member, lease, l.seconds)
 		}
 	}
 }
 
-// With no lifetime in the answer, the configuration or the definition there is
-// none to be guessed.
-func TestNoLifetimeAtAll(t *testing.T) {
+// If neither the response nor the config nor the definition gives a lifetime, the engine does not guess one.
+func TestLifetimes_Missing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i, member := range []string{`"scope":"read"`, `"expires_in":null`, `"expires_in":""`} {
@@ -81,8 +80,8 @@ func TestNoLifetimeAtAll(t *testing.T) {
 	}
 }
 
-// A lifetime beyond reason makes no eternal token, no negative one, and no crash.
-func TestHugeLifetimes(t *testing.T) {
+// An absurdly long lifetime causes neither an endless or negative lifetime nor a crash.
+func TestLifetimes_Huge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i, value := range []string{"31536000", "9223372036", "9223372036854775807", "1e15", "1e18", "1e30", "1e999", `"99999999999999999999"`, "99999999999999999999"} {
@@ -106,7 +105,7 @@ func TestHugeLifetimes(t *testing.T) {
 	}
 }
 
-func TestTTLCapsTheLease(t *testing.T) {
+func TestLease_CappedByTTL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "60s"})).OK(t)
@@ -115,16 +114,16 @@ func TestTTLCapsTheLease(t *testing.T) {
 		t.Errorf("the lease lasts %d s, want the ttl of 60", creds.LeaseDuration)
 	}
 	if left := time.Until(creds.ExpiresAt); left < 50*time.Minute {
-		t.Errorf("the token is said to end in %s; ttl caps leases, not tokens", left)
+		t.Errorf("the token expires in %s; ttl caps leases, not tokens", left)
 	}
 	w.Write(t, "config/a", fields{"ttl": "24h"}).OK(t)
 	if got := w.Creds(t, "a").LeaseDuration; got > 3600 || got <= 3600-30 {
-		t.Errorf("the lease lasts %d s, want the token's hour", got)
+		t.Errorf("the lease lasts %d s, want the token's lifetime of an hour", got)
 	}
 }
 
-// A lease of 0 seconds would be a riddle, one of Vault's default a danger.
-func TestATTLBelowASecond(t *testing.T) {
+// A lease of 0 seconds would confuse, and Vault would replace it by its default, which is dangerously long.
+func TestConfig_TTLBelowOneSecond(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	if got := w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "500ms"})); got.Status < 300 {
@@ -134,8 +133,8 @@ func TestATTLBelowASecond(t *testing.T) {
 	}
 }
 
-// The mount's maximum caps the lease, and Vault has nothing to warn of.
-func TestTheMountsMaximumCapsTheLease(t *testing.T) {
+// The mount's maximum caps the lease, and Vault has nothing to warn about.
+func TestLease_CappedByMount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -146,9 +145,8 @@ func TestTheMountsMaximumCapsTheLease(t *testing.T) {
 	}
 }
 
-// A lifetime that is over when the answer arrives is no token: a lease of 0
-// would be Vault's default of 768 hours.
-func TestATokenWithLessThanASecondLeftIsNotHandedOut(t *testing.T) {
+// A token that has expired on arrival is an error, because Vault would turn a lease of 0 into its default of 768 hours.
+func TestCreds_TokenExpiredOnArrival(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 1)
@@ -156,9 +154,9 @@ func TestATokenWithLessThanASecondLeftIsNotHandedOut(t *testing.T) {
 	w.Read(t, "creds/a").Refused(t, http.StatusBadGateway)
 }
 
-// The answer comes when about a second of the token is left, to many readers at
-// once: none of them gets a lease of Vault's default length for it.
-func TestTokensAtTheEdgeOfTheirLastSecond(t *testing.T) {
+// The response arrives for many readers when the token has about a second left. None of them may get a lease of Vault's
+// default length.
+func TestLease_TokenInLastSecond(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 2)
@@ -179,23 +177,22 @@ func TestTokensAtTheEdgeOfTheirLastSecond(t *testing.T) {
 		}
 		readers.Wait()
 		for _, got := range answers {
-			// Vault shows what is left once it has stored the lease, rounded: 0 if that took it more than half a second.
+			// Vault reports the time left after storing the lease, rounded, so 0 if that took more than half a second.
 			if got.Status == http.StatusOK && got.Answer.LeaseDuration > 1 {
-				t.Fatalf("%s\n\twant a lease of a second or none", got)
+				t.Fatalf("%s\n\twant a lease of at most a second", got)
 			}
 		}
 	}
 }
 
-// Over the whole life of tokens of three seconds every read has one that still
-// works (and Creds checks the lease).
-func TestShortTokensAreReplacedBeforeTheyEnd(t *testing.T) {
+// Every read returns a working token over the whole lifetime of three-second tokens. Creds checks the lease too.
+func TestCreds_ShortTokensReplacedInTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 3)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	seen := map[string]bool{}
-	harness.Eventually(t, 20*time.Second, "three tokens of three seconds were handed out", func() bool {
+	harness.Eventually(t, 20*time.Second, "reads returned three different tokens", func() bool {
 		creds := w.Creds(t, "a")
 		w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
 		seen[creds.AccessToken] = true

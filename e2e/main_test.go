@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// shared is the server of all the tests that neither stop nor seal it, nor end
-// its plugin. Each has a mount of its own there.
+// shared is the server of all tests that neither stop nor seal it, nor end its plugin. Each test has its own mount
+// there.
 var shared *harness.Server
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

@@ -11,23 +11,23 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// mishap is what goes wrong at a marketplace, and what the caller is told of it.
+// mishap is a failure at a marketplace, and the error that the caller gets.
 type mishap struct {
 	name   string
 	causes causes
 	status int
-	says   string // to the letter, from the provider's name on
+	says   string // exactly, from the provider's name on
 }
 
-// causes are what makes it go wrong.
+// causes are the changes that make it happen.
 type causes struct {
-	change   fields // of the configuration
+	change   fields // of the config
 	switches fields // of the simulator
 	fault    fields
 }
 
-// answers is a fault: this status and body, to the letter.
-func answers(status int, body string) causes {
+// respondWithStatus returns a fault that sends exactly this status and body.
+func respondWithStatus(status int, body string) causes {
 	return causes{fault: with(respondWith(body), fields{"status": status})}
 }
 
@@ -37,7 +37,7 @@ var (
 	ownFailure  = causes{fault: fields{"kind": "vendor_failure"}}
 	rateLimited = causes{fault: fields{"kind": "status", "status": 429, "headers": fields{"Retry-After": "40"}}}
 
-	// flatErrors: how Fuuffy's schema, but not its samples, has errors.
+	// flatErrors makes Fuuffy report errors as in its schema, which differs from its samples.
 	flatErrors = fields{"errors_as": "flat"}
 )
 
@@ -58,15 +58,15 @@ var mishaps = map[string][]mishap{
 		{"wrong id", wrongID, 400, ofAccounda},
 		{"a parameter too many", causes{change: fields{"params": fields{"a": "b"}}}, 400,
 			"accounda refused the request (HTTP 400): Invalid request"},
-		{"missing credentials", answers(400, `{"error": "Missing client credentials"}`), 400,
+		{"missing credentials", respondWithStatus(400, `{"error": "Missing client credentials"}`), 400,
 			"accounda refused the request: invalid_request (HTTP 400): Missing client credentials"},
-		{"malformed header", answers(400, `{"error": "Invalid Authorization header format."}`), 400,
+		{"malformed header", respondWithStatus(400, `{"error": "Invalid Authorization header format."}`), 400,
 			"accounda refused the request: invalid_request (HTTP 400): Invalid Authorization header format."},
-		{"wrong refresh token", answers(400, `{"error": "Invalid Client-ID or refresh token."}`), 400,
+		{"wrong refresh token", respondWithStatus(400, `{"error": "Invalid Client-ID or refresh token."}`), 400,
 			"accounda refused the grant: invalid_grant (HTTP 400): Invalid Client-ID or refresh token."},
-		{"expired refresh token", answers(400, `{"error": "Refresh token has expired."}`), 400,
+		{"expired refresh token", respondWithStatus(400, `{"error": "Refresh token has expired."}`), 400,
 			"accounda refused the grant: invalid_grant (HTTP 400): Refresh token has expired."},
-		{"a text that is not documented", answers(400, `{"error": "Your account is on hold"}`), 400,
+		{"a text that is not documented", respondWithStatus(400, `{"error": "Your account is on hold"}`), 400,
 			"accounda refused the request (HTTP 400): Your account is on hold"},
 		{"its own failure", ownFailure, 502, "accounda is unavailable (HTTP 500): Internal server error"},
 		{"rate limit", rateLimited, 429, "accounda limits the rate of token requests (HTTP 429) and asks to wait 40s"},
@@ -75,30 +75,30 @@ var mishaps = map[string][]mishap{
 		{"wrong secret", wrongSecret, 400, ofFuuffy},
 		{"wrong id", wrongID, 400, ofFuuffy},
 		{"wrong secret, flat", causes{change: wrongSecret.change, switches: flatErrors}, 400, ofFuuffy},
-		{"the code decides", answers(401, `{"error":{"code":"401021","code_reason":"invalid_request","message":"x"}}`), 400,
+		{"the code decides", respondWithStatus(401, `{"error":{"code":"401021","code_reason":"invalid_request","message":"x"}}`), 400,
 			"fuuffy refused the client: invalid_client (HTTP 401): x"},
-		{"the code decides, whatever the status", answers(400, `{"error":{"code":401021,"code_reason":"API_ERROR","message":"x"}}`), 400,
+		{"the code decides, whatever the status", respondWithStatus(400, `{"error":{"code":401021,"code_reason":"API_ERROR","message":"x"}}`), 400,
 			"fuuffy refused the client: invalid_client (HTTP 400): x"},
-		{"malformed", answers(400, `{"error":{"code":"400013","code_reason":"invalid_request","message":"Missing or invalid parameters"}}`), 400,
+		{"malformed", respondWithStatus(400, `{"error":{"code":"400013","code_reason":"invalid_request","message":"Missing or invalid parameters"}}`), 400,
 			"fuuffy refused the request: invalid_request (HTTP 400): Missing or invalid parameters"},
-		{"malformed, flat", answers(400, `{"code":"400013","code_reason":"invalid_client","message":"Missing or invalid parameters"}`), 400,
+		{"malformed, flat", respondWithStatus(400, `{"code":"400013","code_reason":"invalid_client","message":"Missing or invalid parameters"}`), 400,
 			"fuuffy refused the request: invalid_request (HTTP 400): Missing or invalid parameters"},
 		{"forbidden", causes{switches: fields{"forbidden": true}}, 400,
 			"fuuffy refused the client (HTTP 403): Access forbidden for this resource."},
 		{"its own failure", ownFailure, 502, failedFuuffy},
 		{"its own failure, flat", causes{fault: ownFailure.fault, switches: flatErrors}, 502, failedFuuffy},
-		{"no data", answers(200, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`), 502,
+		{"no data", respondWithStatus(200, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`), 502,
 			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
-		{"data that is no object", answers(200, `{"data":"t"}`), 502,
+		{"data that is no object", respondWithStatus(200, `{"data":"t"}`), 502,
 			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
 		{"rate limit", rateLimited, 429, "fuuffy limits the rate of token requests (HTTP 429) and asks to wait 40s"},
 	},
 	winkelstraat: {
 		{"wrong secret", wrongSecret, 400, ofWinkel},
 		{"wrong id", wrongID, 400, ofWinkel},
-		{"malformed", answers(400, `{"code":400,"message":"Invalid JSON message received"}`), 400,
+		{"malformed", respondWithStatus(400, `{"code":400,"message":"Invalid JSON message received"}`), 400,
 			"winkelstraat refused the request: invalid_request (HTTP 400): Invalid JSON message received"},
-		{"content type", answers(415, `{"code":415,"message":"‘xxx’ in ‘Content-type’ header is not valid.  Only ‘application/json’ is allowed."}`), 400,
+		{"content type", respondWithStatus(415, `{"code":415,"message":"‘xxx’ in ‘Content-type’ header is not valid.  Only ‘application/json’ is allowed."}`), 400,
 			"winkelstraat refused the request: invalid_request (HTTP 415): ‘xxx’ in ‘Content-type’ header is not valid. Only ‘application/json’ is allowed."},
 		{"its own failure", ownFailure, 502, "winkelstraat is unavailable (HTTP 500): Internal Server Error"},
 		{"rate limit", rateLimited, 429, "winkelstraat limits the rate of token requests (HTTP 429) and asks to wait 40s"},
@@ -119,26 +119,25 @@ func ofASite(name string) []mishap {
 	}
 }
 
-// What a marketplace answers, the caller is told with the status that it means,
-// by a write that tries it and by a read; and then it is left alone. A rate limit
-// comes last: it is the client's, whatever its configuration.
-func TestWhatMarketplacesRefuse(t *testing.T) {
+// A verified write and a read report a marketplace's error with the matching status, and then the client backs off. The
+// rate limit comes last because it applies to the client, whatever the config.
+func TestMarketplaces_Errors(t *testing.T) {
 	t.Parallel()
 	for provider, list := range mishaps {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			for i, m := range list {
-				t.Run(m.name, func(t *testing.T) { w.suffers(t, provider, fmt.Sprintf("c%d", i), m) })
+				t.Run(m.name, func(t *testing.T) { w.checkMishap(t, provider, fmt.Sprintf("c%d", i), m) })
 			}
 		})
 	}
 }
 
-func (w world) suffers(t *testing.T, provider, name string, m mishap) {
+func (w world) checkMishap(t *testing.T, provider, name string, m mishap) {
 	t.Helper()
 	defer w.cause(t, provider, m.causes)()
-	client := "client-of-" + name // what one case meets is not to count for the next
+	client := "client-of-" + name // the backoff of one case must not affect the next
 	w.Sim.AddClient(t, provider, client, harness.Client{Secret: demoSecret})
 	config := w.at(provider, fields{"client_id": client}, m.causes.change)
 	saysExactly(t, w.Write(t, "config/"+name, config), m.status, m.says)
@@ -146,8 +145,8 @@ func (w world) suffers(t *testing.T, provider, name string, m mishap) {
 
 	w.Write(t, "config/"+name, with(config, unverified)).OK(t)
 	got := w.Read(t, "creds/"+name)
-	got.Refused(t, m.status, strings.Replace(m.says, " and asks to wait 40s", "", 1)) // the wait stands before it
-	held := m.status                                                                  // a refusal and a limit stay what they are; a failure that passes by itself is a 503
+	got.Refused(t, m.status, strings.Replace(m.says, " and asks to wait 40s", "", 1)) // a read's error starts with the wait
+	held := m.status                                                                  // a refusal and a rate limit keep their status; a temporary failure becomes a 503
 	if m.status >= http.StatusInternalServerError {
 		saysExactly(t, got, m.status, m.says)
 		held = http.StatusServiceUnavailable
@@ -158,7 +157,7 @@ func (w world) suffers(t *testing.T, provider, name string, m mishap) {
 	w.inBackoff(t, provider, name, held)
 }
 
-// cause makes it go wrong, until what it returns is called.
+// cause makes the mishap happen until the returned function is called.
 func (w world) cause(t testing.TB, provider string, c causes) (end func()) {
 	t.Helper()
 	if c.switches != nil {
@@ -175,7 +174,7 @@ func (w world) cause(t testing.TB, provider string, c causes) (end func()) {
 	}
 }
 
-// saysExactly requires a status, and an error that ends with the text.
+// saysExactly checks the status, and that the error ends with the text.
 func saysExactly(t testing.TB, r harness.Response, status int, text string) {
 	t.Helper()
 	r.Refused(t, status)

@@ -17,13 +17,13 @@ const (
 	day  = 24 * hour
 )
 
-// handedOut is what an application reads of a marketplace's token beside the token itself.
+// credsOfProvider is what creds/ returns for a marketplace besides the token.
 type handedOut struct {
 	lifetime int // in seconds
 	data     fields
 }
 
-// marketplaces are the providers that the other tests are not about.
+// marketplaces are the providers that no other test is about.
 var marketplaces = map[string]handedOut{
 	marktplaats:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.marktplaats.nl"}},
 	tweedehands:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.2dehands.be"}},
@@ -33,8 +33,8 @@ var marketplaces = map[string]handedOut{
 	winkelstraat: {hour, fields{"token_type": "bearer", "scope": "", "api_url": "https://content.winkelstraat.nl/api/rest/v1"}},
 }
 
-// The two commands of the shortest use, at every marketplace.
-func TestEveryMarketplaceHandsOutATokenThatWorks(t *testing.T) {
+// The shortest use, two commands, works for every marketplace.
+func TestMarketplaces_TokenWorks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, want := range marketplaces {
@@ -44,11 +44,11 @@ func TestEveryMarketplaceHandsOutATokenThatWorks(t *testing.T) {
 			mustHave(t, got, with(want.data, fields{"provider": name}))
 			first := w.CredsOf(t, got)
 			if first.LeaseDuration > want.lifetime || first.LeaseDuration <= want.lifetime-30 {
-				t.Errorf("the lease lasts %d s, want the %d that the token lives", first.LeaseDuration, want.lifetime)
+				t.Errorf("the lease lasts %d s, want the token's lifetime of %d", first.LeaseDuration, want.lifetime)
 			}
 			w.provides(t, name, first.AccessToken, demoClient)
 			if second := w.Creds(t, name); second.AccessToken != first.AccessToken || second.LeaseID == first.LeaseID {
-				t.Error("want the second reader to have the same token under another lease")
+				t.Error("want the second read to return the same token under another lease")
 			}
 			w.asked(t, name, 1, "for a write and two reads")
 			w.Revoke(t, first.LeaseID).OK(t)
@@ -57,7 +57,7 @@ func TestEveryMarketplaceHandsOutATokenThatWorks(t *testing.T) {
 	}
 }
 
-// onTheWire is a token request to the letter.
+// wireRequest is a token request exactly as sent.
 type onTheWire struct {
 	change        fields
 	contentType   string
@@ -84,10 +84,9 @@ var (
 	}
 )
 
-// Where a vendor's document says how a request is made, it is made so: its path
-// with the slash at the end, its content type with nothing behind it, and no
-// parameter, query or header more.
-func TestTheTokenRequestIsTheVendors(t *testing.T) {
+// A token request matches the vendor's document exactly. That includes the slash at the end of the path and the bare
+// content type, with no further parameter, query or header.
+func TestMarketplaces_TokenRequestMatchesDocs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, wanted := range vendorsRequests {
@@ -106,7 +105,7 @@ func TestTheTokenRequestIsTheVendors(t *testing.T) {
 	}
 }
 
-// wantHeaders checks headers of a request, and that it has no others but those of any request.
+// wantHeaders checks the headers of a request. Beyond those, only the ones of every request are allowed.
 func wantHeaders(t testing.TB, r harness.TokenRequest, want map[string][]string) {
 	t.Helper()
 	for name, values := range want {
@@ -122,8 +121,8 @@ func wantHeaders(t testing.TB, r harness.TokenRequest, want map[string][]string)
 	}
 }
 
-// However the client authenticates, no sign of its id or secret is lost or means something else.
-func TestMarketplaceSecretsWithUnusualSigns(t *testing.T) {
+// Special characters in the client ID and secret arrive intact, whatever the client authentication method.
+func TestMarketplaces_SpecialCharactersInCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const secret = `a:b%c+d e/f&g=h"i\jé%41`
@@ -135,9 +134,9 @@ func TestMarketplaceSecretsWithUnusualSigns(t *testing.T) {
 	}
 }
 
-// One mount serves them all, and no marketplace knows a client or a token of
-// another, nor does one of the three sites that share an API.
-func TestMarketplacesAreApart(t *testing.T) {
+// One mount serves all marketplaces. None accepts the client or token of another, not even among the three sites that
+// share an API.
+func TestMarketplaces_Separate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name := range marketplaces {
@@ -154,15 +153,14 @@ func TestMarketplacesAreApart(t *testing.T) {
 			}
 			w.Write(t, "config/another", w.at(other, client)).Refused(t, http.StatusBadRequest, other+" refused the client: invalid_client")
 			if got := w.Sim.Protected(t, other, token).Status; got != http.StatusUnauthorized {
-				t.Errorf("%s answers %d to a token of %s, want 401", other, got, name)
+				t.Errorf("%s answers %d to a token from %s, want 401", other, got, name)
 			}
 		}
 	}
 }
 
-// A refresh token that nobody asked for is not handed out, and in no log (the
-// end of all tests looks for it).
-func TestARefreshTokenBesideTheTokenIsKept(t *testing.T) {
+// No read returns a refresh token that came unasked, and it is in no log: TestMain searches for it after all tests.
+func TestMarketplaces_UnusedRefreshTokenStaysHidden(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{accounda, winkelstraat} {
@@ -172,7 +170,7 @@ func TestARefreshTokenBesideTheTokenIsKept(t *testing.T) {
 		w.Write(t, "config/"+name, w.at(name)).OK(t)
 		for _, path := range []string{"creds/", "config/"} {
 			if got := w.Read(t, path+name).OK(t); harness.Holds(got.Body, refresh) != "" {
-				t.Errorf("%s\n\tholds the refresh token", got)
+				t.Errorf("%s\n\tcontains the refresh token", got)
 			}
 		}
 		if got := w.Creds(t, name).AccessToken; got != "t-"+name {

@@ -9,11 +9,11 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// sites are Marktplaats and its two Belgian sisters: three sites, one API.
+// sites are Marktplaats and its two Belgian sister sites, which share one API.
 var sites = []string{marktplaats, tweedehands, deuxiememain}
 
-// The scope granted is the one asked for, and none where none is.
-func TestMarktplaatsScopes(t *testing.T) {
+// The granted scope is the requested one, and empty if none is requested.
+func TestMarktplaats_Scopes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, site := range sites {
@@ -31,14 +31,14 @@ func TestMarktplaatsScopes(t *testing.T) {
 			got := w.Read(t, "creds/"+path)
 			mustHave(t, got, fields{"scope": c.want})
 			if at := w.Sim.Protected(t, site, w.CredsOf(t, got).AccessToken); at.Scope != c.want {
-				t.Errorf("%s, scope %v: the token is good for %q, want %q", site, c.scope, at.Scope, c.want)
+				t.Errorf("%s, scope %v: the token's scope is %q, want %q", site, c.scope, at.Scope, c.want)
 			}
 		}
 	}
 }
 
-// The redirect URI must begin with one that is registered; the site judges that, not the engine.
-func TestMarktplaatsRedirectURIs(t *testing.T) {
+// The redirect URI must start with a registered one. The site checks that, not the engine.
+func TestMarktplaats_RedirectURIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, site := range sites {
@@ -64,8 +64,8 @@ func TestMarktplaatsRedirectURIs(t *testing.T) {
 	}
 }
 
-// A sandbox may have a certificate of its own making. Where its API is, is not documented.
-func TestMarktplaatsSandbox(t *testing.T) {
+// A sandbox may have a self-signed certificate. The URL of its API is not documented.
+func TestMarktplaats_Sandbox(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, site := range sites {
@@ -81,8 +81,8 @@ func TestMarktplaatsSandbox(t *testing.T) {
 	}
 }
 
-// A lease may be as long as a day: nothing but the mount's maximum makes it shorter.
-func TestMarktplaatsTokensUnderAShorterMount(t *testing.T) {
+// A lease can last a day; only the mount's maximum shortens it.
+func TestMarktplaats_LeaseCappedByMount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/marktplaats", w.at(marktplaats)).OK(t)

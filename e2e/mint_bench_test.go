@@ -11,11 +11,9 @@ import (
 	"time"
 )
 
-// BenchmarkMint compares, in one run and in turns, a token request sent directly, a read that mints through Vault, and
-// a read that is answered with the shared token: what the second has beyond the first is Vault, the plugin and the
-// lease; what the third has is the same without the mint.
-//
-//	make bench
+// BenchmarkMint takes turns with a direct token request, a read that mints, and a read of the shared token. The second
+// costs more than the first by Vault, the plugin and the lease. The third has these costs without the mint. Run it with
+// make bench.
 func BenchmarkMint(b *testing.B) {
 	w := newWorld(b)
 	w.Write(b, "config/each", w.kleinanzeigen(fields{"reuse_token": false})).OK(b)
@@ -42,7 +40,7 @@ func BenchmarkMint(b *testing.B) {
 	b.ReportMetric(milliseconds(minted-direct)-milliseconds(shared), "ms-added-beyond-shared")
 }
 
-// BenchmarkConnections counts the connections that 100 mints through Vault open to the provider.
+// BenchmarkConnections counts the connections to the provider that 100 mints open.
 func BenchmarkConnections(b *testing.B) {
 	for b.Loop() {
 		w := newWorld(b)

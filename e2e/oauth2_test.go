@@ -15,7 +15,7 @@ const (
 	post  = "client_secret_post"
 )
 
-func TestOAuth2ClientAuthentication(t *testing.T) {
+func TestOAuth2_ClientAuthentication(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for auth, client := range map[string]string{basic: demoClient, post: "post-client"} {
@@ -28,8 +28,8 @@ func TestOAuth2ClientAuthentication(t *testing.T) {
 	}
 }
 
-// RFC 6749, 2.3.1: both methods form-encode the client's id and secret.
-func TestOAuth2SecretsWithUnusualSigns(t *testing.T) {
+// Both methods form-encode the client's ID and secret (RFC 6749, section 2.3.1).
+func TestOAuth2_SpecialCharactersInSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const secret = `a:b%c+d e/f&g=h"i\jé`
@@ -43,11 +43,11 @@ func TestOAuth2SecretsWithUnusualSigns(t *testing.T) {
 	}
 }
 
-// One way of authenticating is configured, and no other is tried.
-func TestOAuth2TheWrongClientAuthentication(t *testing.T) {
+// The engine uses the configured client authentication method and tries no other.
+func TestOAuth2_WrongClientAuth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	// RFC 6749, 5.2: 401 answers a client that tried the Authorization header, 400 any other.
+	// RFC 6749, section 5.2: 401 if the client used the Authorization header, else 400.
 	for auth, client := range map[string]struct{ id, status string }{
 		post: {demoClient, "(HTTP 400)"}, basic: {"post-client", "(HTTP 401)"},
 	} {
@@ -55,13 +55,13 @@ func TestOAuth2TheWrongClientAuthentication(t *testing.T) {
 		w.Write(t, "config/"+auth, w.oauth2(fields{"client_auth": auth, "client_id": client.id})).
 			Refused(t, http.StatusBadRequest, "oauth2 refused the client: invalid_client "+client.status)
 		if got := w.tokenRequests(t, oauth2) - before; got != 1 {
-			t.Errorf("%s for a client of the other: %d token requests, want 1", auth, got)
+			t.Errorf("%s for a client of the other method: %d token requests, want 1", auth, got)
 		}
 		w.Read(t, "config/"+auth).Refused(t, http.StatusNotFound)
 	}
 }
 
-func TestOAuth2RequiresItsEndpointAndAuthentication(t *testing.T) {
+func TestOAuth2_RequiresTokenURLAndClientAuth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"token_url", "client_auth"} {
@@ -72,7 +72,7 @@ func TestOAuth2RequiresItsEndpointAndAuthentication(t *testing.T) {
 	w.asked(t, oauth2, 0, "in all")
 }
 
-func TestOAuth2Scopes(t *testing.T) {
+func TestOAuth2_Scopes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, c := range map[string]struct {
@@ -95,8 +95,8 @@ func TestOAuth2Scopes(t *testing.T) {
 	w.Read(t, "config/unknown").Refused(t, http.StatusNotFound)
 }
 
-// The strict endpoint refuses what is given twice or empty: extra parameters reach it once.
-func TestOAuth2ParametersReachTheEndpoint(t *testing.T) {
+// The strict endpoint refuses repeated and empty parameters, so each extra parameter must arrive exactly once.
+func TestOAuth2_ParamsAreSentOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(fields{"audience": "an-api", "params": fields{"resource": "https://api.example.com/ä ö"}})).OK(t)
@@ -113,6 +113,6 @@ func TestOAuth2ParametersReachTheEndpoint(t *testing.T) {
 		}
 	}
 	if form.Has("client_secret") || requests[0].Query != "" {
-		t.Errorf("the secret is in the body or the URL, want it in the header alone: %+v", requests[0])
+		t.Errorf("the secret is in the body or the URL, want it only in the header: %+v", requests[0])
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// After each of these, reads go on and an operator does nothing.
-func TestReadsGoOnAfterAnInterruption(t *testing.T) {
+// Reads continue after each of these interruptions, and no operator has to act.
+func TestPlugin_ReadsContinueAfterInterruption(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
@@ -33,7 +33,7 @@ func TestReadsGoOnAfterAnInterruption(t *testing.T) {
 			interruption.do(t)
 			creds := w.credsAfterCrash(t, "a")
 			w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
-			w.serves(t, "a", creds.AccessToken, "two reads after it have two tokens")
+			w.serves(t, "a", creds.AccessToken, "for the second read after the interruption")
 			mustHave(t, w.Read(t, "config/a"), fields{"provider": kleinanzeigen, "ttl": 600})
 			mustHave(t, w.Read(t, "settings"), fields{theSetting: true})
 			w.Write(t, "config/b", w.kleinanzeigen()).OK(t)
@@ -50,8 +50,8 @@ func (w world) reload(t testing.TB, what fields) {
 	w.Do(t, harness.Request{Method: http.MethodPut, Path: "sys/plugins/reload/backend", Body: what}).OK(t)
 }
 
-// The plugin is killed while it asks for a token: the read is answered all the same.
-func TestThePluginIsKilledDuringARead(t *testing.T) {
+// If the plugin is killed during a token request, Vault still answers the read.
+func TestPlugin_KilledDuringRead(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
@@ -65,8 +65,8 @@ func TestThePluginIsKilledDuringARead(t *testing.T) {
 	w.provides(t, kleinanzeigen, w.credsAfterCrash(t, "a").AccessToken, demoClient)
 }
 
-// credsAfterCrash reads a token. For some milliseconds Vault may still speak
-// to the process that is gone, and says so; it restarts the plugin by itself.
+// credsAfterCrash reads a token after a crash. For some milliseconds Vault may still call the old process and report
+// that it is unavailable. Vault then restarts the plugin.
 func (w world) credsAfterCrash(t testing.TB, config string) harness.Creds {
 	t.Helper()
 	var got harness.Response
@@ -77,8 +77,8 @@ func (w world) credsAfterCrash(t testing.TB, config string) harness.Creds {
 	return w.CredsOf(t, got)
 }
 
-// A mount can be given up whatever state its provider is in.
-func TestAMountIsDisabledWithTheProviderDown(t *testing.T) {
+// An operator can disable a mount whatever the state of its provider.
+func TestMount_DisabledWhileProviderDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -102,7 +102,7 @@ func TestAMountIsDisabledWithTheProviderDown(t *testing.T) {
 	other.Read(t, "settings").OK(t)
 }
 
-func TestLeasesAreRevokedByPrefix(t *testing.T) {
+func TestLease_RevokedByPrefix(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -111,29 +111,29 @@ func TestLeasesAreRevokedByPrefix(t *testing.T) {
 	w.Sim.Stop()
 	w.revokeAll(t)
 	w.isGone(t, first.LeaseID)
-	w.serves(t, "a", first.AccessToken, "revoking every lease dropped the token that is still good")
+	w.serves(t, "a", first.AccessToken, "after revoking every lease")
 }
 
-// What is registered is what runs.
-func TestTheVersionIsReported(t *testing.T) {
+// The running version is the registered one.
+func TestPlugin_ReportsVersion(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	if !strings.HasPrefix(shared.PluginVersion, "v") {
-		t.Errorf("the binary says that it is %q, want a semantic version", shared.PluginVersion)
+		t.Errorf("the binary reports version %q, want a semantic version", shared.PluginVersion)
 	}
 	mounts := m.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/mounts"}).OK(t)
 	mount, _ := mounts.Answer.Data[m.Path+"/"].(map[string]any)
 	if got := mount["running_plugin_version"]; got != shared.PluginVersion {
 		t.Errorf("the running version is %v, want %s", got, shared.PluginVersion)
 	}
-	catalogue := harness.Request{
+	catalog := harness.Request{
 		Method: http.MethodGet, Path: "sys/plugins/catalog/secret/" + harness.PluginName + "?version=" + shared.PluginVersion,
 	}
-	mustHave(t, m.Do(t, catalogue), fields{"version": shared.PluginVersion, "builtin": false})
+	mustHave(t, m.Do(t, catalog), fields{"version": shared.PluginVersion, "builtin": false})
 }
 
-// The catalogue takes any checksum; what does not have it is not run.
-func TestAWrongChecksumDoesNotRun(t *testing.T) {
+// The catalog accepts any checksum, but Vault does not run a binary that does not match.
+func TestPlugin_WrongChecksum(t *testing.T) {
 	t.Parallel()
 	const name = "marketplace-forged"
 	if err := shared.RegisterPlugin(name, strings.Repeat("ab", 32)); err != nil {

@@ -13,14 +13,14 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-func TestProvidersAreListed(t *testing.T) {
+func TestProviders_List(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	got := m.List(t, "providers").OK(t)
 	mustHave(t, got, fields{"keys": slices.Sorted(maps.Keys(tokenPaths))})
 }
 
-func TestAProviderIsRead(t *testing.T) {
+func TestProviders_Read(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	for name := range tokenPaths {
@@ -32,13 +32,13 @@ func TestAProviderIsRead(t *testing.T) {
 			}
 		}
 		if text := fmt.Sprint(got.Answer.Data["documentation"]); !strings.HasPrefix(text, "https://") {
-			t.Errorf("%s: documentation is %q, want where the vendor's is", name, text)
+			t.Errorf("%s: documentation is %q, want the URL of the vendor's", name, text)
 		}
 	}
 }
 
-// What is read is what the vendor's document says.
-func TestWhatIsKnownOfKleinanzeigen(t *testing.T) {
+// A read returns what the vendor's document says.
+func TestProviders_Kleinanzeigen(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	mustHave(t, m.Read(t, "providers/kleinanzeigen"), fields{
@@ -58,7 +58,7 @@ func TestWhatIsKnownOfKleinanzeigen(t *testing.T) {
 	})
 }
 
-func TestWhatIsKnownOfMarktplaats(t *testing.T) {
+func TestProviders_Marktplaats(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	got := m.Read(t, "providers/marktplaats")
@@ -103,7 +103,7 @@ func TestWhatIsKnownOfMarktplaats(t *testing.T) {
 	knownBy(t, got, "errors", "derived")
 }
 
-func TestWhatIsKnownOfTheOthers(t *testing.T) {
+func TestProviders_Others(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	mustHave(t, m.Read(t, "providers/accounda"), fields{
@@ -146,8 +146,8 @@ func TestWhatIsKnownOfTheOthers(t *testing.T) {
 	})
 }
 
-// What was never seen itself is marked: override it if it is wrong.
-func TestWhatIsDerivedSaysSo(t *testing.T) {
+// A fact that was only derived is marked as such, so that operators know to override it if it is wrong.
+func TestProviders_Evidence(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	for _, c := range []struct{ provider, fact, how string }{
@@ -165,7 +165,7 @@ func TestWhatIsDerivedSaysSo(t *testing.T) {
 	}
 }
 
-// knownBy checks how a fact is known; what is not derived is somewhere to be read.
+// knownBy checks the evidence for a fact. It must cite a source unless the fact is derived; then it must explain how.
 func knownBy(t testing.TB, r harness.Response, fact, how string) {
 	t.Helper()
 	evidence, _ := r.OK(t).Answer.Data["evidence"].([]any)
@@ -177,30 +177,30 @@ func knownBy(t testing.TB, r harness.Response, fact, how string) {
 		}
 		source, _ := known["source"].(string)
 		if known["known_by"] != how || how != "derived" && !strings.HasPrefix(source, "https://") || how == "derived" && unset(known["note"]) {
-			t.Errorf("%s\n\t%s is known as %v, want by %s, with its source or what it is derived from", r, fact, known, how)
+			t.Errorf("%s\n\tthe evidence for %s is %v, want it known by %s with a source or a note", r, fact, known, how)
 		}
 		return
 	}
-	t.Errorf("%s\n\thas no evidence of %s", r, fact)
+	t.Errorf("%s\n\twant evidence for %s", r, fact)
 }
 
-func TestAnUnknownProviderIsNotFound(t *testing.T) {
+func TestProviders_UnknownNotFound(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	m.Read(t, "providers/nobody").Refused(t, http.StatusNotFound)
 }
 
-func TestBuiltInProvidersAreReadOnly(t *testing.T) {
+func TestProviders_BuiltInReadOnly(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	before := m.Read(t, "providers/kleinanzeigen").OK(t)
 	for _, method := range []string{http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		got := m.Send(t, method, "providers/kleinanzeigen", fields{"definition": "{}"})
 		if got.Status < 400 || got.Status >= 500 {
-			t.Errorf("%s\n\twant it refused", got)
+			t.Errorf("%s\n\twant an error", got)
 		}
 	}
 	if after := m.Read(t, "providers/kleinanzeigen").OK(t); !equal(any(after.Answer.Data), before.Answer.Data) {
-		t.Errorf("the provider reads\n\t%s\n\tafter writes that were refused; before:\n\t%s", after.Body, before.Body)
+		t.Errorf("after refused writes the provider reads\n\t%s\n\tand before:\n\t%s", after.Body, before.Body)
 	}
 }

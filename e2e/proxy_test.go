@@ -12,9 +12,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// With a proxy in Vault's environment the proxy, which is on loopback, is
-// dialled, and a private target is refused before the proxy hears of it.
-func TestAProxyInTheEnvironment(t *testing.T) {
+// If Vault's environment names a proxy, the engine dials the proxy, even on loopback. A private target is refused before
+// the proxy hears of it.
+func TestProxy_FromEnvironment(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var heard []string
@@ -38,10 +38,11 @@ func TestAProxyInTheEnvironment(t *testing.T) {
 		}
 	}
 	w.Write(t, "config/private", config("10.1.2.3")).Refused(t, http.StatusBadRequest, "token_url", "allow_private_addresses")
-	// A public address of a registry's own; the proxy answers for it, and nothing leaves this machine.
+	// A public address. The proxy responds in its place, so nothing leaves this machine.
 	w.Write(t, "config/public", config("192.31.196.1")).OK(t)
 	w.Read(t, "creds/public").Refused(t, http.StatusBadGateway)
-	// Stored while it was allowed, it is refused when it is not: by the look-up before the proxy is asked.
+	// Private addresses are allowed when the config is stored, but not when it is read. The check before the proxy is
+	// asked refuses it.
 	w.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)
 	w.Write(t, "config/private", config("10.1.2.3")).OK(t)
 	w.Write(t, "settings", fields{"allow_private_addresses": false}).OK(t)
@@ -49,6 +50,6 @@ func TestAProxyInTheEnvironment(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if got := strings.Join(heard, ", "); got != "CONNECT 192.31.196.1:443" {
-		t.Errorf("the proxy heard %q", got)
+		t.Errorf("the proxy received %q", got)
 	}
 }

@@ -34,7 +34,7 @@ func (w world) hurriedRole(t testing.TB) {
 // alive checks that a role's refresh token is the newest one.
 func (w world) alive(t testing.TB, role string) {
 	t.Helper()
-	w.patiently(t, http.MethodPost, "rotate/"+role).OK(t)
+	w.sendWithRetry(t, http.MethodPost, "rotate/"+role).OK(t)
 	w.provides(t, marktplaats, w.Creds(t, role).AccessToken, demoClient)
 }
 
@@ -153,7 +153,7 @@ func TestRefresh_WritesMeanwhileWin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.hurriedRole(t)
-	imported := w.elsewhere(t, marktplaats)
+	imported := w.externalRefreshToken(t, marktplaats)
 	<-w.heldRotation(t.Context(), t, "a/r", false)
 	w.Write(t, "roles/a/r", fields{"refresh_token": imported}).OK(t)
 	w.Sim.Release(t, marktplaats)

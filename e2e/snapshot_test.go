@@ -28,7 +28,7 @@ func TestARestoredSnapshot(t *testing.T) {
 		harness.Eventually(t, 60*time.Second, "the server is back with what the snapshot holds", func() bool {
 			return w.Read(t, "roles/a/r").Status == http.StatusOK
 		})
-		got := w.patiently(t, http.MethodPost, "rotate/a/r")
+		got := w.sendWithRetry(t, http.MethodPost, "rotate/a/r")
 		if reading == last20 {
 			got.OK(t)
 			w.isAuthorized(t, "a/r")

@@ -96,7 +96,7 @@ func TestSuccessors_InAnyReadableAnswer(t *testing.T) {
 			}
 			p.set(func() { p.answer = nil })
 			for range 3 {
-				w.patiently(t, http.MethodPost, "rotate/a/r").OK(t)
+				w.sendWithRetry(t, http.MethodPost, "rotate/a/r").OK(t)
 			}
 			p.set(func() {
 				if p.refused != 0 {
@@ -122,7 +122,7 @@ func TestSuccessors_AWordIsNone(t *testing.T) {
 	})
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadGateway)
 	p.set(func() { p.answer = nil })
-	w.patiently(t, http.MethodPost, "rotate/a/r").OK(t)
+	w.sendWithRetry(t, http.MethodPost, "rotate/a/r").OK(t)
 	w.Creds(t, "a/r")
 	w.isAuthorized(t, "a/r")
 }

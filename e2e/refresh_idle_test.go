@@ -9,9 +9,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// What dies unused is refreshed in time by Vault's own calls, one a minute,
-// though nobody reads it; what lives for ever is left alone.
-func TestAGrantThatDiesUnusedIsKept(t *testing.T) {
+// Vault calls the plugin once a minute, and these calls refresh a refresh token that would expire unused, without any
+// reader. A refresh token that never expires is left alone.
+func TestRefreshIdle_KeepsExpiringGrant(t *testing.T) {
 	t.Parallel()
 	const life = 150 * time.Second
 	w := newWorld(t)
@@ -21,17 +21,17 @@ func TestAGrantThatDiesUnusedIsKept(t *testing.T) {
 	w.Write(t, "roles/b/r", byUser).OK(t)
 	w.authorizeRole(t, marktplaats, "b/r")
 	w.authorizeRole(t, oauth2, "a/r")
-	over := time.Now().Add(life)
-	harness.Eventually(t, 2*life, "the first refresh token is over, and a refresh was made", func() bool {
-		return time.Now().After(over) && w.Sim.Grants(t, oauth2).Refreshes > 0
+	expiry := time.Now().Add(life)
+	harness.Eventually(t, 2*life, "the first refresh token has expired, and a refresh was made", func() bool {
+		return time.Now().After(expiry) && w.Sim.Grants(t, oauth2).Refreshes > 0
 	})
 	w.noteRefreshTokens(t, oauth2)
 	mustHave(t, w.Read(t, "roles/a/r"), fields{"authorized": true, "needs_authorization": false})
 	w.grants(t, oauth2, w.Creds(t, "a/r").AccessToken, "read")
-	w.rotate(t, "a/r") // which spends the refresh token
+	w.rotate(t, "a/r") // uses the refresh token
 	w.grants(t, oauth2, w.Creds(t, "a/r").AccessToken, "read")
 	if got := w.Sim.Grants(t, oauth2); got.Refused != 0 {
 		t.Errorf("the provider counts %+v, want no refresh token refused", got)
 	}
-	w.asked(t, marktplaats, 1, "for a role whose refresh token lives for ever")
+	w.asked(t, marktplaats, 1, "for a role whose refresh token never expires")
 }
