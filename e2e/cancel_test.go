@@ -22,7 +22,7 @@ func TestCreds_CanceledReaderDoesNotFailOthers(t *testing.T) {
 
 	leader, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	gone := w.readUnderWay(leader, t, "a")
+	gone := w.startRead(leader, t, "a")
 	const count = 5
 	answers := make([]harness.Response, count)
 	var followers, sent sync.WaitGroup
@@ -58,7 +58,7 @@ func TestCreds_CanceledReaderCausesNoBackoff(t *testing.T) {
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "hang"})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	gone := w.readUnderWay(ctx, t, "a")
+	gone := w.startRead(ctx, t, "a")
 	cancel()
 	<-gone
 	for range 5 { // Vault may inform the plugin of the cancellation at any time

@@ -75,7 +75,7 @@ func TestCreds_MintInFlightMissesNewConfig(t *testing.T) {
 			w := newWorld(t)
 			w.Write(t, "config/x", w.kleinanzeigen(w.addClient(t, "old"), unverified)).OK(t)
 			w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": 1500})
-			done := w.readUnderWay(t.Context(), t, "x")
+			done := w.startRead(t.Context(), t, "x")
 			change(t, w, w.addClient(t, "new"))
 			w.provides(t, kleinanzeigen, w.Creds(t, "x").AccessToken, "new")
 			if r := <-done; r.err != nil {
@@ -95,7 +95,7 @@ func TestCreds_FailureInFlightSparesFixedConfig(t *testing.T) {
 			w := newWorld(t)
 			w.Write(t, "config/x", w.kleinanzeigen(unverified, fields{"client_secret": "wrong", "reuse_token": reuse})).OK(t)
 			w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": 1000})
-			done := w.readUnderWay(t.Context(), t, "x")
+			done := w.startRead(t.Context(), t, "x")
 			w.Write(t, "config/x", with(unverified, fields{"client_secret": demoSecret})).OK(t)
 			if r := <-done; r.err != nil {
 				t.Fatal(r.err)

@@ -57,7 +57,7 @@ func TestPlugin_KilledDuringRead(t *testing.T) {
 	w := newWorldOn(t, server)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "hang"})
-	done := w.readUnderWay(t.Context(), t, "a")
+	done := w.startRead(t.Context(), t, "a")
 	server.KillPlugin(t)
 	if r := <-done; r.err != nil {
 		t.Error(r.err)

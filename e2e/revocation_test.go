@@ -15,27 +15,27 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// ownTokens has each reader mint a token of its own, which the provider can revoke.
+// ownTokens returns a config under which each reader gets its own token, which the provider can revoke.
 func (w world) ownTokens(changes ...fields) fields {
 	own := fields{"reuse_token": false, "revocation_url": w.Sim.HTTP + "/oauth2/revoke"}
 	return with(w.oauth2(own), changes...)
 }
 
-// dies waits until the provider does not take the token any more.
-func (w world) dies(t testing.TB, token string) {
+// waitUntilRevoked waits until the provider refuses the token.
+func (w world) waitUntilRevoked(t testing.TB, token string) {
 	t.Helper()
-	harness.Eventually(t, 10*time.Second, "the token is dead at the provider", func() bool {
+	harness.Eventually(t, 10*time.Second, "the provider refuses the token", func() bool {
 		return w.Sim.Protected(t, oauth2, token).Status == http.StatusUnauthorized
 	})
 }
 
-// A revoked lease ends its reader's own token at the provider, as RFC 7009 has it, and no other.
-func TestARevokedLeaseRevokesItsOwnToken(t *testing.T) {
+// Revoking a lease revokes its reader's own token at the provider (RFC 7009), and no other token.
+func TestRevoke_LeaseRevokesOwnToken(t *testing.T) {
 	t.Parallel()
 	for name, client := range map[string]struct {
 		changes fields
 		id      string
-		form    url.Values // beside the token and its hint
+		form    url.Values // without the token and its hint
 		header  bool
 	}{
 		"basic": {id: demoClient, form: url.Values{}, header: true},
@@ -50,7 +50,7 @@ func TestARevokedLeaseRevokesItsOwnToken(t *testing.T) {
 			w.Write(t, "config/a", w.ownTokens(client.changes)).OK(t)
 			first, second, static := w.Creds(t, "a"), w.Creds(t, "a"), w.staticCreds(t, "a")
 			w.Revoke(t, first.LeaseID).OK(t)
-			w.dies(t, first.AccessToken)
+			w.waitUntilRevoked(t, first.AccessToken)
 			w.provides(t, oauth2, second.AccessToken, client.id)
 			w.provides(t, oauth2, static.AccessToken, client.id)
 
@@ -60,13 +60,13 @@ func TestARevokedLeaseRevokesItsOwnToken(t *testing.T) {
 			}
 			isRevocation(t, requests[0], first.AccessToken, client.form)
 			if has := len(requests[0].Headers["Authorization"]) == 1; has != client.header {
-				t.Errorf("has an Authorization header: %v, want %v", has, client.header)
+				t.Errorf("the request has an Authorization header: %v, want %v", has, client.header)
 			}
 		})
 	}
 }
 
-// isRevocation checks a revocation request as it came.
+// isRevocation checks a revocation request as received.
 func isRevocation(t testing.TB, r harness.TokenRequest, token string, form url.Values) {
 	t.Helper()
 	if r.Method != http.MethodPost || r.Path != "/oauth2/revoke" || r.Query != "" {
@@ -86,17 +86,17 @@ func isRevocation(t testing.TB, r harness.TokenRequest, token string, form url.V
 	}
 }
 
-// A lease that ends before its token, by the configuration's ttl, takes the token with it.
-func TestALeaseThatExpiresRevokesItsOwnToken(t *testing.T) {
+// If the config's ttl ends a lease before its token expires, the token is revoked.
+func TestRevoke_ExpiredLeaseRevokesOwnToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.ownTokens(fields{"ttl": "2s"})).OK(t)
 	creds := w.Creds(t, "a")
 	w.provides(t, oauth2, creds.AccessToken, demoClient)
-	w.dies(t, creds.AccessToken)
+	w.waitUntilRevoked(t, creds.AccessToken)
 }
 
-func TestEveryLeaseOfAPrefixRevokesItsOwnToken(t *testing.T) {
+func TestRevoke_PrefixRevokesEveryToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.ownTokens()).OK(t)
@@ -106,16 +106,16 @@ func TestEveryLeaseOfAPrefixRevokesItsOwnToken(t *testing.T) {
 	}
 	w.revokeAll(t)
 	for _, token := range tokens {
-		w.dies(t, token)
+		w.waitUntilRevoked(t, token)
 	}
 	if got := w.Sim.Revocations(t, oauth2); got.Requests != 20 || got.Revoked != 20 {
-		t.Errorf("%+v, want 20 of both", got)
+		t.Errorf("the provider counts %+v, want 20 of both", got)
 	}
 }
 
-// What others read too is not revoked, nor is what another configuration of
-// the same name minted: its credentials are not the successor's.
-func TestWhatIsNotRevokedAtTheProvider(t *testing.T) {
+// Shared tokens are not revoked. Neither are tokens of a deleted config, because the new config's credentials are not
+// theirs.
+func TestRevoke_KeepsSharedAndOrphanedTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/shared", w.ownTokens(fields{"reuse_token": true})).OK(t)
@@ -127,8 +127,8 @@ func TestWhatIsNotRevokedAtTheProvider(t *testing.T) {
 		w.Revoke(t, lease).OK(t)
 	}
 	successor := w.Creds(t, "deleted")
-	w.Revoke(t, successor.LeaseID).OK(t) // the last one does reach the provider
-	w.dies(t, successor.AccessToken)
+	w.Revoke(t, successor.LeaseID).OK(t) // this revocation reaches the provider
+	w.waitUntilRevoked(t, successor.AccessToken)
 	w.provides(t, oauth2, shared.AccessToken, demoClient)
 	w.provides(t, oauth2, orphan.AccessToken, demoClient)
 	if got := w.Sim.Revocations(t, oauth2).Requests; got != 1 {
@@ -136,8 +136,8 @@ func TestWhatIsNotRevokedAtTheProvider(t *testing.T) {
 	}
 }
 
-// Whatever the provider does, leases are revoked at once and a mount with many of them is given up soon.
-func TestLeasesAreRevokedWhateverTheRevocationEndpointDoes(t *testing.T) {
+// Whatever the provider does, a lease is revoked at once, and disabling a mount with many leases stays quick.
+func TestRevoke_EndpointFailureDoesNotBlock(t *testing.T) {
 	t.Parallel()
 	for name, disturb := range map[string]func(t *testing.T, w world){
 		"unreachable": func(_ *testing.T, w world) { w.Sim.Stop() },
@@ -177,8 +177,8 @@ func within(t testing.TB, limit time.Duration, what string, do func()) {
 	}
 }
 
-// Who may write a configuration, and nothing else, must not learn by it the tokens that applications hold.
-func TestATokenIsNotRevokedElsewhere(t *testing.T) {
+// A token that may only write a config must not learn the access tokens of applications through it.
+func TestRevoke_RepointedEndpointGetsNoOldToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.ownTokens()).OK(t)
@@ -194,9 +194,9 @@ func TestATokenIsNotRevokedElsewhere(t *testing.T) {
 	for _, lease := range []string{held.LeaseID, own.LeaseID} {
 		w.Revoke(t, lease).OK(t)
 	}
-	harness.Eventually(t, 10*time.Second, "the one that was minted since is revoked there", func() bool { return len(received) > 0 })
+	harness.Eventually(t, 10*time.Second, "the new endpoint gets a revocation", func() bool { return len(received) > 0 })
 	if got := <-received; !strings.Contains(got, own.AccessToken) {
-		t.Errorf("the first revocation that arrives is %q", got)
+		t.Errorf("the first revocation at the new endpoint is %q, want the token minted since", got)
 	}
 	w.provides(t, oauth2, held.AccessToken, demoClient)
 }

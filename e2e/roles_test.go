@@ -10,10 +10,10 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// byUser is a role that a user authorises.
+// byUser are the fields of a role that a user authorizes.
 var byUser = fields{"grant_type": "authorization_code"}
 
-func TestARoleKeepsWhatAWriteLeavesOut(t *testing.T) {
+func TestRole_WriteKeepsOmittedFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -35,7 +35,7 @@ func TestARoleKeepsWhatAWriteLeavesOut(t *testing.T) {
 	mustHave(t, w.Read(t, "roles/a/r"), fields{"params": fields{"three": "3"}, "ttl": 300})
 }
 
-func TestARoleIsPatched(t *testing.T) {
+func TestRole_Patch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -50,9 +50,8 @@ func TestARoleIsPatched(t *testing.T) {
 	mustHave(t, w.Read(t, "roles/a/r"), fields{"grant_type": "client_credentials"})
 }
 
-// Names are an identity's, which may be an e-mail address, and names that
-// begin alike are not mixed up.
-func TestRolesAreListedAndDeleted(t *testing.T) {
+// The name of a role can be an email address. Names with a common prefix are not confused.
+func TestRole_ListAndDelete(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.List(t, "roles").Refused(t, http.StatusNotFound)
@@ -90,7 +89,7 @@ func keys(t testing.TB, r harness.Response, want ...string) {
 	}
 }
 
-func TestCreateAndUpdateOfARoleAreToldApart(t *testing.T) {
+func TestPolicy_RoleCreateAndUpdateDiffer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -108,11 +107,11 @@ func TestCreateAndUpdateOfARoleAreToldApart(t *testing.T) {
 	mustHave(t, w.Read(t, "roles/a/r"), fields{"ttl": 180})
 	w.Delete(t, "config/a").OK(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
-	w.as(t, creator, http.MethodPost, "roles/a/r", body).OK(t) // the deleted configuration's role is nobody's
+	w.as(t, creator, http.MethodPost, "roles/a/r", body).OK(t) // the role was deleted with the config
 }
 
-// Who may use one role may use no other, nor the configuration's own token.
-func TestAPolicyForOneRole(t *testing.T) {
+// A policy for one role permits neither other roles nor the config's own token.
+func TestPolicy_OneRole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -130,8 +129,8 @@ func TestAPolicyForOneRole(t *testing.T) {
 	w.as(t, reader, http.MethodPost, "rotate/a/r@example.com", nil).Refused(t, http.StatusForbidden)
 }
 
-// A role with client credentials has a narrower scope, and a token of its own.
-func TestARoleNarrowsTheScope(t *testing.T) {
+// A role with client credentials can have a narrower scope, and has its own token.
+func TestRole_NarrowsScope(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(fields{"scope": "read,write"})).OK(t)
@@ -139,20 +138,20 @@ func TestARoleNarrowsTheScope(t *testing.T) {
 		w.Write(t, "roles/a/"+scope, fields{"scope": scope}).OK(t)
 		static := w.staticCreds(t, "a/"+scope)
 		if leased := w.Creds(t, "a/"+scope); leased.AccessToken != static.AccessToken {
-			t.Errorf("creds/ and static-creds/ of the role %s have two tokens", scope)
+			t.Errorf("creds/ and static-creds/ of the role %s return different tokens", scope)
 		}
 		w.grants(t, oauth2, static.AccessToken, scope)
 		w.rotate(t, "a/"+scope)
 		rotated := w.staticCreds(t, "a/"+scope)
 		if rotated.AccessToken == static.AccessToken {
-			t.Errorf("rotate/ left the old token of the role %s", scope)
+			t.Errorf("rotate/ did not replace the token of the role %s", scope)
 		}
 		w.grants(t, oauth2, rotated.AccessToken, scope)
 	}
 	w.grants(t, oauth2, w.Creds(t, "a").AccessToken, "read", "write")
 }
 
-// grants checks that a token works at the provider, with that scope.
+// grants checks that a token works at the provider and has the scope.
 func (w world) grants(t testing.TB, provider, token string, scope ...string) {
 	t.Helper()
 	w.provides(t, provider, token, demoClient)
@@ -162,8 +161,8 @@ func (w world) grants(t testing.TB, provider, token string, scope ...string) {
 	}
 }
 
-// What is done to one role is done to no other, nor to the configuration's own token.
-func TestRolesAreIsolated(t *testing.T) {
+// Rotating, changing or deleting a role affects neither other roles nor the config's own token.
+func TestRole_Isolated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2()).OK(t)
@@ -189,13 +188,13 @@ func TestRolesAreIsolated(t *testing.T) {
 		change()
 		for _, other := range []string{"a", "r", "a/s"} {
 			if w.Creds(t, other).AccessToken != tokens[other] {
-				t.Errorf("%s: it changed the token of %s", name, other)
+				t.Errorf("%s: this changed the token of %s", name, other)
 			}
 		}
 	}
 }
 
-func TestTheLeaseOfARoleIsCapped(t *testing.T) {
+func TestRole_LeaseCapped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(fields{"ttl": "10m"})).OK(t)
@@ -213,7 +212,7 @@ func TestTheLeaseOfARoleIsCapped(t *testing.T) {
 	w.Write(t, "config/a", with(unverified, fields{"ttl": "30s"})).OK(t)
 	for _, role := range []string{"less", "none"} {
 		if got := w.Creds(t, "a/"+role); got.LeaseDuration != 30 {
-			t.Errorf("the lease of %s is %d after the configuration's ttl became 30s", role, got.LeaseDuration)
+			t.Errorf("the lease of %s is %d after the config's ttl became 30s", role, got.LeaseDuration)
 		}
 	}
 	if got := w.tokenRequests(t, oauth2); got != before {
@@ -221,7 +220,7 @@ func TestTheLeaseOfARoleIsCapped(t *testing.T) {
 	}
 }
 
-func TestRolesAreRefused(t *testing.T) {
+func TestRole_Refused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, provider := range map[string]string{"k": kleinanzeigen, "m": marktplaats, "o": oauth2} {
@@ -261,8 +260,8 @@ func TestRolesAreRefused(t *testing.T) {
 	}
 }
 
-// A refresh token in the wrong place or of the wrong type is refused and not repeated.
-func TestCanariesInARole(t *testing.T) {
+// A refresh token in the wrong field or of the wrong type is refused, and no response repeats it.
+func TestSecrecy_MisplacedValuesInRole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/base", w.at(marktplaats, unverified)).OK(t)
@@ -300,8 +299,8 @@ func (c *canaries) inPath(path, field string, k kind) {
 	}
 }
 
-// A read that needs a user's authorisation says which command begins it.
-func TestAReadWithoutAuthorisationNamesTheCommand(t *testing.T) {
+// A read that needs a user's authorization names the command that starts it.
+func TestRole_UnauthorizedReadNamesCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.at(marktplaats, unverified)).OK(t)
@@ -315,10 +314,10 @@ func TestAReadWithoutAuthorisationNamesTheCommand(t *testing.T) {
 	command := "vault write " + w.Path + "/authorize/a/authorization_code"
 	for _, path := range []string{"creds/", "static-creds/"} {
 		w.Read(t, path+"a/authorization_code").Refused(t, http.StatusBadRequest, command)
-		// An imported one cannot be had from authorize/, which refuses such a role.
+		// authorize/ refuses a role of this type, so the error must name another command.
 		imported := w.Read(t, path+"a/refresh_token").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/roles/a/refresh_token", "refresh_token=")
 		if strings.Contains(imported.ErrorText(), "/authorize/") {
-			t.Errorf("%s\n\twant no command that this role refuses", imported)
+			t.Errorf("%s\n\twant no command that refuses this role", imported)
 		}
 	}
 	w.Write(t, "rotate/a/authorization_code", nil).Refused(t, http.StatusBadRequest, command)
@@ -330,9 +329,8 @@ func TestAReadWithoutAuthorisationNamesTheCommand(t *testing.T) {
 	w.asked(t, marktplaats, 0, "in all")
 }
 
-// Who may read every role of a configuration may not read its own token, by
-// whatever path.
-func TestAPolicyForAllRolesIsNoneForTheConfiguration(t *testing.T) {
+// A policy for all roles of a config does not permit the config's own token, whatever the spelling of the path.
+func TestPolicy_AllRolesExcludesConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
@@ -340,11 +338,11 @@ func TestAPolicyForAllRolesIsNoneForTheConfiguration(t *testing.T) {
 	reader := w.TokenFor(t, "service",
 		harness.Rule{Path: "creds/a/*", Capabilities: []string{"read"}},
 		harness.Rule{Path: "static-creds/a/*", Capabilities: []string{"read"}})
-	w.Creds(t, "a") // it is in memory from here on
+	w.Creds(t, "a") // caches the token
 	w.as(t, reader, http.MethodGet, "creds/a/r", nil).OK(t)
 	for _, path := range []string{"creds/a", "creds/a/", "static-creds/a", "static-creds/a/"} {
 		if got := w.as(t, reader, http.MethodGet, path, nil); got.Status < 400 {
-			t.Errorf("%s\n\twant it refused", got)
+			t.Errorf("%s\n\twant an error", got)
 		}
 	}
 }

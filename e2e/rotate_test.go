@@ -10,7 +10,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// rotate is an answer of rotate/, which says when the new token ends and nothing else.
+// rotate calls rotate/ and checks that the response has only the expiry of the new token, which it returns.
 func (w world) rotate(t testing.TB, config string) time.Time {
 	t.Helper()
 	got := w.Write(t, "rotate/"+config, nil).OK(t)
@@ -20,7 +20,7 @@ func (w world) rotate(t testing.TB, config string) time.Time {
 	return utcTime(t, got, "expires_at")
 }
 
-func TestRotate(t *testing.T) {
+func TestRotate_ReplacesSharedToken(t *testing.T) {
 	t.Parallel()
 	for name, reuse := range map[string]bool{"shared": true, "one each": false} {
 		t.Run(name, func(t *testing.T) {
@@ -32,13 +32,13 @@ func TestRotate(t *testing.T) {
 			expires := w.rotate(t, "a")
 			static := w.staticCreds(t, "a")
 			if static.AccessToken == old.AccessToken {
-				t.Error("static-creds/ has the old token")
+				t.Error("static-creds/ returns the old token")
 			}
 			if !static.Expires.Equal(expires) {
-				t.Errorf("rotate/ said %s, the new token ends at %s", expires, static.Expires)
+				t.Errorf("rotate/ returned %s, the new token expires at %s", expires, static.Expires)
 			}
 			if leased := w.Creds(t, "a"); (leased.AccessToken == static.AccessToken) != reuse {
-				t.Errorf("creds/ has the rotated token: %v, want %v", !reuse, reuse)
+				t.Errorf("creds/ returns the rotated token: %v, want %v", !reuse, reuse)
 			}
 			w.provides(t, kleinanzeigen, static.AccessToken, demoClient)
 			w.provides(t, kleinanzeigen, old.AccessToken, demoClient)
@@ -46,8 +46,8 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-// A rotation is also the first token of a configuration that has none.
-func TestRotateMintsTheFirstToken(t *testing.T) {
+// A rotation mints the first token of a config that has none.
+func TestRotate_MintsFirstToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -56,8 +56,8 @@ func TestRotateMintsTheFirstToken(t *testing.T) {
 	w.asked(t, kleinanzeigen, 1, "in all")
 }
 
-// The leases of the old token are what they were.
-func TestLeasesOutliveARotation(t *testing.T) {
+// A rotation does not affect the leases of the old token.
+func TestRotate_KeepsLeases(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -69,11 +69,11 @@ func TestLeasesOutliveARotation(t *testing.T) {
 
 	w.Revoke(t, old.LeaseID).OK(t)
 	w.LookUp(t, fresh.LeaseID).OK(t)
-	w.serves(t, "a", fresh.AccessToken, "revoking a lease of the old token dropped the new one")
+	w.serves(t, "a", fresh.AccessToken, "after revoking a lease of the old token")
 	w.provides(t, kleinanzeigen, fresh.AccessToken, demoClient)
 }
 
-func TestARotationThatFailsKeepsTheToken(t *testing.T) {
+func TestRotate_FailureKeepsToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
@@ -82,22 +82,22 @@ func TestARotationThatFailsKeepsTheToken(t *testing.T) {
 	w.Write(t, "rotate/a", nil).Refused(t, http.StatusBadGateway, kleinanzeigen, "500")
 	held := w.Write(t, "rotate/a", nil).Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
 	if !saysHowLong(held) {
-		t.Errorf("%s\n\twant it to say how long to wait", held)
+		t.Errorf("%s\n\twant the error to say how long to wait", held)
 	}
-	w.asked(t, kleinanzeigen, 2, "by a rotation that failed and one that was held back")
-	w.serves(t, "a", old.AccessToken, "creds/ lost the old token")
+	w.asked(t, kleinanzeigen, 2, "for a failed rotation and one in backoff")
+	w.serves(t, "a", old.AccessToken, "after a failed rotation")
 	if again := w.staticCreds(t, "a"); again.AccessToken != old.AccessToken {
-		t.Error("static-creds/ lost the old token")
+		t.Error("after a failed rotation static-creds/ returns another token")
 	}
-	harness.Eventually(t, 10*time.Second, "a rotation succeeds once the wait is over", func() bool {
+	harness.Eventually(t, 10*time.Second, "a rotation succeeds after the backoff", func() bool {
 		return w.Write(t, "rotate/a", nil).Status == http.StatusOK
 	})
 	if fresh := w.Creds(t, "a"); fresh.AccessToken == old.AccessToken {
-		t.Error("after the rotation the old token is handed out")
+		t.Error("after the rotation creds/ returns the old token")
 	}
 }
 
-func TestErrorsOfRotate(t *testing.T) {
+func TestRotate_Errors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "rotate/nothing", nil).Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/nothing")
@@ -110,7 +110,7 @@ func TestErrorsOfRotate(t *testing.T) {
 	w.asked(t, kleinanzeigen, 0, "in all")
 }
 
-func TestAPolicyForRotateAlone(t *testing.T) {
+func TestPolicy_RotateOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)

@@ -11,10 +11,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The secret and the secret header are where they belong. Through successes,
-// refusals and every fault neither they nor the access token get into an answer
-// that should not hold them, nor into a log.
-func TestSecretsInTheRightPlace(t *testing.T) {
+// The secret and the secret header are in the right fields. Through successes, refusals and every fault, neither they
+// nor the access token may appear in other responses or a log.
+func TestSecrecy_SecretsStayHidden(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
@@ -36,7 +35,7 @@ func TestSecretsInTheRightPlace(t *testing.T) {
 	}
 }
 
-// vendorFaults are those that each vendor answers in its own way, or with the secret.
+// vendorFaults are the faults that each vendor reports in its own way, or that repeat the secret.
 func vendorFaults() []fields {
 	return []fields{
 		{"kind": "echo"}, {"kind": "unsolicited"}, {"kind": "vendor_failure"}, {"kind": "truncated"},
@@ -45,7 +44,7 @@ func vendorFaults() []fields {
 	}
 }
 
-// commonFaults are those that are the same at every provider.
+// commonFaults are the faults that are the same at every provider.
 func commonFaults() []fields {
 	var faults []fields
 	for _, f := range failures {
@@ -54,7 +53,7 @@ func commonFaults() []fields {
 	return faults
 }
 
-// secretive is a client whose secret and header are looked for.
+// secretive is a client whose secret and header are searched for.
 type secretive struct {
 	world
 	provider string
@@ -76,12 +75,12 @@ func newSecretive(t testing.TB, w world, provider string) secretive {
 	return s
 }
 
-// hides checks that an answer holds no secret in any form.
+// hides checks that a response contains no secret in any form.
 func (s secretive) hides(t testing.TB, got harness.Response) {
 	t.Helper()
 	for _, secret := range s.secrets {
 		if form := harness.Holds(got.Body, secret); form != "" {
-			t.Errorf("%s\n\tholds the secret %q", got, form)
+			t.Errorf("%s\n\tcontains the secret %q", got, form)
 		}
 	}
 }
@@ -97,13 +96,13 @@ func (s secretive) succeeds(t testing.TB) {
 	s.provides(t, s.provider, token, s.client)
 	for _, got := range []harness.Response{s.Read(t, path), s.LookUp(t, creds.Answer.LeaseID)} {
 		if harness.Holds(got.Body, token) != "" {
-			t.Errorf("%s\n\tholds the access token", got)
+			t.Errorf("%s\n\tcontains the access token", got)
 		}
 	}
 	s.Revoke(t, creds.Answer.LeaseID).OK(t)
 }
 
-// refusedClient: the secret at hand is not the one that the provider knows.
+// refusedClient uses a client ID that the provider does not know.
 func (s secretive) refusedClient(t testing.TB) {
 	t.Helper()
 	body := maps.Clone(s.config)
@@ -115,7 +114,7 @@ func (s secretive) refusedClient(t testing.TB) {
 	s.Delete(t, "config/refused-"+s.provider).OK(t)
 }
 
-// meets has a verified write and a read meet the fault.
+// meets makes a verified write and a read meet the fault.
 func (s secretive) meets(t testing.TB, name string, fault fields) {
 	t.Helper()
 	s.Sim.Fault(t, s.provider, with(fault, fields{"times": 0}))
@@ -126,7 +125,7 @@ func (s secretive) meets(t testing.TB, name string, fault fields) {
 		got := s.Read(t, "creds/"+name)
 		s.hides(t, got)
 		if got.Status >= 300 && got.Status < 400 || got.Status == http.StatusInternalServerError {
-			t.Errorf("%s\n\tmet the fault %v; want an error of the table", got, fault)
+			t.Errorf("%s\n\twant an error with another status after the fault %v", got, fault)
 		}
 	}
 	s.Delete(t, "config/"+name).OK(t)

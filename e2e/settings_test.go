@@ -13,13 +13,13 @@ import (
 
 const theSetting = "allow_private_addresses"
 
-func TestSettingsAtFirst(t *testing.T) {
+func TestSettings_Defaults(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
 }
 
-func TestSettingsAreWrittenReadAndDeleted(t *testing.T) {
+func TestSettings_WriteReadDelete(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	hosts := []string{"*.example.com", "auth.example.org"}
@@ -31,7 +31,7 @@ func TestSettingsAreWrittenReadAndDeleted(t *testing.T) {
 	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
 }
 
-func TestSettingsRefuseWhatTheyDoNotKnow(t *testing.T) {
+func TestSettings_InvalidRefused(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
 	m.Write(t, "settings", fields{"allow_private_adresses": true}).
@@ -41,8 +41,8 @@ func TestSettingsRefuseWhatTheyDoNotKnow(t *testing.T) {
 	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
 }
 
-// By default no token request goes to an address that is not public.
-func TestPrivateAddressesAreRefused(t *testing.T) {
+// By default token requests go only to public addresses.
+func TestNetworkPolicy_PrivateAddressesRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Delete(t, "settings").OK(t)
@@ -74,8 +74,8 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	w.asked(t, kleinanzeigen, 0, "on loopback")
 }
 
-// These writes try nothing, so no address is dialled whatever the policy says.
-func TestAddressesThatLookPublicAndOnesThatDoNot(t *testing.T) {
+// These writes skip verification, so no address is dialed, whatever the policy says.
+func TestNetworkPolicy_SpecialAddresses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Delete(t, "settings").OK(t)
@@ -91,8 +91,8 @@ func TestAddressesThatLookPublicAndOnesThatDoNot(t *testing.T) {
 	w.Write(t, "config/a", at("[64:ff9b::808:808]")).OK(t)
 }
 
-// However loopback is spelled, nothing is sent there.
-func TestOddSpellingsOfLoopbackAreRefused(t *testing.T) {
+// No spelling of loopback gets a token request there.
+func TestNetworkPolicy_LoopbackSpellingsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Delete(t, "settings").OK(t)
@@ -103,14 +103,14 @@ func TestOddSpellingsOfLoopbackAreRefused(t *testing.T) {
 		change := fields{"token_url": "https://" + host + port + kleinanzeigenTokenPath, "ca_cert": w.Sim.CACert, "request_timeout": "2s"}
 		got := w.Write(t, "config/a", w.kleinanzeigen(change))
 		if got.Status < 400 || got.Status == http.StatusInternalServerError {
-			t.Errorf("%s\n\twant it refused", got)
+			t.Errorf("%s\n\twant an error", got)
 		}
 	}
 	w.asked(t, kleinanzeigen, 0, "on loopback")
 }
 
-// The policy holds for configurations that were written under another one.
-func TestAStricterPolicyHoldsForStoredConfigs(t *testing.T) {
+// A stricter policy also applies to configs that were stored before it.
+func TestNetworkPolicy_AppliesToStoredConfigs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(unverified)).OK(t)
@@ -124,7 +124,7 @@ func TestAStricterPolicyHoldsForStoredConfigs(t *testing.T) {
 	eventuallyServes(t, w, "a")
 }
 
-func TestHTTPIsForLoopbackAlone(t *testing.T) {
+func TestNetworkPolicy_HTTPOnlyForLoopback(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, url := range []string{"http://auth.example.com/token", "http://10.1.2.3/token", "http://127.0.0.1.example.com/token"} {
@@ -134,7 +134,7 @@ func TestHTTPIsForLoopbackAlone(t *testing.T) {
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 }
 
-func TestAllowedHosts(t *testing.T) {
+func TestNetworkPolicy_AllowedHosts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "settings", fields{"allowed_hosts": "*.example.com, auth.example.org"}).OK(t)
@@ -163,11 +163,11 @@ func TestAllowedHosts(t *testing.T) {
 	}
 	w.Write(t, "settings", fields{"allowed_hosts": "127.0.0.1"}).OK(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
-	// The provider's own addresses are no override: the list does not touch them.
+	// The provider's own URLs are no overrides, so the list does not apply to them.
 	w.Write(t, "config/b", w.kleinanzeigen(unverified, fields{"token_url": without})).OK(t)
 }
 
-// eventuallyServes waits out what holds reads back after a failure.
+// eventuallyServes retries until the backoff after a failure has ended.
 func eventuallyServes(t testing.TB, w world, config string) {
 	t.Helper()
 	last := w.Read(t, "creds/"+config)
@@ -176,15 +176,15 @@ func eventuallyServes(t testing.TB, w world, config string) {
 	defer ticker.Stop()
 	for last.Status != http.StatusOK {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s\n\twant a token in the end", last)
+			t.Fatalf("%s\n\twant a token by now", last)
 		}
 		<-ticker.C
 		last = w.Read(t, "creds/"+config)
 	}
 }
 
-// Who writes configurations by the README's policy cannot loosen the network policy.
-func TestAPolicyKeepsSettingsFromConfigWriters(t *testing.T) {
+// A token with the README's policy for config writers cannot loosen the network policy.
+func TestPolicy_ConfigWritersCannotChangeSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	keeper := w.TokenFor(t, "service",

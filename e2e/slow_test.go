@@ -17,13 +17,14 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// slow has the provider commit the next requests at once and answer them late.
+// slow makes the provider commit the next requests at once and respond late.
 func (w world) slow(t testing.TB, delay time.Duration, times int) {
 	t.Helper()
 	w.Sim.Fault(t, marktplaats, fields{"kind": "slow", "delay_ms": int(delay / time.Millisecond), "times": times})
 }
 
-// hurriedRole is a role that a user has authorized at a strict provider, under a config whose request_timeout is a second.
+// hurriedRole creates a role that a user has authorized at a strict provider, under a config with a request_timeout of
+// one second.
 func (w world) hurriedRole(t testing.TB) {
 	t.Helper()
 	w.newRole(t, marktplaats, fields{"request_timeout": "1s"})
@@ -31,16 +32,16 @@ func (w world) hurriedRole(t testing.TB) {
 	w.authorizeRole(t, marktplaats, "a/r")
 }
 
-// alive checks that a role's refresh token is the newest one.
+// alive checks that the role still has the newest refresh token.
 func (w world) alive(t testing.TB, role string) {
 	t.Helper()
 	w.sendWithRetry(t, http.MethodPost, "rotate/"+role).OK(t)
 	w.provides(t, marktplaats, w.Creds(t, role).AccessToken, demoClient)
 }
 
-// A provider that rotates strictly answers late, by several times of request_timeout: its readers get a 504, and no refresh
-// token is lost.
-func TestRefresh_SlowAnswersLoseNothing(t *testing.T) {
+// A strict provider responds late, by up to six times request_timeout. Readers may get a 504, but no refresh token is
+// lost.
+func TestRefresh_SlowResponsesLoseNothing(t *testing.T) {
 	t.Parallel()
 	const refreshes = 50
 	for _, multiple := range []float64{0.5, 1, 2, 6} {
@@ -76,19 +77,19 @@ func TestRefresh_SlowAnswersLoseNothing(t *testing.T) {
 			}
 			after := w.Sim.Grants(t, marktplaats)
 			lost := after.Refused - before.Refused
-			t.Logf("%d refreshes: answered %v, refresh tokens refused afterwards: %d", refreshes, told, lost)
+			t.Logf("%d refreshes: statuses %v, refresh tokens refused afterwards: %d", refreshes, told, lost)
 			if lost != 0 || after.Refreshes-before.Refreshes != 2*refreshes {
-				t.Errorf("%d refresh tokens were refused, %d spent", lost, after.Refreshes-before.Refreshes)
+				t.Errorf("%d refresh tokens were refused and %d used", lost, after.Refreshes-before.Refreshes)
 			}
 			if multiple >= 2 && told[http.StatusGatewayTimeout] == 0 {
-				t.Errorf("no reader was told in time: %v", told)
+				t.Errorf("no reader got a 504: the statuses are %v", told)
 			}
 		})
 	}
 }
 
-// While a response is awaited, later readers are told how long that can take, and no other request of the role is sent.
-func TestRefresh_ReadersAreToldHowLong(t *testing.T) {
+// While a refresh is in flight, later readers learn how long it can take, and the role sends no other request.
+func TestRefresh_ReadersLearnTheWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.hurriedRole(t)
@@ -97,7 +98,7 @@ func TestRefresh_ReadersAreToldHowLong(t *testing.T) {
 	if got := <-done; got.response.Status != http.StatusGatewayTimeout || !strings.Contains(got.response.ErrorText(), "request_timeout is 1s") {
 		t.Errorf("%s\n\twant a 504", got.response)
 	}
-	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t) // drops the token in memory
+	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t) // discards the cached token
 	for _, path := range []string{"creds/a/r", "static-creds/a/r"} {
 		w.Read(t, path).Refused(t, http.StatusServiceUnavailable, "role r of a", "try again in at most 1m")
 	}
@@ -114,8 +115,8 @@ func TestRefresh_ReadersAreToldHowLong(t *testing.T) {
 	w.alive(t, "a/r")
 }
 
-// A code exchange alike. A repeat, as Vault's API client makes one by itself, joins it.
-func TestExchange_SlowAnswerIsJoined(t *testing.T) {
+// A retry, as by Vault's API client, joins a slow code exchange.
+func TestExchange_RetryJoinsSlowExchange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats, fields{"request_timeout": "1s"})
@@ -129,7 +130,7 @@ func TestExchange_SlowAnswerIsJoined(t *testing.T) {
 	leave()
 	<-first
 	var timeouts int
-	harness.Eventually(t, 20*time.Second, "a repeat gets the outcome", func() bool {
+	harness.Eventually(t, 20*time.Second, "a retry gets the outcome", func() bool {
 		got := w.Send(t, http.MethodPost, "exchange/a/r", back)
 		if got.Status == http.StatusGatewayTimeout {
 			timeouts++
@@ -139,7 +140,7 @@ func TestExchange_SlowAnswerIsJoined(t *testing.T) {
 		return true
 	})
 	if timeouts == 0 {
-		t.Error("no repeat was told in time")
+		t.Error("no retry got a 504")
 	}
 	w.Write(t, "exchange/a/r", back).OK(t)
 	if n := w.tokenRequests(t, marktplaats) - asked; n != 1 {
@@ -148,8 +149,8 @@ func TestExchange_SlowAnswerIsJoined(t *testing.T) {
 	w.alive(t, "a/r")
 }
 
-// An import during a refresh wins over what the refresh brings, and so does a deletion.
-func TestRefresh_WritesMeanwhileWin(t *testing.T) {
+// An import or a deletion during a refresh takes precedence over the result of the refresh.
+func TestRefresh_ConcurrentWritesWin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.hurriedRole(t)
@@ -159,7 +160,7 @@ func TestRefresh_WritesMeanwhileWin(t *testing.T) {
 	w.Sim.Release(t, marktplaats)
 	w.alive(t, "a/r")
 	if !slices.ContainsFunc(w.Sim.Requests(t, marktplaats), func(r harness.TokenRequest) bool { return r.Form(t).Get("refresh_token") == imported }) {
-		t.Error("the refresh token that was imported was not used")
+		t.Error("the imported refresh token was not used")
 	}
 	<-w.heldRotation(t.Context(), t, "a/r", false)
 	w.Delete(t, "roles/a/r").OK(t)
@@ -172,7 +173,7 @@ func TestRefresh_WritesMeanwhileWin(t *testing.T) {
 }
 
 // The plugin is suspended while it waits for a response, as in a live migration, for longer than request_timeout.
-// SUSPEND=65s tries that for as long.
+// SUSPEND=65s suspends it for that long.
 func TestRefresh_SuspendedProcess(t *testing.T) {
 	t.Parallel()
 	long, err := time.ParseDuration(os.Getenv("SUSPEND"))
@@ -197,7 +198,7 @@ func TestRefresh_SuspendedProcess(t *testing.T) {
 	}
 }
 
-// A reload and a seal wait for the response to a refresh, also if its caller has left.
+// A reload and a seal wait for the response to a refresh, even if its caller has left.
 func TestRefresh_ReloadAndSealWait(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(t *testing.T, w world){
@@ -209,7 +210,7 @@ func TestRefresh_ReloadAndSealWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldOn(t, harness.StartServer(t)) // the only mount: a reload of another gives this one two seconds
+			w := newWorldOn(t, harness.StartServer(t)) // with no other mount, because a reload gives each of several only two seconds
 			w.hurriedRole(t)
 			for _, delay := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 8 * time.Second} {
 				refreshes := w.Sim.Grants(t, marktplaats).Refreshes

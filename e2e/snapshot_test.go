@@ -11,10 +11,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// A restored snapshot brings back refresh tokens that were spent since. Where
-// the provider keeps them, nothing is lost; where it does not, the role says
-// so, and one authorisation mends it.
-func TestARestoredSnapshot(t *testing.T) {
+// A restored snapshot brings back refresh tokens that have been used since. A lenient provider still accepts them. With
+// a strict one the role reports the loss, and one authorization fixes it.
+func TestSnapshot_RestoresUsedRefreshTokens(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	for _, reading := range []string{last20, strict} {
@@ -25,7 +24,7 @@ func TestARestoredSnapshot(t *testing.T) {
 			w.rotate(t, "a/r")
 		}
 		server.RestoreSnapshot(t, snapshot)
-		harness.Eventually(t, 60*time.Second, "the server is back with what the snapshot holds", func() bool {
+		harness.Eventually(t, 60*time.Second, "the server is back with the data of the snapshot", func() bool {
 			return w.Read(t, "roles/a/r").Status == http.StatusOK
 		})
 		got := w.sendWithRetry(t, http.MethodPost, "rotate/a/r")
@@ -41,8 +40,8 @@ func TestARestoredSnapshot(t *testing.T) {
 	}
 }
 
-// Vault starts the plugin again for a restored snapshot, so no token that it held in memory is handed out.
-func TestARestoredSnapshotEndsTheProcess(t *testing.T) {
+// Vault restarts the plugin after restoring a snapshot, so no token from its old memory is returned.
+func TestSnapshot_RestartsPlugin(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
@@ -54,6 +53,6 @@ func TestARestoredSnapshotEndsTheProcess(t *testing.T) {
 		return !slices.Equal(server.PluginProcesses(), before) && w.Read(t, "creds/a").Status == http.StatusOK
 	})
 	if w.Creds(t, "a").AccessToken == token {
-		t.Error("a token from before is handed out")
+		t.Error("creds/ returns a token from before the restore")
 	}
 }

@@ -28,9 +28,8 @@ func (w world) staticCreds(t testing.TB, config string) staticCreds {
 	return w.staticCredsOf(t, w.Read(t, "static-creds/"+config))
 }
 
-// staticCredsOf takes the token out of an answer, which must be one that holds
-// for every static token: no lease, a ttl that is never 0 and, give or take
-// what was rounded up, never past the token's end.
+// staticCredsOf returns the token in a response and checks what applies to every static token. There is no lease, and
+// the ttl is never 0 and never ends after the token, apart from rounding.
 func (w world) staticCredsOf(t testing.TB, r harness.Response) staticCreds {
 	t.Helper()
 	r.OK(t)
@@ -50,14 +49,14 @@ func (w world) staticCredsOf(t testing.TB, r harness.Response) staticCreds {
 	if s.TTL < time.Second || s.Period < time.Second {
 		t.Errorf("%s\n\twant a ttl and a rotation_period of a second at least", r)
 	}
-	// A second each: expires_at is cut, the ttl rounded up.
+	// One second each, because expires_at is rounded down and the ttl up.
 	if end := time.Now().Add(s.TTL); end.After(s.Expires.Add(2 * time.Second)) {
 		t.Errorf("%s\n\tthe ttl ends at %s, after the token", r, end.UTC())
 	}
 	return s
 }
 
-// wholeSeconds: agents take a duration for one only if it is a JSON number without a fraction.
+// wholeSeconds checks for a JSON number without a fraction, because agents accept only that as a duration.
 func wholeSeconds(t testing.TB, r harness.Response, field string) time.Duration {
 	t.Helper()
 	n, ok := r.Answer.Data[field].(float64)
@@ -86,7 +85,7 @@ func TestStaticCreds(t *testing.T) {
 	leased := w.Creds(t, "a")
 
 	if static.AccessToken != leased.AccessToken {
-		t.Error("static-creds/ and creds/ hand out two tokens")
+		t.Error("static-creds/ and creds/ return different tokens")
 	}
 	w.provides(t, oauth2, static.AccessToken, demoClient)
 	w.asked(t, oauth2, 1, "in all")
@@ -95,14 +94,14 @@ func TestStaticCreds(t *testing.T) {
 		delete(shared, own)
 	}
 	if !maps.Equal(shared, leased.Data) {
-		t.Errorf("beside its own fields static-creds/ has %v, want those of creds/: %v",
+		t.Errorf("besides its own fields static-creds/ has %v, want those of creds/: %v",
 			slices.Sorted(maps.Keys(shared)), slices.Sorted(maps.Keys(leased.Data)))
 	}
 	const period = 48 * time.Minute // a fifth of the hour is left for the replacement
 	if static.Period != period {
 		t.Errorf("rotation_period is %s, want %s", static.Period, period)
 	}
-	// It is replaced up to a quarter of that fifth earlier, at random.
+	// The replacement comes earlier by a random time, at most a quarter of that fifth.
 	if static.TTL > period || static.TTL < period-3*time.Minute-10*time.Second {
 		t.Errorf("ttl is %s, want it a little below %s", static.TTL, period)
 	}
@@ -113,29 +112,28 @@ func TestStaticCreds(t *testing.T) {
 	w.Do(t, leases).Refused(t, http.StatusNotFound)
 }
 
-// Who comes back when the ttl is over finds a newer token, though nobody has
-// read in between; what the agents add is a second.
-func TestAfterItsTTLThereIsANewerStaticToken(t *testing.T) {
+// A reader that returns a second after the ttl, as agents do, finds a newer token, even without readers in between.
+func TestStaticCreds_NewTokenAfterTTL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 6)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"refresh_before": "3s"})).OK(t)
 	first := w.staticCreds(t, "a")
 	back := time.Now().Add(first.TTL + time.Second)
-	harness.Eventually(t, time.Until(back), "the token is replaced before its ttl and a second are over", func() bool {
+	harness.Eventually(t, time.Until(back), "the token is replaced within its ttl and a second", func() bool {
 		return w.Sim.Counters(t, kleinanzeigen).TokensIssued == 2
 	})
-	harness.Eventually(t, time.Until(back), "the newer token is read when the ttl and a second are over", func() bool {
+	harness.Eventually(t, time.Until(back), "a read returns the newer token within the ttl and a second", func() bool {
 		return w.staticCreds(t, "a").AccessToken != first.AccessToken
 	})
 	if time.Now().After(first.Expires) {
-		t.Error("the newer token came after the end of the first")
+		t.Error("the newer token came after the first had expired")
 	}
 }
 
-// While the next token is being minted, and while that fails, the current one
-// is handed out without waiting for that, with a ttl that is never 0 (staticCredsOf).
-func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
+// While the next token is being minted, or cannot be, reads return the current one without waiting. Its ttl is never 0
+// (staticCredsOf).
+func TestStaticCreds_TTLWhileReplacementPending(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fields{
 		"while it is minted":       {"kind": "slow", "delay_ms": 4000, "times": 1},
@@ -149,15 +147,15 @@ func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
 			w.Sim.Fault(t, kleinanzeigen, fault)
 			first := w.staticCreds(t, "a")
 			met := 0
-			harness.Eventually(t, 15*time.Second, "the first token is not served any more", func() bool {
+			harness.Eventually(t, 15*time.Second, "reads no longer return the first token", func() bool {
 				started := time.Now()
 				got := w.Read(t, "static-creds/a")
 				if got.Status != http.StatusOK || w.staticCredsOf(t, got).AccessToken != first.AccessToken {
 					return true
 				}
-				// Who reads a token that is about to end waits for the next one, but not past the end of that.
+				// A read of a token about to expire waits for the next one, but not past the expiry.
 				if took := time.Since(started); took > 3*time.Second {
-					t.Errorf("a read of a good token took %s", took)
+					t.Errorf("a read of a valid token took %s", took)
 				}
 				if w.Sim.Counters(t, kleinanzeigen).Faults > 0 {
 					met++
@@ -165,23 +163,23 @@ func TestTheTTLOfAStaticTokenThatIsDue(t *testing.T) {
 				return false
 			})
 			if met == 0 {
-				t.Error("no read of the first token came after the fault: the test proved nothing")
+				t.Error("no read of the first token came after the fault, so the test proved nothing")
 			}
 		})
 	}
 }
 
-// Where each reader of creds/ has a token of its own, those of static-creds/ share one all the same.
-func TestStaticCredsAreSharedWhateverReuseTokenSays(t *testing.T) {
+// Readers of static-creds/ share a token, even if each reader of creds/ gets its own.
+func TestStaticCreds_SharedDespiteReuseTokenFalse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"reuse_token": false}, unverified)).OK(t)
 	tokens := []string{w.Creds(t, "a").AccessToken, w.staticCreds(t, "a").AccessToken, w.Creds(t, "a").AccessToken}
 	if again := w.staticCreds(t, "a").AccessToken; again != tokens[1] {
-		t.Error("two reads of static-creds/ have two tokens")
+		t.Error("two reads of static-creds/ return different tokens")
 	}
 	if got := len(slices.Compact(slices.Sorted(slices.Values(tokens)))); got != 3 {
-		t.Errorf("two reads of creds/ and one of static-creds/ have %d tokens, want 3", got)
+		t.Errorf("two reads of creds/ and one of static-creds/ return %d tokens, want 3", got)
 	}
 	w.asked(t, kleinanzeigen, 3, "in all")
 	for _, token := range tokens {
@@ -189,7 +187,7 @@ func TestStaticCredsAreSharedWhateverReuseTokenSays(t *testing.T) {
 	}
 }
 
-func TestErrorsOfStaticCreds(t *testing.T) {
+func TestStaticCreds_Errors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Read(t, "static-creds/nothing").Refused(t, http.StatusBadRequest, "vault write "+w.Path+"/config/nothing")
@@ -207,12 +205,12 @@ func TestErrorsOfStaticCreds(t *testing.T) {
 	w.Read(t, "static-creds/a").Refused(t, http.StatusBadGateway, kleinanzeigen, "500")
 	held := w.Read(t, "static-creds/a").Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
 	if !saysHowLong(held) {
-		t.Errorf("%s\n\twant it to say how long to wait", held)
+		t.Errorf("%s\n\twant the error to say how long to wait", held)
 	}
-	w.inBackoff(t, kleinanzeigen, "a", http.StatusServiceUnavailable) // creds/ is held back with it
+	w.inBackoff(t, kleinanzeigen, "a", http.StatusServiceUnavailable) // creds/ is in backoff too
 }
 
-func TestAPolicyTellsStaticCredsFromCreds(t *testing.T) {
+func TestPolicy_StaticCredsAndCredsDiffer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)

@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// crowded is a token endpoint that counts those who ask at once.
+// countingProvider is a token endpoint that counts concurrent requests and connections.
 type crowded struct {
 	URL string
 
@@ -24,8 +24,7 @@ type crowded struct {
 	seen                crowd
 }
 
-// crowd is what a token endpoint has seen: all requests, and the most requests
-// and connections at one time.
+// load is what a token endpoint has seen: all requests, and the most concurrent requests and connections.
 type crowd struct {
 	requests, atOnce, connections int
 }
@@ -36,7 +35,8 @@ func (c *crowded) crowd() crowd {
 	return c.seen
 }
 
-// newCrowded is a token endpoint that answers so, having counted who asks. n is the number of the request.
+// newCountingProvider starts a token endpoint that counts requests and responds with answer. n is the number of the
+// request.
 func newCrowded(t testing.TB, answer func(w http.ResponseWriter, n int)) *crowded {
 	t.Helper()
 	c := new(crowded)
@@ -83,7 +83,7 @@ func issue(w http.ResponseWriter, n int) {
 	fmt.Fprintf(w, `{"access_token":"token-%d-%s","token_type":"Bearer","expires_in":3600}`, n, harness.Random())
 }
 
-// Storms are on a server of their own, whose storage is not what is tested.
+// Storms run on a server of their own, with storage in memory, because they do not test storage.
 func TestStorms(t *testing.T) {
 	t.Parallel()
 	server, err := harness.StartWith(harness.Options{InMemory: true, LogLevel: "error", NoAudit: true})
@@ -92,16 +92,16 @@ func TestStorms(t *testing.T) {
 	}
 	t.Cleanup(server.Close)
 	w := newWorldOn(t, server)
-	t.Run("first readers of one configuration", func(t *testing.T) { w.burst(t, "good", issue, http.StatusOK) })
+	t.Run("first readers of one config", func(t *testing.T) { w.burst(t, "good", issue, http.StatusOK) })
 	t.Run("first readers while the provider fails", func(t *testing.T) {
 		fail := func(w http.ResponseWriter, _ int) { w.WriteHeader(http.StatusInternalServerError) }
 		w.burst(t, "bad", fail, http.StatusBadGateway)
 	})
-	t.Run("cold configurations of many clients", w.thundering)
-	server.Stop() // its leases go with it
+	t.Run("cold configs of many clients", w.thundering)
+	server.Stop() // discards its leases
 }
 
-// burst has many read a configuration that nobody read before: they all get one answer.
+// burst makes many readers read a config for the first time. All of them must get the same response.
 func (w world) burst(t *testing.T, config string, answer func(http.ResponseWriter, int), status int) {
 	const readers = 2000
 	here := make(chan struct{})
@@ -109,7 +109,7 @@ func (w world) burst(t *testing.T, config string, answer func(http.ResponseWrite
 	defer arrived()
 	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
 		<-here
-		time.Sleep(3 * time.Second) // Vault has all the readers: a slow provider lets them get through it
+		time.Sleep(3 * time.Second) // all requests are at Vault; this lets them reach the plugin too
 		answer(w, n)
 	})
 	w.Write(t, "config/"+config, w.oauth2(unverified, fields{"token_url": provider.URL, "request_timeout": "15s"})).OK(t)
@@ -120,16 +120,16 @@ func (w world) burst(t *testing.T, config string, answer func(http.ResponseWrite
 	arrived()
 	answers := tokens(t, <-done, status)
 	if got := provider.crowd().requests; len(answers) != 1 || got != 1 {
-		t.Errorf("%d readers have %d answers by %d token requests, want one", readers, len(answers), got)
+		t.Errorf("%d readers got %d different tokens from %d token requests, want one of each", readers, len(answers), got)
 	}
 }
 
-// thundering has many configurations of distinct clients read at once: they all get their token, and the provider's
-// host is spared.
+// coldStart reads many configs with a client each at the same time. All readers get a token, and the limits on one host
+// hold.
 func (w world) thundering(t *testing.T) {
 	const configs, atOnce, perSecond = 300, 32, 100
 	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
-		time.Sleep(100 * time.Millisecond) // long enough for requests to pile up, too short to hold all to the rate
+		time.Sleep(100 * time.Millisecond) // long enough for requests to pile up, short enough that the rate is the limit
 		issue(w, n)
 	})
 	name := func(i int) string { return fmt.Sprintf("c%d", i) }
@@ -140,16 +140,16 @@ func (w world) thundering(t *testing.T) {
 	issued := tokens(t, w.readAll(t.Context(), configs, name), http.StatusOK)
 	took, seen := time.Since(started), provider.crowd()
 	if len(issued) != configs || seen.requests != configs {
-		t.Errorf("%d configurations have %d tokens by %d token requests", configs, len(issued), seen.requests)
+		t.Errorf("%d configs got %d tokens from %d token requests", configs, len(issued), seen.requests)
 	}
 	if seen.atOnce > atOnce || seen.atOnce < atOnce/2 {
-		t.Errorf("%d token requests at once, want %d at most, and not one by one", seen.atOnce, atOnce)
+		t.Errorf("%d token requests at once, want between half of %[2]d and %[2]d", seen.atOnce, atOnce)
 	}
 	if seen.connections > atOnce {
-		t.Errorf("%d connections at once, want %d at most", seen.connections, atOnce)
+		t.Errorf("%d connections at once, want at most %d", seen.connections, atOnce)
 	}
 	if least := (configs - perSecond) * time.Second / perSecond; took < least {
-		t.Errorf("%d token requests in %s, want them to take %s: %d at once and as many a second", configs, took, least, perSecond)
+		t.Errorf("%d token requests took %s, want at least %s: %d at once, then as many each second", configs, took, least, perSecond)
 	}
 }
 
@@ -167,7 +167,7 @@ func (w world) readAll(ctx context.Context, readers int, config func(int) string
 	return results
 }
 
-// tokens are the tokens in the answers, which must all have that status.
+// tokens returns the distinct tokens in the responses, all of which must have the status.
 func tokens(t testing.TB, results []result, status int) map[any]bool {
 	t.Helper()
 	found := make(map[any]bool)
@@ -176,7 +176,7 @@ func tokens(t testing.TB, results []result, status int) map[any]bool {
 			t.Fatal(r.err)
 		}
 		if r.response.Status != status {
-			t.Fatalf("%s\n\twant all readers answered with %d", r.response, status)
+			t.Fatalf("%s\n\twant status %d for all readers", r.response, status)
 		}
 		found[r.response.Answer.Data["access_token"]] = true
 	}

@@ -13,14 +13,14 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// rotating is a provider that takes each refresh token once, and answers it in ways that no definition describes.
+// rotating is a provider that accepts each refresh token once and can respond in undocumented ways.
 type rotating struct {
 	*httptest.Server
 	mu      sync.Mutex
 	current string
 	refused int
 	size    int                                              // of a refresh token
-	answer  func(w http.ResponseWriter, access, next string) // nil: as RFC 6749 has it
+	answer  func(w http.ResponseWriter, access, next string) // nil: as in RFC 6749
 }
 
 func newRotating(t *testing.T) *rotating {
@@ -56,7 +56,7 @@ func (p *rotating) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600,"refresh_token":%q}`, access, p.current)
 }
 
-// imported is a config "a" at that provider with a role "r" whose refresh token was imported.
+// imported creates a config "a" for that provider, with a role "r" whose refresh token was imported.
 func (w world) imported(t *testing.T, p *rotating) {
 	t.Helper()
 	w.Write(t, "config/a", fields{
@@ -66,8 +66,9 @@ func (w world) imported(t *testing.T, p *rotating) {
 	w.Write(t, "roles/a/r", fields{"grant_type": "authorization_code", "refresh_token": "Refresh-0"}).OK(t)
 }
 
-// A provider that has committed a refresh answers it in a way that is no token response: its refresh token is not lost.
-func TestSuccessors_InAnyReadableAnswer(t *testing.T) {
+// A provider commits a refresh but does not send a valid token response. The engine must find the new refresh token in
+// it.
+func TestRefreshToken_FoundInAnyReadableResponse(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]func(w http.ResponseWriter, access, next string){
 		"a 500": func(w http.ResponseWriter, _, next string) {
@@ -107,8 +108,8 @@ func TestSuccessors_InAnyReadableAnswer(t *testing.T) {
 	}
 }
 
-// A word where a refresh token stands is tried, and does not take the place of the one that is good.
-func TestSuccessors_AWordIsNone(t *testing.T) {
+// The engine tries an invalid refresh token from an error response, but keeps the valid one.
+func TestRefreshToken_InvalidOneDoesNotReplaceValid(t *testing.T) {
 	t.Parallel()
 	w, p := newWorld(t), newRotating(t)
 	w.imported(t, p)
@@ -127,8 +128,9 @@ func TestSuccessors_AWordIsNone(t *testing.T) {
 	w.isAuthorized(t, "a/r")
 }
 
-// Raft takes entries of a mebibyte. Two refresh tokens of more than half of that: the previous one gives way.
-func TestSuccessors_LargerThanAnEntry(t *testing.T) {
+// Raft limits an entry to one MiB. Two refresh tokens of more than half of that do not fit, so the engine discards the
+// previous one.
+func TestRefreshToken_LargerThanStorageEntry(t *testing.T) {
 	t.Parallel()
 	w, p := newWorld(t), newRotating(t)
 	w.imported(t, p)
@@ -138,7 +140,7 @@ func TestSuccessors_LargerThanAnEntry(t *testing.T) {
 	}
 	w.isAuthorized(t, "a/r")
 
-	p.set(func() { p.size = 1<<20 - 200 }) // by itself
+	p.set(func() { p.size = 1<<20 - 200 }) // too large even alone
 	b := w.authorize(t, "a/r", nil)
 	got := w.Write(t, "exchange/a/r", fields{"code": "a-code", "state": b.State})
 	got.Refused(t, http.StatusBadRequest, "code: ", "max_entry_size", w.authorizeCommand("a/r"))

@@ -14,12 +14,12 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// gateway is a host with the token endpoints of several clients, one for each path.
+// gateway is a host with the token endpoints of several clients, one at each path.
 type gateway struct {
 	*httptest.Server
 	mu       sync.Mutex
 	requests map[string]int
-	// released is closed when what hangs ends.
+	// released is closed to end the requests that hang.
 	released chan struct{}
 	release  func()
 }
@@ -68,15 +68,15 @@ func (g *gateway) asked(path string) int {
 	return g.requests[path]
 }
 
-// client is a config at one of the gateway's endpoints.
+// client returns a config for one of the gateway's endpoints.
 func (g *gateway) client(path string, changes ...fields) fields {
 	return with(fields{
 		"provider": oauth2, "client_auth": "client_secret_post", "client_id": "shared-id", "client_secret": demoSecret, "token_url": g.URL + path,
 	}, changes...)
 }
 
-// Who may write a config of their own, and knows another's client id, provider and host, stops nothing of it.
-func TestTenants_StrangersLimitsAreTheirOwn(t *testing.T) {
+// A tenant that knows another's client ID, provider and host cannot block the other with a config of its own.
+func TestTenants_RateLimitDoesNotSpread(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
 	w.Write(t, "config/victim", g.client("/victim", unverified)).OK(t)
@@ -85,8 +85,8 @@ func TestTenants_StrangersLimitsAreTheirOwn(t *testing.T) {
 	w.Creds(t, "victim")
 }
 
-// Nor do endpoints of theirs that hang.
-func TestTenants_HangingEndpointsAreTheirOwn(t *testing.T) {
+// A tenant cannot block another with endpoints that hang.
+func TestTenants_HangingEndpointsDelayNoOther(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
 	w.Write(t, "config/victim", g.client("/victim", unverified)).OK(t)
@@ -98,7 +98,7 @@ func TestTenants_HangingEndpointsAreTheirOwn(t *testing.T) {
 			readers.Go(func() { w.Send(t, http.MethodGet, "creds"+path, nil) })
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "a request of each hangs", func() bool {
+	harness.Eventually(t, 10*time.Second, "each endpoint has a request that hangs", func() bool {
 		for i := range 6 {
 			if g.asked(fmt.Sprint("/hangs-", i)) == 0 {
 				return false
@@ -106,13 +106,13 @@ func TestTenants_HangingEndpointsAreTheirOwn(t *testing.T) {
 		}
 		return true
 	})
-	w.Creds(t, "victim") // before any of those has ended
+	w.Creds(t, "victim") // while those requests still hang
 	g.release()
 	readers.Wait()
 }
 
-// A limit without Retry-After is met once for all roles of a client.
-func TestTenants_OneRequestForALimitedClient(t *testing.T) {
+// A rate limit without Retry-After applies to all roles of a client, so they do not each run into it.
+func TestTenants_RateLimitCountsForAllRoles(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
 	w.Write(t, "config/a", g.client("/limits", unverified)).OK(t)
@@ -122,13 +122,13 @@ func TestTenants_OneRequestForALimitedClient(t *testing.T) {
 	for i := range 50 {
 		w.Read(t, fmt.Sprint("creds/a/r", i)).Refused(t, http.StatusTooManyRequests, "the next token request is made in")
 	}
-	if n := g.asked("/limits"); n > 5 { // the wait begins with a second
+	if n := g.asked("/limits"); n > 5 { // the first backoff is one second
 		t.Errorf("%d token requests", n)
 	}
 }
 
 // A tool that repeats a write with a wrong secret does not lock the client out.
-func TestTenants_ARefusedSecretIsSentOnce(t *testing.T) {
+func TestTenants_RefusedSecretSentOnce(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
 	for range 40 {
@@ -137,10 +137,10 @@ func TestTenants_ARefusedSecretIsSentOnce(t *testing.T) {
 	if n := g.asked("/refuses"); n != 1 {
 		t.Errorf("%d token requests, want 1", n)
 	}
-	w.Write(t, "config/a", g.client("/victim")).OK(t) // something changed
+	w.Write(t, "config/a", g.client("/victim")).OK(t) // a changed config is verified
 }
 
-// Verifying writes hold up neither a role's write nor a deletion.
+// A write that is being verified delays neither the write of a role nor a deletion.
 func TestTenants_VerificationBlocksNothing(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
@@ -161,14 +161,14 @@ func TestTenants_VerificationBlocksNothing(t *testing.T) {
 	writers.Wait()
 	answers.Range(func(_, value any) bool {
 		if got := value.(harness.Response); got.Status == http.StatusInternalServerError {
-			t.Errorf("%s\n\twant words", got)
+			t.Errorf("%s\n\twant a proper error", got)
 		}
 		return true
 	})
 }
 
-// One answer once took gigabytes: eight headers of one letter each, and a text of one of these letters.
-func TestTenants_AnErrorTextCostsLittle(t *testing.T) {
+// One response once took gigabytes of memory: eight headers of one letter each, and a text made of these letters.
+func TestTenants_ErrorTextCostsLittle(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w, g := newWorldOn(t, server), newGateway(t)
@@ -182,7 +182,7 @@ func TestTenants_AnErrorTextCostsLittle(t *testing.T) {
 	processes := fmt.Sprint(server.PluginProcesses())
 	got := w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, "invalid_client")
 	if len(got.ErrorText()) > 500 {
-		t.Errorf("an error of %d bytes", len(got.ErrorText()))
+		t.Errorf("the error has %d bytes", len(got.ErrorText()))
 	}
 	other.Creds(t, "a")
 	if again := fmt.Sprint(server.PluginProcesses()); again != processes {
@@ -190,14 +190,14 @@ func TestTenants_AnErrorTextCostsLittle(t *testing.T) {
 	}
 }
 
-// Who may rotate a token, and not read it, does not learn it from the provider's error.
-func TestTenants_ARotationDoesNotTellTheToken(t *testing.T) {
+// A caller that may rotate a token but not read it does not learn it from the provider's error.
+func TestTenants_RotationErrorHidesToken(t *testing.T) {
 	t.Parallel()
 	w, g := newWorld(t), newGateway(t)
 	w.Write(t, "config/a", g.client("/repeats")).OK(t)
 	w.Creds(t, "a")
 	got := w.Write(t, "rotate/a", nil).Refused(t, http.StatusBadRequest, "invalid_request", "its description is withheld")
 	if form := harness.Holds(got.Body, "token-of-repeats-1"); form != "" {
-		t.Errorf("%s\n\tholds the token as %s", got, form)
+		t.Errorf("%s\n\tcontains the token as %s", got, form)
 	}
 }

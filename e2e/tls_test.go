@@ -23,7 +23,7 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
+func TestTLS_CustomCA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	overTLS := fields{"token_url": w.Sim.HTTPS + kleinanzeigenTokenPath}
@@ -33,9 +33,9 @@ func TestTLSWithACertificateOfOnesOwn(t *testing.T) {
 	w.Write(t, "config/b", w.kleinanzeigen(overTLS, fields{"ca_cert": both})).OK(t)
 }
 
-// A provider that accepts connections and says nothing, for more configurations than it may have connections, is no
-// obstacle once it is well again.
-func TestAHandshakeThatHangs(t *testing.T) {
+// A provider accepts connections and then says nothing, for more configs than it may have connections. Once it recovers,
+// reads succeed again.
+func TestTLS_HangingHandshake(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,7 +48,7 @@ func TestAHandshakeThatHangs(t *testing.T) {
 	host, _, _ := net.SplitHostPort(simulator)
 	var well atomic.Bool
 	go func() {
-		var kept []net.Conn // or the garbage collector would close them
+		var kept []net.Conn // so that the garbage collector does not close them
 		defer func() {
 			for _, conn := range kept {
 				conn.Close()
@@ -77,12 +77,12 @@ func TestAHandshakeThatHangs(t *testing.T) {
 		}
 	}
 	well.Store(true)
-	harness.Eventually(t, time.Minute, "there are tokens again", func() bool {
+	harness.Eventually(t, time.Minute, "reads succeed again", func() bool {
 		return w.Read(t, "creds/"+name(0)).Status == http.StatusOK
 	})
 }
 
-// relay passes on what comes, in both directions.
+// relay copies data in both directions.
 func relay(conn net.Conn, address string) {
 	other, err := net.Dial("tcp", address)
 	if err != nil {
@@ -97,8 +97,8 @@ func relay(conn net.Conn, address string) {
 	_, _ = io.Copy(other, conn)
 }
 
-// Where a provider offers HTTP/2, all configurations share one connection.
-func TestHTTP2WhereItIsOffered(t *testing.T) {
+// If a provider offers HTTP/2, all configs share one connection.
+func TestHTTP2_SharesOneConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var old, connections atomic.Int32
@@ -126,8 +126,8 @@ func TestHTTP2WhereItIsOffered(t *testing.T) {
 	}
 }
 
-// The certificate is always verified; the error says what would help.
-func TestTLSWithoutTheCertificate(t *testing.T) {
+// The certificate is always verified, and the error names the field that would help.
+func TestTLS_UnknownCARefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	overTLS := fields{"token_url": w.Sim.HTTPS + kleinanzeigenTokenPath}
@@ -135,10 +135,10 @@ func TestTLSWithoutTheCertificate(t *testing.T) {
 	w.Write(t, "config/a", w.kleinanzeigen(overTLS, fields{"ca_cert": otherCA(t)})).
 		Refused(t, http.StatusBadGateway, kleinanzeigen, "ca_cert")
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
-	w.asked(t, kleinanzeigen, 0, "over a connection that nobody vouched for")
+	w.asked(t, kleinanzeigen, 0, "over an untrusted connection")
 }
 
-func TestWhatIsNoCertificateIsRefused(t *testing.T) {
+func TestConfig_InvalidCACertRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, text := range []string{
@@ -152,7 +152,7 @@ func TestWhatIsNoCertificateIsRefused(t *testing.T) {
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 }
 
-// otherCA is the certificate of an authority that signed nothing here.
+// otherCA returns the certificate of an unrelated authority.
 func otherCA(t testing.TB) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -28,8 +28,8 @@ func buildNext(t *testing.T) string {
 	return binary
 }
 
-// runs has the mount run a version that is registered.
-func (w world) runs(t *testing.T, version string) {
+// switchVersion makes the mount run a registered version.
+func (w world) switchVersion(t *testing.T, version string) {
 	t.Helper()
 	tune := harness.Request{Method: http.MethodPost, Path: "sys/mounts/" + w.Path + "/tune", Body: fields{"plugin_version": version}}
 	w.Do(t, tune).OK(t)
@@ -37,7 +37,7 @@ func (w world) runs(t *testing.T, version string) {
 	w.works(t, version)
 }
 
-// works checks that a mount runs a version, mints and stores.
+// works checks that a mount runs the version, mints and stores.
 func (w world) works(t *testing.T, version string) {
 	t.Helper()
 	harness.Eventually(t, 30*time.Second, "the mount reads", func() bool { return w.Read(t, "config/a").Status == http.StatusOK })
@@ -52,7 +52,8 @@ func (w world) works(t *testing.T, version string) {
 	w.Delete(t, "config/b").OK(t)
 }
 
-// The README's way to upgrade: one file a version, so that what the catalogue names is there whatever happens between.
+// The README's way to upgrade has one file per version. So the file that the catalog names exists whatever happens in
+// between.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
@@ -64,19 +65,19 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.Restart(t) // the new file is in place, and nothing names it yet
+	server.Restart(t) // the new file exists, but the catalog does not name it yet
 	w.works(t, server.PluginVersion)
 	if err := server.RegisterVersion(harness.PluginName, nextVersion, sum); err != nil {
 		t.Fatal(err)
 	}
-	w.runs(t, nextVersion)
+	w.switchVersion(t, nextVersion)
 
-	server.RestoreSnapshot(t, before) // its catalogue names the old version
+	server.RestoreSnapshot(t, before) // its catalog names the old version
 	w.works(t, server.PluginVersion)
 
 	if err := server.RegisterVersion(harness.PluginName, nextVersion, sum); err != nil {
 		t.Fatal(err)
 	}
-	w.runs(t, nextVersion)
-	w.runs(t, server.PluginVersion) // and back
+	w.switchVersion(t, nextVersion)
+	w.switchVersion(t, server.PluginVersion) // and back
 }

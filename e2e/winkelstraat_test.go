@@ -4,8 +4,8 @@ package e2e
 
 import "testing"
 
-// The scope is unused: the vendor calls it a string that is always "null", and may mean the word.
-func TestWinkelstraatHasNoScope(t *testing.T) {
+// The scope is unused. The vendor calls it a string that is always "null", which may mean the word.
+func TestWinkelstraat_NoScope(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, scope := range []string{"null", "string"} {

@@ -33,7 +33,7 @@ const (
 	demoSecret = "demo-secret"
 )
 
-// tokenPaths are the token endpoints at the simulator.
+// tokenPaths are the simulator's token endpoints.
 var tokenPaths = map[string]string{
 	kleinanzeigen: kleinanzeigenTokenPath,
 	oauth2:        oauth2TokenPath,
@@ -45,13 +45,13 @@ var tokenPaths = map[string]string{
 	winkelstraat:  "/winkelstraat/api/oauth/v1/retailer/token",
 }
 
-// refreshPaths are the refresh endpoints of those that have one of their own.
+// refreshPaths are the refresh endpoints of the providers that have a separate one.
 var refreshPaths = map[string]string{
 	accounda:     "/accounda/v1/token/refresh/",
 	winkelstraat: "/winkelstraat/api/oauth/v1/token",
 }
 
-// unverified has a configuration stored without a token request.
+// unverified makes a write store a config without a token request.
 var unverified = fields{"verify_connection": false}
 
 // world is a mount that may reach the simulator of its test.
@@ -60,7 +60,7 @@ type world struct {
 	Sim *harness.Simulator
 }
 
-// newWorld is a world on the shared server.
+// newWorld returns a world on the shared server.
 func newWorld(t testing.TB) world {
 	t.Helper()
 	return newWorldOn(t, shared)
@@ -74,7 +74,7 @@ func newWorldOn(t testing.TB, s *harness.Server) world {
 	return w
 }
 
-// at is a configuration of a provider at the simulator, with changes.
+// at returns a config for a simulated provider, with changes.
 func (w world) at(provider string, changes ...fields) fields {
 	config := fields{
 		"provider": provider, "client_id": demoClient, "client_secret": demoSecret,
@@ -89,14 +89,13 @@ func (w world) at(provider string, changes ...fields) fields {
 	return with(config, changes...)
 }
 
-// kleinanzeigen is a configuration of that provider at the simulator, with changes.
+// kleinanzeigen returns a config for that provider, with changes.
 func (w world) kleinanzeigen(changes ...fields) fields { return w.at(kleinanzeigen, changes...) }
 
-// oauth2 is a configuration of any RFC 6749 endpoint at the simulator, with changes.
+// oauth2 returns a config for a generic RFC 6749 endpoint, with changes.
 func (w world) oauth2(changes ...fields) fields { return w.at(oauth2, changes...) }
 
-// addClient adds a client with a secret of its own at kleinanzeigen, and says
-// what of a configuration names it.
+// addClient adds a client with its own secret at kleinanzeigen and returns the fields of a config that uses it.
 func (w world) addClient(t testing.TB, id string) fields {
 	t.Helper()
 	secret := "secret-" + harness.Random()
@@ -105,29 +104,29 @@ func (w world) addClient(t testing.TB, id string) fields {
 	return fields{"client_id": id, "client_secret": secret}
 }
 
-// tokenRequests is how often the provider was asked for a token.
+// tokenRequests returns how many token requests the provider has received.
 func (w world) tokenRequests(t testing.TB, provider string) int {
 	t.Helper()
 	return w.Sim.Counters(t, provider).TokenRequests
 }
 
-// asked checks how often the provider was asked for a token, by what.
-func (w world) asked(t testing.TB, provider string, want int, by string) {
+// asked checks how many token requests the provider has received.
+func (w world) asked(t testing.TB, provider string, want int, what string) {
 	t.Helper()
 	if got := w.tokenRequests(t, provider); got != want {
-		t.Errorf("%d token requests at %s %s, want %d", got, provider, by, want)
+		t.Errorf("%d token requests at %s %s, want %d", got, provider, what, want)
 	}
 }
 
-// serves checks that a read has that token and no other.
-func (w world) serves(t testing.TB, config, token, otherwise string) {
+// serves checks that a read returns the token.
+func (w world) serves(t testing.TB, config, token, when string) {
 	t.Helper()
 	if got := w.Creds(t, config).AccessToken; got != token {
-		t.Errorf("another token is served: %s", otherwise)
+		t.Errorf("creds/ returns another token %s", when)
 	}
 }
 
-// revokeAll revokes every lease of creds/, and waits until it is done.
+// revokeAll revokes every lease of creds/ and waits for the end.
 func (w world) revokeAll(t testing.TB) {
 	t.Helper()
 	w.Do(t, harness.Request{
@@ -135,15 +134,15 @@ func (w world) revokeAll(t testing.TB) {
 	}).OK(t)
 }
 
-// isGone checks that there is no such lease any more.
+// isGone checks that a lease no longer exists.
 func (w world) isGone(t testing.TB, lease string) {
 	t.Helper()
 	if got := w.LookUp(t, lease); got.Status == http.StatusOK {
-		t.Errorf("%s\n\twant the lease gone", got)
+		t.Errorf("%s\n\twant no such lease", got)
 	}
 }
 
-// with is fields with changes; a change to nothing (without) leaves the field out.
+// with returns fields with changes. The value without removes a field.
 func with(base fields, changes ...fields) fields {
 	all := maps.Clone(base)
 	for _, change := range changes {
@@ -153,10 +152,10 @@ func with(base fields, changes ...fields) fields {
 	return all
 }
 
-// without, as a change, takes a field out.
+// without is the change that removes a field.
 var without any = struct{ leftOut bool }{true}
 
-// provides checks that a token works at the provider, as the client that it was minted for.
+// provides checks that a token works at the provider, for the client that it was minted for.
 func (w world) provides(t testing.TB, provider, token, client string) {
 	t.Helper()
 	got := w.Sim.Protected(t, provider, token)
@@ -165,13 +164,13 @@ func (w world) provides(t testing.TB, provider, token, client string) {
 	}
 }
 
-// result is what a call in the background came to.
+// result is the outcome of a call in the background.
 type result struct {
 	response harness.Response
 	err      error
 }
 
-// inBackground makes a call, and returns what it comes to.
+// inBackground starts a call and returns a channel for its result.
 func (w world) inBackground(ctx context.Context, method, path string, body any) <-chan result {
 	done := make(chan result, 1)
 	go func() {
@@ -181,7 +180,7 @@ func (w world) inBackground(ctx context.Context, method, path string, body any) 
 	return done
 }
 
-// inFlight waits until Vault serves so many requests for the path.
+// inFlight waits until Vault serves that many requests for the path.
 func (w world) inFlight(t testing.TB, path string, requests int) {
 	t.Helper()
 	harness.Eventually(t, 10*time.Second, "all requests are being served", func() bool {
@@ -190,13 +189,12 @@ func (w world) inFlight(t testing.TB, path string, requests int) {
 	})
 }
 
-// readUnderWay begins to read a token and comes back once the provider is
-// being asked for it.
-func (w world) readUnderWay(ctx context.Context, t testing.TB, config string) <-chan result {
+// startRead starts a read and returns once the provider has its token request.
+func (w world) startRead(ctx context.Context, t testing.TB, config string) <-chan result {
 	t.Helper()
 	before := w.tokenRequests(t, kleinanzeigen)
 	done := w.inBackground(ctx, http.MethodGet, "creds/"+config, nil)
-	harness.Eventually(t, 10*time.Second, "the token request is under way", func() bool {
+	harness.Eventually(t, 10*time.Second, "the token request is in flight", func() bool {
 		return w.tokenRequests(t, kleinanzeigen) > before
 	})
 	return done
