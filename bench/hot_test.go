@@ -125,7 +125,7 @@ func (w world) prepareReads(t *testing.T) map[string]string {
 		frameworkRead: w.nothing + "/" + path("framework/"), leasedRead: w.nothing + "/" + path("leased/"),
 	}
 	for read, like := range map[string]string{directRead: static, frameworkRead: static, kvRead: static, leasedRead: creds} {
-		payload := w.Read(t, like).OK(t).Answer.Data
+		payload := w.Read(t, like).OK(t).Data
 		w.Do(t, harness.Request{Method: http.MethodPost, Path: paths[read], Body: payload}).OK(t)
 	}
 	return paths

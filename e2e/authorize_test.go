@@ -47,9 +47,9 @@ func (w world) authorize(t testing.TB, role string, body fields) pendingAuthoriz
 	t.Helper()
 	got := w.Write(t, "authorize/"+role, body).OK(t)
 	b := pendingAuthorization{ExpiresAt: utcTime(t, got, "expires_at")}
-	b.URL, _ = got.Answer.Data["authorization_url"].(string)
-	b.State, _ = got.Answer.Data["state"].(string)
-	if len(got.Answer.Data) != 3 || b.State == "" || got.Answer.LeaseID != "" {
+	b.URL, _ = got.Data["authorization_url"].(string)
+	b.State, _ = got.Data["state"].(string)
+	if len(got.Data) != 3 || b.State == "" || got.LeaseID != "" {
 		t.Fatalf("%s\n\twant authorization_url, state and expires_at, and nothing else", got)
 	}
 	w.NoteSecret(b.State)
@@ -126,7 +126,7 @@ func TestAuthorize_UserAuthorizesRole(t *testing.T) {
 			b := w.authorize(t, "a/r", fields{"scope": "read"})
 			w.checkAuthorizationURL(t, provider, b)
 			got := w.Write(t, "exchange/a/r", w.allow(t, b)).OK(t)
-			if len(got.Answer.Data) != 2 || got.Answer.Data["scope"] != "read" || got.Answer.LeaseID != "" {
+			if len(got.Data) != 2 || got.Data["scope"] != "read" || got.LeaseID != "" {
 				t.Errorf("%s\n\twant scope and expires_at, and nothing else", got)
 			}
 			if left := time.Until(utcTime(t, got, "expires_at")); left < 50*time.Minute {
@@ -196,7 +196,7 @@ func (w world) hidesRefreshTokens(t testing.TB, provider string) {
 	for _, path := range []string{"config/a", "roles/a/r", "creds/a/r", "static-creds/a/r"} {
 		got := w.Read(t, path)
 		for _, token := range live {
-			if harness.Holds(got.Body, token) != "" {
+			if harness.FindSecret(got.Body, token) != "" {
 				t.Errorf("%s\n\tcontains the refresh token", got)
 			}
 		}
@@ -279,7 +279,7 @@ func TestExchange_StateIsBoundAndUsedOnce(t *testing.T) {
 		{"a/s", back, []string{"belongs to another role", "authorize/a/s"}},
 	} {
 		got := w.Write(t, "exchange/"+bad.role, bad.body).Refused(t, http.StatusBadRequest, append(bad.words, "state")...)
-		if harness.Holds(got.Body, b.State) != "" {
+		if harness.FindSecret(got.Body, b.State) != "" {
 			t.Errorf("%s\n\trepeats the state", got)
 		}
 	}
@@ -357,7 +357,7 @@ func TestExchange_RefusedCode(t *testing.T) {
 			for _, code := range []any{back["code"], "wrong"} {
 				body := fields{"code": code, "state": w.authorize(t, "a/s", nil).State}
 				got := w.Write(t, "exchange/a/s", body).Refused(t, http.StatusBadRequest, provider, "invalid_grant", "authorize/a/s")
-				if harness.Holds(got.Body, code.(string)) != "" {
+				if harness.FindSecret(got.Body, code.(string)) != "" {
 					t.Errorf("%s\n\trepeats the code", got)
 				}
 			}
@@ -412,7 +412,7 @@ func TestExchange_ResponseWithoutRefreshToken(t *testing.T) {
 		back := w.allow(t, w.authorize(t, "a/r", nil))
 		w.Sim.Fault(t, marktplaats, bare)
 		got := w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats, "refresh token", "authorize/a/r")
-		if harness.Holds(got.Body, "bare-token") != "" {
+		if harness.FindSecret(got.Body, "bare-token") != "" {
 			t.Errorf("%s\n\tcontains the token", got)
 		}
 	}
@@ -441,7 +441,7 @@ func TestExchange_FailureChangesNothing(t *testing.T) {
 		w.Sim.Fault(t, marktplaats, fault)
 		got := w.Write(t, "exchange/"+role, back).Refused(t, status, marktplaats)
 		for _, secret := range []any{back["code"], back["state"], demoSecret} {
-			if form := harness.Holds(got.Body, secret.(string)); form != "" {
+			if form := harness.FindSecret(got.Body, secret.(string)); form != "" {
 				t.Errorf("%s\n\tcontains %q", got, form)
 			}
 		}
@@ -552,7 +552,7 @@ func TestPolicy_AuthorizeOnly(t *testing.T) {
 		harness.Rule{Path: "authorize/a/r", Capabilities: []string{"update"}},
 		harness.Rule{Path: "exchange/a/r", Capabilities: []string{"update"}})
 	got := w.as(t, app, http.MethodPost, "authorize/a/r", fields{"scope": "read"}).OK(t)
-	page, _ := got.Answer.Data["authorization_url"].(string)
+	page, _ := got.Data["authorization_url"].(string)
 	back := w.Sim.Decide(t, page, "allow").Query()
 	w.NoteSecret(back.Get("code"), back.Get("state"))
 	w.as(t, app, http.MethodPost, "exchange/a/r", fields{"code": back.Get("code"), "state": back.Get("state")}).OK(t)

@@ -45,7 +45,7 @@ func mustHave(t testing.TB, r harness.Response, want fields) {
 	t.Helper()
 	r.OK(t)
 	for name, value := range want {
-		got := r.Answer.Data[name]
+		got := r.Data[name]
 		if value == nil && unset(got) || value != nil && equal(got, value) {
 			continue
 		}
@@ -56,7 +56,7 @@ func mustHave(t testing.TB, r harness.Response, want fields) {
 // unchanged checks that a path reads as it did before.
 func unchanged(t testing.TB, w world, path string, before, cause harness.Response) {
 	t.Helper()
-	if after := w.Read(t, path); !reflect.DeepEqual(after.Answer.Data, before.Answer.Data) {
+	if after := w.Read(t, path); !reflect.DeepEqual(after.Data, before.Data) {
 		t.Errorf("%s\n\tchanged %s\n\tfrom %s\n\tto   %s", cause, path, before.Body, after.Body)
 	}
 }

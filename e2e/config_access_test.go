@@ -71,10 +71,10 @@ func TestCreds_ResponseWrapping(t *testing.T) {
 	wrapped := w.Do(t, harness.Request{
 		Method: http.MethodGet, Path: w.Path + "/creds/a", Header: map[string]string{"X-Vault-Wrap-TTL": "60s"},
 	}).OK(t)
-	if wrapped.Answer.WrapInfo == nil || wrapped.Answer.Data != nil {
+	if wrapped.WrapInfo == nil || wrapped.Data != nil {
 		t.Fatalf("%s\n\twant a wrapping token and nothing else", wrapped)
 	}
-	unwrap := harness.Request{Method: http.MethodPost, Path: "sys/wrapping/unwrap", Token: wrapped.Answer.WrapInfo.Token}
+	unwrap := harness.Request{Method: http.MethodPost, Path: "sys/wrapping/unwrap", Token: wrapped.WrapInfo.Token}
 	creds := w.CredsOf(t, w.Do(t, unwrap))
 	w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
 	w.Do(t, unwrap).Refused(t, http.StatusBadRequest)

@@ -72,7 +72,7 @@ func TestEnvironment_ChangeRequiresOverrides(t *testing.T) {
 			refused := w.Send(t, method, path, change).Refused(t, http.StatusBadRequest, "token_url", "environment")
 			unchanged(t, w, path, before, refused)
 
-			restated := fields{"token_url": before.Answer.Data["token_url"]}
+			restated := fields{"token_url": before.Data["token_url"]}
 			w.Send(t, method, path, with(change, restated)).OK(t)
 			mustHave(t, w.Read(t, path), with(restated, fields{"environment": environment}))
 

@@ -64,8 +64,8 @@ func TestConfig_EveryFieldReadsAsWritten(t *testing.T) {
 			t.Errorf("%s\n\twant %s accepted", written, form.field)
 			continue
 		}
-		if got := w.Read(t, path); !sameValue(got.Answer.Data[form.field], form.want) {
-			t.Errorf("%s=%#v\n\treads as %v, want %v", form.field, form.value, got.Answer.Data[form.field], form.want)
+		if got := w.Read(t, path); !sameValue(got.Data[form.field], form.want) {
+			t.Errorf("%s=%#v\n\treads as %v, want %v", form.field, form.value, got.Data[form.field], form.want)
 		}
 	}
 }
@@ -105,16 +105,16 @@ func TestConfig_ReadOmitsSecrets(t *testing.T) {
 				t.Errorf("%s\n\tcontains the secret %q", got, secret)
 			}
 		}
-		if _, has := got.Answer.Data["client_secret"]; has {
+		if _, has := got.Data["client_secret"]; has {
 			t.Errorf("%s\n\twant no client_secret", got)
 		}
-		if unset(got.Answer.Data["client_secret_updated_at"]) {
+		if unset(got.Data["client_secret_updated_at"]) {
 			t.Errorf("%s\n\twant client_secret_updated_at", got)
 		}
-		if !strings.Contains(fmt.Sprint(got.Answer.Data["headers"]), "X-Api-Key") {
+		if !strings.Contains(fmt.Sprint(got.Data["headers"]), "X-Api-Key") {
 			t.Errorf("%s\n\twant the header's name", got)
 		}
-		if _, has := got.Answer.Data["verify_connection"]; has {
+		if _, has := got.Data["verify_connection"]; has {
 			t.Errorf("%s\n\twant no verify_connection", got)
 		}
 	}

@@ -37,7 +37,7 @@ func TestConfig_WriteKeepsOmittedFields(t *testing.T) {
 		before := w.writeAllFields(t, path)
 		w.Send(t, method, path, with(unverified, fields{"audience": "another-api"})).OK(t)
 		after := w.Read(t, path).OK(t)
-		mustHave(t, after, with(before.Answer.Data, fields{"audience": "another-api"}))
+		mustHave(t, after, with(before.Data, fields{"audience": "another-api"}))
 	}
 }
 
@@ -86,7 +86,7 @@ func TestConfig_PatchNullSetsDefault(t *testing.T) {
 	for name, value := range defaults {
 		before := w.writeAllFields(t, "config/a")
 		w.Patch(t, "config/a", with(unverified, fields{name: nil})).OK(t)
-		mustHave(t, w.Read(t, "config/a"), with(before.Answer.Data, fields{name: value}))
+		mustHave(t, w.Read(t, "config/a"), with(before.Data, fields{name: value}))
 	}
 }
 

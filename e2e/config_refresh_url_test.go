@@ -47,7 +47,7 @@ func TestRefreshURL_CannotClearOne(t *testing.T) {
 			refused := w.Write(t, path, with(unverified, moved)).Refused(t, http.StatusBadRequest, "client_secret", field)
 			unchanged(t, w, path, before, refused)
 			w.Write(t, path, with(secret, moved)).OK(t)
-			w.Write(t, path, with(secret, fields{field: before.Answer.Data[field]})).OK(t)
+			w.Write(t, path, with(secret, fields{field: before.Data[field]})).OK(t)
 		}
 		w.Patch(t, path, with(secret, fields{"token_url": nil, "refresh_url": nil})).OK(t)
 		mustHave(t, w.Read(t, path), fields{"token_url": nil, "refresh_url": nil})

@@ -56,7 +56,7 @@ func TestRepoint_ClearingOverrideRequiresSecret(t *testing.T) {
 	refused := w.Patch(t, "config/a", with(unverified, fields{"token_url": nil})).Refused(t, http.StatusBadRequest, "client_secret")
 	unchanged(t, w, "config/a", before, refused)
 	w.Patch(t, "config/a", with(unverified, fields{"token_url": nil, "client_secret": demoSecret})).OK(t)
-	if got := w.Read(t, "config/a").OK(t); equal(got.Answer.Data["token_url"], before.Answer.Data["token_url"]) {
+	if got := w.Read(t, "config/a").OK(t); equal(got.Data["token_url"], before.Data["token_url"]) {
 		t.Errorf("%s\n\twant the override gone", got)
 	}
 }
@@ -89,7 +89,7 @@ func TestRepoint_SameValueIsNoChange(t *testing.T) {
 		path := "config/" + method
 		before := w.writeAllFields(t, path)
 		for _, name := range []string{"provider", "environment", "token_url", "refresh_url", "client_auth", "ca_cert"} {
-			w.Send(t, method, path, with(unverified, fields{name: before.Answer.Data[name]})).OK(t)
+			w.Send(t, method, path, with(unverified, fields{name: before.Data[name]})).OK(t)
 		}
 	}
 }

@@ -15,14 +15,14 @@ func TestConfig_ListAndDelete(t *testing.T) {
 	for _, name := range []string{"b", "a"} {
 		w.Write(t, "config/"+name, w.kleinanzeigen(unverified)).OK(t)
 	}
-	if got := w.List(t, "config").OK(t); !equal(got.Answer.Data["keys"], []any{"a", "b"}) {
+	if got := w.List(t, "config").OK(t); !equal(got.Data["keys"], []any{"a", "b"}) {
 		t.Errorf("%s\n\twant the keys a and b", got)
 	}
 	w.Delete(t, "config/a").OK(t)
 	w.Delete(t, "config/a").OK(t)
 	w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 	w.Read(t, "creds/a").Refused(t, http.StatusBadRequest, "config/a")
-	if got := w.List(t, "config").OK(t); !equal(got.Answer.Data["keys"], []any{"b"}) {
+	if got := w.List(t, "config").OK(t); !equal(got.Data["keys"], []any{"b"}) {
 		t.Errorf("%s\n\twant only the key b", got)
 	}
 }

@@ -74,7 +74,7 @@ func (w world) needsAuthorization(t testing.TB, provider, role string) {
 	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
 		t.Errorf("%s\n\twant needs_authorization_since to be now", got)
 	}
-	if reason, _ := got.Answer.Data["needs_authorization_reason"].(string); !strings.Contains(reason, "invalid_grant") {
+	if reason, _ := got.Data["needs_authorization_reason"].(string); !strings.Contains(reason, "invalid_grant") {
 		t.Errorf("%s\n\twant the provider's own reason", got)
 	}
 	if asked := w.tokenRequests(t, provider) - before; asked != 0 {
@@ -93,7 +93,7 @@ func TestImport_RefreshToken(t *testing.T) {
 			w.reading(t, marktplaats, strict)
 			imported := w.externalRefreshToken(t, marktplaats)
 			body := fields{"grant_type": grant, "refresh_token": imported}
-			if got := w.Write(t, "roles/a/r", body).OK(t); harness.Holds(got.Body, imported) != "" {
+			if got := w.Write(t, "roles/a/r", body).OK(t); harness.FindSecret(got.Body, imported) != "" {
 				t.Errorf("%s\n\tthe response repeats the refresh token", got)
 			}
 			w.isAuthorized(t, "a/r")
@@ -119,7 +119,7 @@ func TestImport_InvalidRefreshToken(t *testing.T) {
 	w.Write(t, "roles/a/r", with(byUser, fields{"refresh_token": "good-for-nothing"})).OK(t)
 	w.NoteSecret("good-for-nothing")
 	got := w.Read(t, "creds/a/r").Refused(t, http.StatusBadRequest, "invalid_grant", w.authorizeCommand("a/r"))
-	if harness.Holds(got.Body, "good-for-nothing") != "" {
+	if harness.FindSecret(got.Body, "good-for-nothing") != "" {
 		t.Errorf("%s\n\tthe response repeats the refresh token", got)
 	}
 	w.needsAuthorization(t, marktplaats, "a/r")
@@ -389,7 +389,7 @@ func TestGrants_DiscardRequiresConsent(t *testing.T) {
 				w.isUnauthorized(t, role)
 			}
 			w.Revoke(t, creds.LeaseID).OK(t)
-			if _, has := w.Read(t, "config/a").OK(t).Answer.Data["discard_grants"]; has {
+			if _, has := w.Read(t, "config/a").OK(t).Data["discard_grants"]; has {
 				t.Error("discard_grants is stored")
 			}
 		})
@@ -541,7 +541,7 @@ func TestExchange_ClientCancels(t *testing.T) {
 	w.Read(t, "roles/a/r").OK(t)
 	w.Sim.Release(t, marktplaats)
 	harness.Eventually(t, 10*time.Second, "the role is authorized", func() bool {
-		return w.Read(t, "roles/a/r").Answer.Data["authorized"] == true
+		return w.Read(t, "roles/a/r").Data["authorized"] == true
 	})
 	w.rotated(t, "a/r")
 }
@@ -719,7 +719,7 @@ func TestRepoint_RefreshTokenNotSentToNewURL(t *testing.T) {
 	close(repointed)
 	<-done
 	for _, token := range w.Sim.RefreshTokens(t, marktplaats) {
-		if harness.Holds(l.heard(), token) != "" {
+		if harness.FindSecret(l.heard(), token) != "" {
 			t.Errorf("a refresh token was sent to the new token_url:\n%s", l.heard())
 		}
 	}

@@ -65,7 +65,7 @@ func TestMount_NamespacePathRefused(t *testing.T) {
 	w := newWorld(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	got := w.Do(t, harness.Request{Method: http.MethodGet, Path: "child/" + w.Path + "/creds/a"})
-	if got.Status < 400 || len(got.Answer.Data) > 0 {
+	if got.Status < 400 || len(got.Data) > 0 {
 		t.Errorf("%s\n\twant an error", got)
 	}
 }

@@ -122,7 +122,7 @@ func TestPlugin_ReportsVersion(t *testing.T) {
 		t.Errorf("the binary reports version %q, want a semantic version", shared.PluginVersion)
 	}
 	mounts := m.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/mounts"}).OK(t)
-	mount, _ := mounts.Answer.Data[m.Path+"/"].(map[string]any)
+	mount, _ := mounts.Data[m.Path+"/"].(map[string]any)
 	if got := mount["running_plugin_version"]; got != shared.PluginVersion {
 		t.Errorf("the running version is %v, want %s", got, shared.PluginVersion)
 	}

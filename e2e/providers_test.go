@@ -27,11 +27,11 @@ func TestProviders_Read(t *testing.T) {
 		got := m.Read(t, "providers/"+name)
 		mustHave(t, got, fields{"name": name})
 		for _, field := range []string{"title", "documentation", "environments", "grants", "client_auth", "parameters", "limits", "quirks", "evidence"} {
-			if _, has := got.Answer.Data[field]; !has {
+			if _, has := got.Data[field]; !has {
 				t.Errorf("%s\n\twant %s", got, field)
 			}
 		}
-		if text := fmt.Sprint(got.Answer.Data["documentation"]); !strings.HasPrefix(text, "https://") {
+		if text := fmt.Sprint(got.Data["documentation"]); !strings.HasPrefix(text, "https://") {
 			t.Errorf("%s: documentation is %q, want the URL of the vendor's", name, text)
 		}
 	}
@@ -95,7 +95,7 @@ func TestProviders_Marktplaats(t *testing.T) {
 		"limits":         nil,
 	})
 	for _, field := range []string{"obtain", "quirks"} {
-		if unset(got.Answer.Data[field]) {
+		if unset(got.Data[field]) {
 			t.Errorf("%s\n\twant %s", got, field)
 		}
 	}
@@ -168,7 +168,7 @@ func TestProviders_Evidence(t *testing.T) {
 // knownBy checks the evidence for a fact. It must cite a source unless the fact is derived; then it must explain how.
 func knownBy(t testing.TB, r harness.Response, fact, how string) {
 	t.Helper()
-	evidence, _ := r.OK(t).Answer.Data["evidence"].([]any)
+	evidence, _ := r.OK(t).Data["evidence"].([]any)
 	for _, each := range evidence {
 		known, _ := each.(map[string]any)
 		facts, _ := known["facts"].([]any)
@@ -200,7 +200,7 @@ func TestProviders_BuiltInReadOnly(t *testing.T) {
 			t.Errorf("%s\n\twant an error", got)
 		}
 	}
-	if after := m.Read(t, "providers/kleinanzeigen").OK(t); !equal(any(after.Answer.Data), before.Answer.Data) {
+	if after := m.Read(t, "providers/kleinanzeigen").OK(t); !equal(any(after.Data), before.Data) {
 		t.Errorf("after refused writes the provider reads\n\t%s\n\tand before:\n\t%s", after.Body, before.Body)
 	}
 }

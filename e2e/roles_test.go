@@ -84,7 +84,7 @@ func TestRole_ListAndDelete(t *testing.T) {
 
 func keys(t testing.TB, r harness.Response, want ...string) {
 	t.Helper()
-	if !equal(r.OK(t).Answer.Data["keys"], want) {
+	if !equal(r.OK(t).Data["keys"], want) {
 		t.Errorf("%s\n\twant the keys %v", r, want)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func (w world) rotate(t testing.TB, config string) time.Time {
 	t.Helper()
 	got := w.Write(t, "rotate/"+config, nil).OK(t)
-	if len(got.Answer.Data) != 1 || got.Answer.LeaseID != "" {
+	if len(got.Data) != 1 || got.LeaseID != "" {
 		t.Errorf("%s\n\twant expires_at and nothing else", got)
 	}
 	return utcTime(t, got, "expires_at")

@@ -79,7 +79,7 @@ func newSecretive(t testing.TB, w world, provider string) secretive {
 func (s secretive) hides(t testing.TB, got harness.Response) {
 	t.Helper()
 	for _, secret := range s.secrets {
-		if form := harness.Holds(got.Body, secret); form != "" {
+		if form := harness.FindSecret(got.Body, secret); form != "" {
 			t.Errorf("%s\n\tcontains the secret %q", got, form)
 		}
 	}
@@ -94,12 +94,12 @@ func (s secretive) succeeds(t testing.TB) {
 	s.hides(t, creds)
 	token := s.CredsOf(t, creds).AccessToken
 	s.provides(t, s.provider, token, s.client)
-	for _, got := range []harness.Response{s.Read(t, path), s.LookUp(t, creds.Answer.LeaseID)} {
-		if harness.Holds(got.Body, token) != "" {
+	for _, got := range []harness.Response{s.Read(t, path), s.LookUp(t, creds.LeaseID)} {
+		if harness.FindSecret(got.Body, token) != "" {
 			t.Errorf("%s\n\tcontains the access token", got)
 		}
 	}
-	s.Revoke(t, creds.Answer.LeaseID).OK(t)
+	s.Revoke(t, creds.LeaseID).OK(t)
 }
 
 // refusedClient uses a client ID that the provider does not know.

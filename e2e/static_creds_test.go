@@ -33,17 +33,17 @@ func (w world) staticCreds(t testing.TB, config string) staticCreds {
 func (w world) staticCredsOf(t testing.TB, r harness.Response) staticCreds {
 	t.Helper()
 	r.OK(t)
-	token, _ := r.Answer.Data["access_token"].(string)
+	token, _ := r.Data["access_token"].(string)
 	if token == "" {
 		t.Fatalf("%s\n\twant an access_token", r)
 	}
 	w.NoteSecret(token)
 	s := staticCreds{
-		AccessToken: token, Data: r.Answer.Data,
+		AccessToken: token, Data: r.Data,
 		TTL: wholeSeconds(t, r, "ttl"), Period: wholeSeconds(t, r, "rotation_period"),
 		Requested: utcTime(t, r, "last_vault_rotation"), Expires: utcTime(t, r, "expires_at"),
 	}
-	if r.Answer.LeaseID != "" || r.Answer.LeaseDuration != 0 || r.Answer.Renewable || len(r.Answer.Warnings) > 0 {
+	if r.LeaseID != "" || r.LeaseDuration != 0 || r.Renewable || len(r.Warnings) > 0 {
 		t.Errorf("%s\n\twant neither a lease nor a warning", r)
 	}
 	if s.TTL < time.Second || s.Period < time.Second {
@@ -59,7 +59,7 @@ func (w world) staticCredsOf(t testing.TB, r harness.Response) staticCreds {
 // wholeSeconds checks for a JSON number without a fraction, because agents accept only that as a duration.
 func wholeSeconds(t testing.TB, r harness.Response, field string) time.Duration {
 	t.Helper()
-	n, ok := r.Answer.Data[field].(float64)
+	n, ok := r.Data[field].(float64)
 	if !ok || n != math.Trunc(n) || !strings.Contains(string(r.Body), fmt.Sprintf(`"%s":%d`, field, int64(n))) {
 		t.Fatalf("%s\n\twant %s as a whole number", r, field)
 	}
@@ -68,7 +68,7 @@ func wholeSeconds(t testing.TB, r harness.Response, field string) time.Duration 
 
 func utcTime(t testing.TB, r harness.Response, field string) time.Time {
 	t.Helper()
-	text, _ := r.Answer.Data[field].(string)
+	text, _ := r.Data[field].(string)
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil || !strings.HasSuffix(text, "Z") {
 		t.Fatalf("%s\n\twant %s in RFC 3339 and UTC", r, field)

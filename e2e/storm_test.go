@@ -178,7 +178,7 @@ func tokens(t testing.TB, results []result, status int) map[any]bool {
 		if r.response.Status != status {
 			t.Fatalf("%s\n\twant status %d for all readers", r.response, status)
 		}
-		found[r.response.Answer.Data["access_token"]] = true
+		found[r.response.Data["access_token"]] = true
 	}
 	return found
 }

@@ -197,7 +197,7 @@ func TestTenants_RotationErrorHidesToken(t *testing.T) {
 	w.Write(t, "config/a", g.client("/repeats")).OK(t)
 	w.Creds(t, "a")
 	got := w.Write(t, "rotate/a", nil).Refused(t, http.StatusBadRequest, "invalid_request", "its description is withheld")
-	if form := harness.Holds(got.Body, "token-of-repeats-1"); form != "" {
+	if form := harness.FindSecret(got.Body, "token-of-repeats-1"); form != "" {
 		t.Errorf("%s\n\tcontains the token as %s", got, form)
 	}
 }

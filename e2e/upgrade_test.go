@@ -42,7 +42,7 @@ func (w world) works(t *testing.T, version string) {
 	t.Helper()
 	harness.Eventually(t, 30*time.Second, "the mount reads", func() bool { return w.Read(t, "config/a").Status == http.StatusOK })
 	mounts := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/mounts"}).OK(t)
-	mount, _ := mounts.Answer.Data[w.Path+"/"].(map[string]any)
+	mount, _ := mounts.Data[w.Path+"/"].(map[string]any)
 	if got := mount["running_plugin_version"]; got != version {
 		t.Errorf("the running version is %v, want %s", got, version)
 	}

@@ -9,14 +9,13 @@ import (
 	"testing"
 )
 
-// Rule is a path below a mount and what may be done there.
+// Rule grants capabilities on a path below a mount.
 type Rule struct {
 	Path         string
 	Capabilities []string
 }
 
-// TokenFor is a Vault token of a type ("service" or "batch") that may do what
-// the rules say below the mount and nothing else.
+// TokenFor creates a Vault token of a type ("service" or "batch") with exactly these rules.
 func (m Mount) TokenFor(t testing.TB, kind string, rules ...Rule) string {
 	t.Helper()
 	name := "policy-" + Random()
@@ -36,8 +35,8 @@ func (m Mount) TokenFor(t testing.TB, kind string, rules ...Rule) string {
 
 func (r Response) clientToken(t testing.TB) string {
 	t.Helper()
-	if r.Answer.Auth == nil || r.Answer.Auth.ClientToken == "" {
+	if r.Auth == nil || r.Auth.ClientToken == "" {
 		t.Fatalf("%s\n\twant a token", r)
 	}
-	return r.Answer.Auth.ClientToken
+	return r.Auth.ClientToken
 }

@@ -12,9 +12,8 @@ import (
 	"testing"
 )
 
-// StartAgent starts a Vault Agent, as an application has one beside it, and
-// returns the files into which it renders the access tokens of the paths below
-// the mount. It ends with the test.
+// StartAgent starts a Vault Agent, as an application would, and stops it when the test ends. It returns the files into
+// which the agent renders the access tokens of the paths below the mount.
 func (m Mount) StartAgent(t testing.TB, paths ...string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +34,7 @@ auto_auth { method { type = "token_file" config = { token_file_path = %q } } }
 	return files
 }
 
-// agentToken may read the paths, and what every token may (the default policy).
+// agentToken creates a token with the default policy that may read the paths.
 func (m Mount) agentToken(t testing.TB, paths []string) string {
 	t.Helper()
 	name := "agent-" + Random()
@@ -51,7 +50,7 @@ func (m Mount) agentToken(t testing.TB, paths []string) string {
 	}}).OK(t).clientToken(t)
 }
 
-// runAgent runs an agent until the test ends; of one that failed it shows what the agent said.
+// runAgent runs an agent until the test ends. If the test fails, it shows the end of the agent's log.
 func (m Mount) runAgent(t testing.TB, dir, config string) {
 	t.Helper()
 	path, logPath := filepath.Join(dir, "agent.hcl"), filepath.Join(dir, "agent.log")
@@ -62,7 +61,7 @@ func (m Mount) runAgent(t testing.TB, dir, config string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close() // the child has its own
+	defer log.Close() // the child has its own descriptor
 	cmd := exec.Command(os.Getenv(vaultBin), "agent", "-config="+path)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = environment(m.URL, "")
@@ -73,7 +72,7 @@ func (m Mount) runAgent(t testing.TB, dir, config string) {
 	t.Cleanup(func() {
 		agent.stop()
 		if t.Failed() {
-			t.Logf("Vault Agent said at the end:\n%s", tail(logPath, 4000))
+			t.Logf("the end of Vault Agent's log:\n%s", tail(logPath, 4000))
 		}
 	})
 }

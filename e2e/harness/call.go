@@ -14,28 +14,28 @@ import (
 	"time"
 )
 
-// callLimit is more than anything that is asked of the server takes.
+// callLimit is longer than any call to the server takes.
 const callLimit = 60 * time.Second
 
 // Request is one call of Vault's HTTP API.
 type Request struct {
 	Method string
-	Path   string // below /v1/, with its query
+	Path   string // below /v1/, including the query
 	Body   any    // sent as JSON; nil: no body
-	Token  string // root's unless given
+	Token  string // root's by default
 	Header map[string]string
 }
 
-// Response is what came back, and what was sent for it.
+// Response is a response, with the request that it is for.
 type Response struct {
 	Sent   string
 	Status int
 	Body   []byte
-	Answer Answer
+	Envelope
 }
 
-// Answer is Vault's envelope.
-type Answer struct {
+// Envelope is what every JSON response of Vault has.
+type Envelope struct {
 	LeaseID       string         `json:"lease_id"`
 	LeaseDuration int            `json:"lease_duration"`
 	Renewable     bool           `json:"renewable"`
@@ -52,10 +52,10 @@ type Answer struct {
 }
 
 func (r Response) String() string {
-	return fmt.Sprintf("%s\n\tanswered %d %s", r.Sent, r.Status, bytes.TrimSpace(r.Body))
+	return fmt.Sprintf("%s\n\tresponded %d %s", r.Sent, r.Status, bytes.TrimSpace(r.Body))
 }
 
-// Call makes one call. An answer of any status is no error.
+// Call sends a request. A response of any status is not an error.
 func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -78,8 +78,8 @@ func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 	if resp.Body, err = io.ReadAll(answer.Body); err != nil {
 		return resp, fmt.Errorf("%s: %w", resp, err)
 	}
-	if len(bytes.TrimSpace(resp.Body)) > 0 && json.Unmarshal(resp.Body, &resp.Answer) != nil {
-		return resp, fmt.Errorf("%s: not the JSON that Vault answers", resp)
+	if len(bytes.TrimSpace(resp.Body)) > 0 && json.Unmarshal(resp.Body, &resp.Envelope) != nil {
+		return resp, fmt.Errorf("%s: the body is not JSON", resp)
 	}
 	return resp, nil
 }
@@ -99,7 +99,7 @@ func (s *Server) setHeaders(req *http.Request, r Request) {
 	}
 }
 
-// Do makes one call, which must be answered, whatever the status.
+// Do sends a request and fails the test if there is no response. The response may have any status.
 func (s *Server) Do(t testing.TB, r Request) Response {
 	t.Helper()
 	resp, err := s.Call(t.Context(), r)
@@ -109,7 +109,7 @@ func (s *Server) Do(t testing.TB, r Request) Response {
 	return resp
 }
 
-// OK requires a success.
+// OK checks for a success.
 func (r Response) OK(t testing.TB) Response {
 	t.Helper()
 	if r.Status != http.StatusOK && r.Status != http.StatusNoContent {
@@ -118,7 +118,7 @@ func (r Response) OK(t testing.TB) Response {
 	return r
 }
 
-// Refused requires a status, and an error text that mentions each of the words.
+// Refused checks the status, and that the error text contains each of the words.
 func (r Response) Refused(t testing.TB, status int, mentions ...string) Response {
 	t.Helper()
 	text := r.ErrorText()
@@ -127,14 +127,14 @@ func (r Response) Refused(t testing.TB, status int, mentions ...string) Response
 	}
 	for _, word := range mentions {
 		if !strings.Contains(text, word) {
-			t.Errorf("%s\n\twant an error that mentions %q", r, word)
+			t.Errorf("%s\n\twant an error that contains %q", r, word)
 		}
 	}
 	return r
 }
 
-// ErrorText is all that the errors say.
-func (r Response) ErrorText() string { return strings.Join(r.Answer.Errors, "\n") }
+// ErrorText returns all errors of the response.
+func (r Response) ErrorText() string { return strings.Join(r.Errors, "\n") }
 
 func encode(body any) ([]byte, error) {
 	if body == nil {
@@ -147,7 +147,7 @@ func encode(body any) ([]byte, error) {
 	return text, nil
 }
 
-// newHTTPClient has connections of its own, follows nothing and knows no proxy.
+// newHTTPClient returns a client with its own connections that follows no redirect and uses no proxy.
 func newHTTPClient() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64},

@@ -15,13 +15,13 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Cluster is three Vault servers with one Raft storage. They have a log each
-// and the audit log together: only the active one writes it.
+// Cluster is three Vault servers with one Raft storage. Each has its own log. They share the audit log, because only the
+// active node writes it.
 type Cluster struct {
 	Nodes []*Server
 }
 
-// StartCluster starts a cluster for one test, which ends with it.
+// StartCluster starts a cluster and stops it when the test ends.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := new(Cluster)
@@ -50,14 +50,14 @@ func StartCluster(t testing.TB) *Cluster {
 	return c
 }
 
-// votersSoon: a new node becomes a voter after a second, not after ten.
+// votersSoon makes a new node a voter after one second instead of ten.
 func (c *Cluster) votersSoon() error {
 	config := map[string]any{"server_stabilization_time": "1s"}
 	_, err := c.Nodes[0].Admin.Logical().Write("sys/storage/raft/autopilot/configuration", config)
 	return err
 }
 
-// join starts another node, which finds the first.
+// join starts another node and lets it join the first.
 func (c *Cluster) join(id string) error {
 	dir, err := os.MkdirTemp("", "marketplace-e2e-")
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *Cluster) join(id string) error {
 	return nil
 }
 
-// configureToJoin changes the configuration that was written.
+// configureToJoin adds the settings for joining to the written configuration.
 func (s *Server) configureToJoin(id, leader string) error {
 	text, err := os.ReadFile(s.configPath())
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Server) unsealAsStandby() error {
 	up := poll(30*time.Second, func() bool {
 		status, err := s.Admin.Sys().SealStatus()
 		if err == nil && status.Sealed && status.Initialized {
-			_, _ = s.Admin.Sys().Unseal(s.key) // as long as it has not joined, in vain
+			_, _ = s.Admin.Sys().Unseal(s.key) // fails until the node has joined
 		}
 		return err == nil && !status.Sealed || s.vault.ended()
 	})
@@ -117,7 +117,7 @@ func (s *Server) unsealAsStandby() error {
 	return nil
 }
 
-// allVote waits until losing one node leaves a majority.
+// allVote waits until all nodes vote, so that a majority survives the loss of one.
 func (c *Cluster) allVote() error {
 	voted := poll(30*time.Second, func() bool {
 		secret, err := c.Nodes[0].Admin.Logical().Read("sys/storage/raft/configuration")
@@ -141,7 +141,7 @@ func voters(secret *api.Secret) int {
 	return count
 }
 
-// Active waits until one of the nodes that live is the active one.
+// Active waits for one of the running nodes to be active and returns it.
 func (c *Cluster) Active(t testing.TB) *Server {
 	t.Helper()
 	var active *Server
@@ -155,14 +155,14 @@ func (c *Cluster) Active(t testing.TB) *Server {
 	return active
 }
 
-// Standbys are the living nodes that are not active.
+// Standbys returns the running nodes that are not active.
 func (c *Cluster) Standbys() []*Server {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(s *Server) bool {
 		return s.stopped.Load() || s.health() != http.StatusTooManyRequests
 	})
 }
 
-// health is the status by which a load balancer knows a node: 200 active, 429 standby.
+// health returns the status that a load balancer would see: 200 for the active node, 429 for a standby.
 func (s *Server) health() int {
 	resp, err := s.http.Get(s.URL + "/v1/sys/health")
 	if err != nil {
@@ -172,7 +172,7 @@ func (s *Server) health() int {
 	return resp.StatusCode
 }
 
-// Kill ends a node as a loss of power would, with its plugin.
+// Kill kills a node and its plugin without a shutdown, as a power loss would.
 func (s *Server) Kill() {
 	if s.stopped.Swap(true) {
 		return
@@ -182,8 +182,7 @@ func (s *Server) Kill() {
 	s.KillPluginNow(s.PluginProcesses())
 }
 
-// Leaks stops the cluster and searches the files of all nodes for the secrets
-// that were noted at any.
+// Leaks stops the cluster and searches the files of all nodes for the secrets noted at any of them.
 func (c *Cluster) Leaks() []string {
 	var noted []string
 	for _, node := range c.Nodes {
@@ -198,10 +197,10 @@ func (c *Cluster) Leaks() []string {
 	return leaks
 }
 
-// On is the same mount, spoken to through another node.
+// On returns the same mount as seen through another node.
 func (m Mount) On(s *Server) Mount { return Mount{Server: s, Path: m.Path} }
 
-// KillPluginNow kills the plugin without waiting for its end.
+// KillPluginNow kills the plugin without waiting for its exit.
 func (s *Server) KillPluginNow(pids []int) {
 	for _, pid := range pids {
 		_ = killProcess(pid)

@@ -26,18 +26,17 @@ func (m Mount) Creds(t testing.TB, config string) Creds {
 	return m.CredsOf(t, m.Read(t, "creds/"+config))
 }
 
-// CredsOf takes the token out of an answer, which must be one that holds for
-// every token that is handed out, whatever the test is about.
+// CredsOf returns the token in a response and checks what applies to every token, whatever the test is about.
 func (m Mount) CredsOf(t testing.TB, r Response) Creds {
 	t.Helper()
 	r.OK(t)
 	c := Creds{
-		AccessToken:   text(r.Answer.Data["access_token"]),
-		Provider:      text(r.Answer.Data["provider"]),
-		Scope:         Words(r.Answer.Data["scope"]),
-		LeaseID:       r.Answer.LeaseID,
-		LeaseDuration: r.Answer.LeaseDuration,
-		Data:          r.Answer.Data,
+		AccessToken:   text(r.Data["access_token"]),
+		Provider:      text(r.Data["provider"]),
+		Scope:         Words(r.Data["scope"]),
+		LeaseID:       r.LeaseID,
+		LeaseDuration: r.LeaseDuration,
+		Data:          r.Data,
 	}
 	if c.AccessToken == "" || c.Provider == "" || !strings.EqualFold(text(c.Data["token_type"]), "bearer") {
 		t.Fatalf("%s\n\twant access_token, provider and token_type", r)
@@ -53,43 +52,43 @@ func (m Mount) CredsOf(t testing.TB, r Response) Creds {
 	return c
 }
 
-// checkLease: never 0, never renewable, never past the token's end, and
-// nothing that Vault had to warn of.
+// checkLease checks that the lease is never 0, not renewable, and never ends after the token, and that Vault has no
+// warning.
 func checkLease(t testing.TB, r Response, c Creds) {
 	t.Helper()
 	end := time.Now().Add(time.Duration(c.LeaseDuration) * time.Second)
 	switch {
 	case c.LeaseID == "" || c.LeaseDuration < 1:
-		t.Errorf("%s\n\twant a lease of a second at least", r)
-	case r.Answer.Renewable:
+		t.Errorf("%s\n\twant a lease of at least a second", r)
+	case r.Renewable:
 		t.Errorf("%s\n\twant a lease that is not renewable", r)
-	case end.After(c.ExpiresAt.Add(2 * time.Second)): // a second each: expires_at cut to seconds, and the way here
-		t.Errorf("%s\n\tthe lease ends at %s, after its token", r, end.UTC())
-	case len(r.Answer.Warnings) > 0:
+	case end.After(c.ExpiresAt.Add(2 * time.Second)): // one second each, for the rounding of expires_at and for the way here
+		t.Errorf("%s\n\tthe lease ends at %s, after the token", r, end.UTC())
+	case len(r.Warnings) > 0:
 		t.Errorf("%s\n\twant no warnings", r)
 	}
 }
 
-// checkKeys: a token's answer holds what the API names, nothing else of the
-// provider's or the configuration's.
+// checkKeys checks that the response has only the fields that the API documents, and no others of the provider or the
+// config.
 func checkKeys(t testing.TB, r Response) {
 	t.Helper()
-	for key := range r.Answer.Data {
+	for key := range r.Data {
 		switch key {
 		case "access_token", "token_type", "expires_at", "scope", "provider", "api_url", "use", "user_id":
 		default:
-			t.Errorf("%s\n\t%q has no business in the answer", r, key)
+			t.Errorf("%s\n\twant no field %q", r, key)
 		}
 	}
 }
 
-// Revoke revokes a lease and waits until it is done.
+// Revoke revokes a lease and waits for the end.
 func (s *Server) Revoke(t testing.TB, leaseID string) Response {
 	t.Helper()
 	return s.Do(t, Request{Method: http.MethodPost, Path: "sys/leases/revoke", Body: Fields{"lease_id": leaseID, "sync": true}})
 }
 
-// LookUp looks a lease up.
+// LookUp looks up a lease.
 func (s *Server) LookUp(t testing.TB, leaseID string) Response {
 	t.Helper()
 	return s.Do(t, Request{Method: http.MethodPost, Path: "sys/leases/lookup", Body: Fields{"lease_id": leaseID}})
@@ -100,7 +99,7 @@ func text(v any) string {
 	return s
 }
 
-// Words is a list that is written as an array or with spaces.
+// Words returns a list that is written as an array or separated by spaces.
 func Words(v any) []string {
 	switch v := v.(type) {
 	case string:

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package harness runs what the end-to-end tests speak to: a real Vault server
-// with the plugin registered, and the simulated marketplaces. It talks to both
-// over HTTP only, as a user would, and ends every process that it started.
+// Package harness runs what the end-to-end tests need: a real Vault server with the plugin registered, and the simulated
+// marketplaces. It talks to both over HTTP only, as a user would, and stops every process that it started.
 package harness

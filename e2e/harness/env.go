@@ -8,15 +8,15 @@ import (
 	"path/filepath"
 )
 
-// The binaries under test come from the environment.
+// These environment variables name the binaries under test.
 const (
 	vaultBin     = "VAULT_BIN"
 	pluginBin    = "PLUGIN_BIN"
 	simulatorBin = "SIMULATOR_BIN"
 )
 
-// CheckEnvironment says which of the binaries is missing. The tests do not
-// skip without them: a run that tested nothing must not look like one that passed.
+// CheckEnvironment returns an error if one of the binaries is missing. The tests do not skip without them, because a run
+// that tested nothing must not look like one that passed.
 func CheckEnvironment() error {
 	for _, name := range []string{vaultBin, pluginBin, simulatorBin} {
 		path := os.Getenv(name)

@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// Grants are what a provider counts of authorization codes and refresh tokens.
+// Grants are a provider's counters for authorization codes and refresh tokens.
 type Grants struct {
 	CodesExchanged int `json:"codes_exchanged"`
 	Refreshes      int `json:"refreshes"`
 	Refused        int `json:"refresh_tokens_refused"`
-	Held           int `json:"held"` // token requests that are held now
+	Held           int `json:"held"` // token requests held now
 }
 
-// Grants reads a provider's counters of codes and refresh tokens.
+// Grants reads a provider's counters for codes and refresh tokens.
 func (s *Simulator) Grants(t testing.TB, provider string) Grants {
 	t.Helper()
 	return counted[Grants](t, s, provider)
 }
 
-// RefreshTokens are the provider's live refresh tokens, oldest first.
+// RefreshTokens returns the provider's live refresh tokens, oldest first.
 func (s *Simulator) RefreshTokens(t testing.TB, provider string) []string {
 	t.Helper()
 	var live []string
@@ -34,7 +34,7 @@ func (s *Simulator) RefreshTokens(t testing.TB, provider string) []string {
 	return live
 }
 
-// Held waits until the provider holds so many token requests.
+// Held waits until the number of held token requests at the provider is want.
 func (s *Simulator) Held(t testing.TB, provider string, want int) {
 	t.Helper()
 	Eventually(t, 10*time.Second, "token requests are held", func() bool {
@@ -42,14 +42,13 @@ func (s *Simulator) Held(t testing.TB, provider string, want int) {
 	})
 }
 
-// Release answers the token requests that are held.
+// Release lets the provider respond to the held token requests.
 func (s *Simulator) Release(t testing.TB, provider string) {
 	t.Helper()
 	s.control(t, http.MethodPost, provider+"/release", nil, nil)
 }
 
-// Decide opens an authorization page as a user who decides "allow" or "deny",
-// and returns where it sends him, with what.
+// Decide opens an authorization page as a user who decides "allow" or "deny", and returns the URL that it redirects to.
 func (s *Simulator) Decide(t testing.TB, page, decision string) *url.URL {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, page+"&simulate="+decision, nil)
@@ -64,19 +63,18 @@ func (s *Simulator) Decide(t testing.TB, page, decision string) *url.URL {
 	location, err := resp.Location()
 	if resp.StatusCode != http.StatusFound || err != nil {
 		text, _ := io.ReadAll(resp.Body)
-		t.Fatalf("the authorization page answered %d %s, want a redirect (%v)", resp.StatusCode, text, err)
+		t.Fatalf("the authorization page responded %d %s, want a redirect (%v)", resp.StatusCode, text, err)
 	}
 	return location
 }
 
-// Tokens is a token endpoint's answer to some other application.
+// Tokens is a token endpoint's response to another application.
 type Tokens struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 }
 
-// Ask asks a token endpoint, as some other application than the plugin would.
-// The client is in HTTP Basic where it is given.
+// Ask sends a token request as another application would. It uses HTTP Basic if client is given.
 func (s *Simulator) Ask(t testing.TB, path, contentType, body string, client ...string) Tokens {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.HTTP+path, strings.NewReader(body))
@@ -98,7 +96,7 @@ func (s *Simulator) Ask(t testing.TB, path, contentType, body string, client ...
 		err = json.Unmarshal(text, &tokens)
 	}
 	if err != nil || tokens.RefreshToken == "" {
-		t.Fatalf("the token endpoint answered %d %s, want a refresh token (%v)", resp.StatusCode, text, err)
+		t.Fatalf("the token endpoint responded %d %s, want a refresh token (%v)", resp.StatusCode, text, err)
 	}
 	return tokens
 }

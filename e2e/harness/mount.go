@@ -10,16 +10,16 @@ import (
 	"testing"
 )
 
-// Fields is a body.
+// Fields is a request body.
 type Fields = map[string]any
 
-// Mount is the engine enabled under a path of its own.
+// Mount is the engine enabled at its own path.
 type Mount struct {
 	*Server
 	Path string
 }
 
-// Mount enables the engine, and disables it when the test ends.
+// Mount enables the engine and disables it when the test ends.
 func (s *Server) Mount(t testing.TB) Mount {
 	t.Helper()
 	m := Mount{Server: s, Path: "marketplace-" + Random()}
@@ -42,19 +42,19 @@ func (m Mount) disable(t testing.TB) {
 	}
 }
 
-// Read, List, Write, Patch and Delete act below the mount, as root.
+// Read reads a path below the mount, as root. List, Write, Patch, Delete and Send work likewise.
 func (m Mount) Read(t testing.TB, path string) Response {
 	t.Helper()
 	return m.Send(t, http.MethodGet, path, nil)
 }
 
-// List lists a folder.
+// List lists a path.
 func (m Mount) List(t testing.TB, path string) Response {
 	t.Helper()
 	return m.Send(t, "LIST", path, nil)
 }
 
-// Write creates or updates.
+// Write creates or updates a path.
 func (m Mount) Write(t testing.TB, path string, body any) Response {
 	t.Helper()
 	return m.Send(t, http.MethodPost, path, body)
@@ -66,19 +66,19 @@ func (m Mount) Patch(t testing.TB, path string, body any) Response {
 	return m.Send(t, http.MethodPatch, path, body)
 }
 
-// Delete deletes.
+// Delete deletes a path.
 func (m Mount) Delete(t testing.TB, path string) Response {
 	t.Helper()
 	return m.Send(t, http.MethodDelete, path, nil)
 }
 
-// Send makes a call below the mount, as root.
+// Send sends a request below the mount, as root.
 func (m Mount) Send(t testing.TB, method, path string, body any) Response {
 	t.Helper()
 	return m.Do(t, Request{Method: method, Path: m.Path + "/" + path, Body: body})
 }
 
-// Random is 16 hexadecimal digits that are nowhere else.
+// Random returns 16 random hexadecimal digits.
 func Random() string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // never fails (crypto/rand)

@@ -20,16 +20,16 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// PluginCommand returns the name of the file in the plugin directory that holds a version of the plugin. Each version has a
-// file of its own: what the server's catalogue names is never overwritten.
+// PluginCommand returns the name of the file in the plugin directory for a version of the plugin. Each version has its
+// own file, so that a file in the server's catalog is never overwritten.
 func PluginCommand(version string) string { return PluginName + "-" + version }
 
 func (s *Server) pluginPath() string {
 	return filepath.Join(s.dir, "plugins", PluginCommand(s.PluginVersion))
 }
 
-// registerPlugin puts the plugin where the server looks for it, and into its
-// catalogue under the checksum and the version of the binary.
+// registerPlugin installs the plugin and registers it in the server's catalog, with the checksum and the version of the
+// binary.
 func (s *Server) registerPlugin() error {
 	var sum string
 	var err error
@@ -39,7 +39,7 @@ func (s *Server) registerPlugin() error {
 	return s.RegisterPlugin(PluginName, sum)
 }
 
-// InstallPlugin puts a binary of the plugin into the plugin directory, and returns its version and checksum.
+// InstallPlugin copies a plugin binary into the plugin directory and returns its version and checksum.
 func (s *Server) InstallPlugin(source string) (version, sum string, err error) {
 	out, err := exec.Command(source, "-version").Output()
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Server) RegisterPlugin(name, sum string) error {
 	return s.RegisterVersion(name, s.PluginVersion, sum)
 }
 
-// RegisterVersion registers a version of the plugin that was installed.
+// RegisterVersion registers an installed version of the plugin.
 func (s *Server) RegisterVersion(name, version, sum string) error {
 	err := s.Admin.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: name, Type: api.PluginTypeSecrets, Command: PluginCommand(version), SHA256: sum, Version: version,
@@ -70,8 +70,8 @@ func (s *Server) RegisterVersion(name, version, sum string) error {
 	return nil
 }
 
-// PluginProcesses are the ids of the plugin's processes on this server: those
-// that run a binary in the server's own plugin directory.
+// PluginProcesses returns the IDs of the plugin's processes on this server. They run a binary in the server's own plugin
+// directory.
 func (s *Server) PluginProcesses() []int {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	var pids []int
@@ -86,8 +86,7 @@ func (s *Server) PluginProcesses() []int {
 	return pids
 }
 
-// KillPlugin kills the plugin as the out-of-memory killer would, and waits
-// until it is gone.
+// KillPlugin kills the plugin, as the out-of-memory killer would, and waits for its exit.
 func (s *Server) KillPlugin(t testing.TB) {
 	t.Helper()
 	pids := s.PluginProcesses()
@@ -109,7 +108,7 @@ func (s *Server) KillPlugin(t testing.TB) {
 	})
 }
 
-// SuspendPlugin stops the plugin's processes as a live migration does, and returns what resumes them.
+// SuspendPlugin suspends the plugin's processes, as a live migration does, and returns a function that resumes them.
 func (s *Server) SuspendPlugin(t testing.TB) (resume func()) {
 	t.Helper()
 	pids := s.PluginProcesses()

@@ -9,7 +9,7 @@ import (
 
 const pollInterval = 20 * time.Millisecond
 
-// poll asks until the answer is yes; it says whether it was in time.
+// poll calls yes until it returns true and reports whether that was within the limit.
 func poll(limit time.Duration, yes func() bool) bool {
 	deadline := time.Now().Add(limit)
 	ticker := time.NewTicker(pollInterval)
@@ -23,10 +23,10 @@ func poll(limit time.Duration, yes func() bool) bool {
 	return true
 }
 
-// Eventually asks until the answer is yes, and fails the test after limit.
+// Eventually calls yes until it returns true, and fails the test after limit.
 func Eventually(t testing.TB, limit time.Duration, what string, yes func() bool) {
 	t.Helper()
 	if !poll(limit, yes) {
-		t.Fatalf("waited %s in vain: %s", limit, what)
+		t.Fatalf("not true within %s: %s", limit, what)
 	}
 }

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// process is a child that does not outlive its Stop, nor this process: should
-// the tests die without a word, the kernel ends it.
+// process is a child process. The kernel ends it if this process dies without stopping it.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -34,7 +33,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// stop asks the process to end, and ends it when it does not.
+// stop asks the process to exit, and kills it if it does not.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -54,17 +53,15 @@ func (p *process) ended() bool {
 	}
 }
 
-// environment is this process's own without what leads to another Vault or
-// through another proxy.
+// environment returns this process's environment without variables that name another Vault or proxy.
 func environment(address, proxy string) []string {
 	return append(os.Environ(), "VAULT_TOKEN=", "VAULT_ADDR="+address, "HTTP_PROXY=", "HTTPS_PROXY="+proxy, "http_proxy=", "https_proxy=")
 }
 
-// tick is the unit of a process's times in /proc.
+// tick is the unit of process times in /proc.
 const tick = time.Second / 100
 
-// ProcessorTime is what the Vault server and its plugins have taken so far, on
-// all processors together.
+// ProcessorTime returns the time that the Vault server and its plugins have used on all processors.
 func (s *Server) ProcessorTime(t testing.TB) time.Duration {
 	t.Helper()
 	vault := s.vault.cmd.Process.Pid
@@ -76,9 +73,9 @@ func (s *Server) ProcessorTime(t testing.TB) time.Duration {
 	for _, path := range all {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // ended meanwhile
+			continue // the process has exited
 		}
-		// proc(5): the fields from the state on stand behind the last parenthesis
+		// proc(5): the fields starting with the state follow the last parenthesis
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		number := func(i int) int { n, _ := strconv.Atoi(string(fields[i])); return n }
 		const parent, user, system = 1, 11, 12

@@ -7,19 +7,19 @@ import (
 	"testing"
 )
 
-// Revocations are what a provider counts of token revocations (RFC 7009).
+// Revocations are a provider's counters for token revocations (RFC 7009).
 type Revocations struct {
 	Requests int `json:"revocation_requests"`
 	Revoked  int `json:"tokens_revoked"`
 }
 
-// Revocations reads a provider's counters of revocations.
+// Revocations reads a provider's counters for revocations.
 func (s *Simulator) Revocations(t testing.TB, provider string) Revocations {
 	t.Helper()
 	return counted[Revocations](t, s, provider)
 }
 
-// RevocationRequests are the last revocations at a provider, as they came.
+// RevocationRequests returns the last revocation requests at a provider, as received.
 func (s *Simulator) RevocationRequests(t testing.TB, provider string) []TokenRequest {
 	t.Helper()
 	var found []TokenRequest

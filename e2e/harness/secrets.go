@@ -16,13 +16,13 @@ import (
 	"sync"
 )
 
-// secrets are the values that no log and no audit record may hold.
+// secrets are the values that must not be in any log or audit record.
 type secrets struct {
 	mu     sync.Mutex
 	values []string
 }
 
-// NoteSecret has a value looked for when the server's files are searched.
+// NoteSecret adds values to the secrets that Leaks searches for.
 func (s *Server) NoteSecret(values ...string) {
 	s.secrets.mu.Lock()
 	defer s.secrets.mu.Unlock()
@@ -33,12 +33,12 @@ func (s *Server) NoteSecret(values ...string) {
 	}
 }
 
-// requestURI: Vault records the URL of a request in plain before the plugin
-// sees anything of it, so who writes a secret into a URL has it in the audit log.
+// requestURI matches the URL of a request. Vault records it in plain text before it calls the plugin. So a secret that a
+// caller puts into a URL is always in the audit log.
 var requestURI = regexp.MustCompile(`"request_uri":"[^"]*"`)
 
-// Leaks says where the server's log or audit log holds a noted secret in any
-// of its forms. Nothing is still on its way to the files once the server is stopped.
+// Leaks returns where the server's log or audit log contains a noted secret in any of its forms. Stop the server first,
+// so that all records are in the files.
 func (s *Server) Leaks() []string {
 	s.secrets.mu.Lock()
 	defer s.secrets.mu.Unlock()
@@ -46,13 +46,13 @@ func (s *Server) Leaks() []string {
 	for _, path := range []string{s.logPath(), s.auditPath()} {
 		text, err := os.ReadFile(path)
 		if err != nil || len(text) == 0 {
-			leaks = append(leaks, fmt.Sprintf("%s was not written (%v)", path, err))
+			leaks = append(leaks, fmt.Sprintf("%s is missing or empty (%v)", path, err))
 			continue
 		}
 		text = requestURI.ReplaceAll(text, nil)
 		for _, value := range s.secrets.values {
 			if line := lineWith(text, value); line != "" {
-				leaks = append(leaks, fmt.Sprintf("%s holds %q: …%s…", path, value, line))
+				leaks = append(leaks, fmt.Sprintf("%s contains %q: …%s…", path, value, line))
 			}
 		}
 	}
@@ -71,8 +71,8 @@ func lineWith(text []byte, secret string) string {
 	return ""
 }
 
-// Holds says which form of the secret the text holds; empty: none.
-func Holds(text []byte, secret string) string {
+// FindSecret returns the form in which the text contains the secret, or "" if it does not.
+func FindSecret(text []byte, secret string) string {
 	for _, form := range Forms(secret) {
 		if bytes.Contains(text, []byte(form)) {
 			return form
@@ -81,7 +81,7 @@ func Holds(text []byte, secret string) string {
 	return ""
 }
 
-// Forms are the ways in which a secret gets into a text.
+// Forms returns the encodings in which a secret can appear in a text.
 func Forms(secret string) []string {
 	raw := []byte(secret)
 	quoted, _ := json.Marshal(secret)

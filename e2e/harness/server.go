@@ -23,16 +23,16 @@ import (
 // PluginName is the name the plugin is registered under.
 const PluginName = "vault-plugin-secrets-marketplace"
 
-// Options are what a server has otherwise than the tests' own.
+// Options are the differences from the usual server.
 type Options struct {
-	InMemory bool   // storage in memory, not Raft on disk
-	LogLevel string // trace unless given
+	InMemory bool   // store in memory instead of Raft on disk
+	LogLevel string // trace by default
 	NoAudit  bool   // no audit device
-	Proxy    string // the proxy in the server's environment; none unless given
+	Proxy    string // the proxy in the server's environment; none by default
 }
 
-// Server is one Vault server: Raft storage, trace log, file audit device, and
-// the plugin registered under the version that its binary reports.
+// Server is a Vault server with Raft storage, a trace log and a file audit device. The plugin is registered under the
+// version that its binary reports.
 type Server struct {
 	URL           string
 	PluginVersion string
@@ -40,7 +40,7 @@ type Server struct {
 
 	options Options
 	dir     string
-	cluster string // the address of its cluster port
+	cluster string // the address of the cluster port
 	key     string
 	vault   *process
 	http    *http.Client
@@ -48,7 +48,7 @@ type Server struct {
 	stopped atomic.Bool
 }
 
-// StartServer starts a server for one test, which ends with it.
+// StartServer starts a server and stops it when the test ends.
 func StartServer(t testing.TB) *Server {
 	t.Helper()
 	s, err := Start()
@@ -59,17 +59,17 @@ func StartServer(t testing.TB) *Server {
 	return s
 }
 
-// Start starts a server. Whoever starts it closes it.
+// Start starts a server. The caller must close it.
 func Start() (*Server, error) { return StartWith(Options{}) }
 
-// StartWith starts a server with options. Whoever starts it closes it.
+// StartWith starts a server with options. The caller must close it.
 func StartWith(o Options) (*Server, error) {
 	dir, err := os.MkdirTemp("", "marketplace-e2e-")
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{options: o, dir: dir, http: newHTTPClient()}
-	for _, step := range []func() error{s.configure, s.launch, s.initialise, s.auditToFile, s.registerPlugin} {
+	for _, step := range []func() error{s.configure, s.launch, s.initialize, s.auditToFile, s.registerPlugin} {
 		if err := step(); err != nil {
 			err = fmt.Errorf("start a Vault server: %w; the end of its log:\n%s", err, tail(s.logPath(), 4000))
 			s.Close()
@@ -79,7 +79,7 @@ func StartWith(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Stop ends the Vault server, and with it the plugin; its files stay.
+// Stop stops the Vault server and its plugin, and keeps the files.
 func (s *Server) Stop() {
 	if s.stopped.Swap(true) || s.vault == nil {
 		return
@@ -94,7 +94,7 @@ func (s *Server) Close() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// PluginDirectory is where the server looks for the binaries of plugins.
+// PluginDirectory returns the directory in which the server looks for plugin binaries.
 func (s *Server) PluginDirectory() string { return filepath.Join(s.dir, "plugins") }
 
 // Log returns what the server has logged so far.
@@ -159,7 +159,7 @@ func (s *Server) launch() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the child has its own
+	defer log.Close() // the child has its own descriptor
 	cmd := exec.Command(os.Getenv(vaultBin), "server", "-config="+s.configPath())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = environment("", s.options.Proxy)
@@ -167,7 +167,7 @@ func (s *Server) launch() error {
 	return err
 }
 
-func (s *Server) initialise() error {
+func (s *Server) initialize() error {
 	var init *api.InitResponse
 	up := poll(20*time.Second, func() bool {
 		var err error
@@ -175,7 +175,7 @@ func (s *Server) initialise() error {
 		return err == nil || s.vault.ended()
 	})
 	if !up || init == nil {
-		return errors.New("the server did not come up")
+		return errors.New("the server did not start")
 	}
 	s.key = init.Keys[0]
 	s.Admin.SetToken(init.RootToken)
@@ -205,7 +205,7 @@ func (s *Server) auditToFile() error {
 	})
 }
 
-// Restart ends the server, starts it again and unseals it.
+// Restart stops the server, starts it again and unseals it.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.vault.stop()
@@ -219,7 +219,7 @@ func (s *Server) Restart(t testing.TB) {
 	s.Unseal(t)
 }
 
-// Seal seals the server; Unseal waits until it serves again.
+// Seal seals the server and waits until it is sealed.
 func (s *Server) Seal(t testing.TB) {
 	t.Helper()
 	if err := s.Admin.Sys().SealWithContext(context.Background()); err != nil {
@@ -256,7 +256,7 @@ func newAPIClient(url string) (*api.Client, error) {
 	return client, nil
 }
 
-// freeAddress is a loopback address that nobody listened on a moment ago.
+// freeAddress returns a loopback address that was free a moment ago.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,8 +16,7 @@ import (
 	"time"
 )
 
-// Simulator is one run of the simulated marketplaces, with clients, faults and
-// counters of its own.
+// Simulator is a running simulator of the marketplaces, with its own clients, faults and counters.
 type Simulator struct {
 	HTTP   string `json:"http"`
 	HTTPS  string `json:"https"`
@@ -37,7 +36,7 @@ type Client struct {
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
 }
 
-// Counters are what a provider counts.
+// Counters are a provider's counters.
 type Counters struct {
 	TokenRequests     int `json:"token_requests"`
 	TokensIssued      int `json:"tokens_issued"`
@@ -47,25 +46,25 @@ type Counters struct {
 	RedirectsFollowed int `json:"redirects_followed"`
 }
 
-// TokenRequest is a token request as it came.
+// TokenRequest is a token request as received.
 type TokenRequest struct {
 	Method  string              `json:"method"`
 	Path    string              `json:"path"`
 	Query   string              `json:"query"`
 	Headers map[string][]string `json:"headers"`
 	Body    string              `json:"body"`
-	// Connection is the number of the connection it came over.
+	// Connection is the number of the connection that the request came over.
 	Connection int `json:"connection"`
 }
 
-// Protected is what the protected endpoint says of a live token.
+// Protected is the response of the protected endpoint to a live token.
 type Protected struct {
 	Status   int
 	ClientID string `json:"client_id"`
 	Scope    any    `json:"scope"`
 }
 
-// StartSimulator starts a simulator for one test, which ends with it.
+// StartSimulator starts a simulator and stops it when the test ends.
 func StartSimulator(t testing.TB) *Simulator {
 	t.Helper()
 	cmd := exec.Command(os.Getenv(simulatorBin), "-listen", "127.0.0.1:0", "-tls-listen", "127.0.0.1:0", "-until-stdin-closes")
@@ -73,7 +72,7 @@ func StartSimulator(t testing.TB) *Simulator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer complaints.Close() // the child has its own
+	defer complaints.Close() // the child has its own descriptor
 	cmd.Stderr = complaints
 	ready, readyWriter, err := os.Pipe()
 	if err != nil {
@@ -96,12 +95,12 @@ func StartSimulator(t testing.TB) *Simulator {
 		err = json.Unmarshal(line, s)
 	}
 	if err != nil {
-		t.Fatalf("the simulator did not say that it is ready: %q, %v\n%s", line, err, tail(complaints.Name(), 2000))
+		t.Fatalf("the simulator did not become ready: %q, %v\n%s", line, err, tail(complaints.Name(), 2000))
 	}
 	return s
 }
 
-// Stop ends the simulator: the provider is unreachable from then on.
+// Stop stops the simulator. From then on the provider is unreachable.
 func (s *Simulator) Stop() {
 	_ = s.stdin.Close()
 	s.process.stop()
@@ -120,13 +119,13 @@ func (s *Simulator) RemoveClient(t testing.TB, provider, id string) {
 	s.control(t, http.MethodDelete, provider+"/clients/"+id, nil, nil)
 }
 
-// ExpiresIn sets what the next tokens say of their lifetime.
+// ExpiresIn sets the lifetime that the next tokens report.
 func (s *Simulator) ExpiresIn(t testing.TB, provider string, lifetime any) {
 	t.Helper()
 	s.control(t, http.MethodPut, provider+"/expires_in", lifetime, nil)
 }
 
-// Switch sets a provider's own switches; those left out are as at start.
+// Switch sets a provider's own switches and resets the others.
 func (s *Simulator) Switch(t testing.TB, provider string, switches Fields) {
 	t.Helper()
 	s.control(t, http.MethodPut, provider+"/settings", switches, nil)
@@ -138,7 +137,7 @@ func (s *Simulator) Fault(t testing.TB, provider string, fault Fields) {
 	s.control(t, http.MethodPost, provider+"/faults", fault, nil)
 }
 
-// ClearFaults ends the faults.
+// ClearFaults removes all faults.
 func (s *Simulator) ClearFaults(t testing.TB, provider string) {
 	t.Helper()
 	s.control(t, http.MethodDelete, provider+"/faults", nil, nil)
@@ -160,7 +159,7 @@ func counted[T any](t testing.TB, s *Simulator, provider string) T {
 	return all.Providers[provider]
 }
 
-// Requests are the last token requests at a provider.
+// Requests returns the last token requests at a provider.
 func (s *Simulator) Requests(t testing.TB, provider string) []TokenRequest {
 	t.Helper()
 	var requests []TokenRequest
@@ -168,8 +167,8 @@ func (s *Simulator) Requests(t testing.TB, provider string) []TokenRequest {
 	return requests
 }
 
-// Protected calls the provider's own API with a token. An environment with an
-// API of its own stands behind the provider's name, as in "fuuffy/testing".
+// Protected calls the provider's own API with a token. For an environment with its own API, append its name to the
+// provider's, as in "fuuffy/testing".
 func (s *Simulator) Protected(t testing.TB, provider, token string) Protected {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.HTTP+"/"+provider+"/protected", nil)
@@ -185,7 +184,7 @@ func (s *Simulator) Protected(t testing.TB, provider, token string) Protected {
 	p := Protected{Status: resp.StatusCode}
 	if resp.StatusCode == http.StatusOK {
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
-			t.Fatalf("the protected endpoint's answer: %v", err)
+			t.Fatalf("the response of the protected endpoint: %v", err)
 		}
 	}
 	return p
@@ -211,16 +210,16 @@ func (s *Simulator) control(t testing.TB, method, path string, body, answer any)
 	defer resp.Body.Close()
 	got, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode/100 != 2 {
-		t.Fatalf("the simulator's control: %s %s %s answered %d %s (%v)", method, path, text, resp.StatusCode, got, err)
+		t.Fatalf("the simulator's control: %s %s %s responded %d %s (%v)", method, path, text, resp.StatusCode, got, err)
 	}
 	if answer != nil {
 		if err := json.Unmarshal(got, answer); err != nil {
-			t.Fatalf("the simulator's control: %s %s answered %s: %v", method, path, got, err)
+			t.Fatalf("the simulator's control: %s %s responded %s: %v", method, path, got, err)
 		}
 	}
 }
 
-// Form is the form of a token request.
+// Form returns the form in the body of a token request.
 func (r TokenRequest) Form(t testing.TB) url.Values {
 	t.Helper()
 	form, err := url.ParseQuery(r.Body)

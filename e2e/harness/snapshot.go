@@ -17,13 +17,13 @@ func (s *Server) SaveSnapshot(t testing.TB) []byte {
 	return s.snapshot(t, http.MethodGet, snapshotPath, nil)
 }
 
-// RestoreSnapshot puts the storage back to a snapshot.
+// RestoreSnapshot resets the storage to a snapshot.
 func (s *Server) RestoreSnapshot(t testing.TB, snapshot []byte) {
 	t.Helper()
 	s.snapshot(t, http.MethodPost, snapshotPath, snapshot)
 }
 
-// snapshot makes a call whose body, either way, is a snapshot and no JSON.
+// snapshot sends a request whose request or response body is a snapshot instead of JSON.
 func (s *Server) snapshot(t testing.TB, method, path string, body []byte) []byte {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, bytes.NewReader(body))
@@ -38,7 +38,7 @@ func (s *Server) snapshot(t testing.TB, method, path string, body []byte) []byte
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode >= http.StatusMultipleChoices {
-		t.Fatalf("%s %s answered %s, %v", method, path, resp.Status, err)
+		t.Fatalf("%s %s responded %s, %v", method, path, resp.Status, err)
 	}
 	return text
 }

@@ -8,18 +8,18 @@ import (
 	"testing"
 )
 
-// Stored reads an entry of the mount's storage, past the plugin.
+// Stored reads an entry of the mount's storage, bypassing the plugin.
 func (m Mount) Stored(t testing.TB, key string) Fields {
 	t.Helper()
 	got := m.Do(t, Request{Method: http.MethodGet, Path: m.rawPath(t, key)}).OK(t)
 	var entry Fields
-	if err := json.Unmarshal([]byte(text(got.Answer.Data["value"])), &entry); err != nil {
+	if err := json.Unmarshal([]byte(text(got.Data["value"])), &entry); err != nil {
 		t.Fatalf("%s\n\twant JSON in storage: %v", got, err)
 	}
 	return entry
 }
 
-// Store replaces an entry of the mount's storage, past the plugin.
+// Store replaces an entry of the mount's storage, bypassing the plugin.
 func (m Mount) Store(t testing.TB, key string, entry Fields) {
 	t.Helper()
 	value, err := json.Marshal(entry)
@@ -29,11 +29,11 @@ func (m Mount) Store(t testing.TB, key string, entry Fields) {
 	m.Do(t, Request{Method: http.MethodPost, Path: m.rawPath(t, key), Body: Fields{"value": string(value)}}).OK(t)
 }
 
-// rawPath is where sys/raw, which the server's configuration enables, has the entry.
+// rawPath returns the path of the entry below sys/raw, which the server's configuration enables.
 func (m Mount) rawPath(t testing.TB, key string) string {
 	t.Helper()
 	got := m.Do(t, Request{Method: http.MethodGet, Path: "sys/mounts/" + m.Path}).OK(t)
-	uuid := text(got.Answer.Data["uuid"])
+	uuid := text(got.Data["uuid"])
 	if uuid == "" {
 		t.Fatalf("%s\n\twant the mount's uuid", got)
 	}

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Throughout asks for that long, and fails the test as soon as the answer is no.
+// Throughout calls holds for the whole duration, and fails the test as soon as it returns false.
 func Throughout(t testing.TB, long time.Duration, what string, holds func() bool) {
 	t.Helper()
 	if poll(long, func() bool { return !holds() }) {
-		t.Fatalf("did not hold for %s: %s", long, what)
+		t.Fatalf("not true throughout %s: %s", long, what)
 	}
 }
