@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package bench measures the plugin on real Vault servers, beside what Vault itself costs: a plugin that does nothing,
-// Vault's own KV engine, and token requests sent directly. Every figure is a ratio, a difference or a count within one
-// run, because the machine is another one each time and never quiet. `make bench` builds what it needs.
+// Package bench measures the plugin on real Vault servers. It compares the plugin with the cost of Vault itself: a plugin
+// that does nothing, Vault's own KV engine, and direct token requests. Every figure is a ratio, a difference or a count
+// within one run, because machines differ and are never idle. `make bench` builds what it needs.
 //
-// BENCH_SECONDS is how long each kind of read is measured on each server. Less than the default shortens all else too.
+// BENCH_SECONDS sets how long each kind of read is measured on each server. A value below the default also shortens the
+// other measurements.
 package bench
 
 import (
@@ -18,10 +19,10 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// runLimit is when no further measurement is begun, so that what was measured is still told.
+// runLimit is the time after which no further measurement starts, so that a long run still prints its results.
 const runLimit = 12 * time.Minute
 
-// bench is one run: how much is measured, and what came of it.
+// bench is a run, with its settings and results.
 type bench struct {
 	began   time.Time
 	table   *table
@@ -30,7 +31,7 @@ type bench struct {
 
 const (
 	defaultSeconds = 10
-	workers        = 16 // that read at once, where nothing else is said
+	workers        = 16 // concurrent readers by default
 )
 
 func TestRatios(t *testing.T) {
@@ -47,7 +48,7 @@ func TestRatios(t *testing.T) {
 		})
 	}
 	t.Run("many", func(t *testing.T) {
-		m := b.manyConfigurations(t)
+		m := b.startMany(t)
 		b.run(t, inMemory, "memory", func(t *testing.T) { b.memory(t, m) })
 		b.run(t, inMemory, "start", func(t *testing.T) { b.start(t, m) })
 	})
@@ -62,7 +63,7 @@ func newBench(t *testing.T) *bench {
 	if text := os.Getenv("BENCH_SECONDS"); text != "" {
 		seconds, err := strconv.ParseFloat(text, 64)
 		if err != nil || seconds < 1 || seconds > 20 {
-			t.Fatalf("BENCH_SECONDS=%s: want how long each kind of read is measured, from 1 to 20 (%d unless given)", text, defaultSeconds)
+			t.Fatalf("BENCH_SECONDS=%s: want the seconds for each kind of read, from 1 to 20 (default %d)", text, defaultSeconds)
 		}
 		b.seconds = seconds
 	}
@@ -83,13 +84,13 @@ func checkEnvironment() error {
 	return nil
 }
 
-// run makes one measurement. One that fails leaves the others alone.
+// run makes one measurement. If it fails, the others still run.
 func (b *bench) run(t *testing.T, on column, name string, measure func(t *testing.T)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		b.table.tried[measurement{name, on}] = true
 		if spent := time.Since(b.began); spent > runLimit {
-			t.Fatalf("not measured: the others took %s already", spent.Round(time.Second))
+			t.Fatalf("not measured, because the others have already taken %s", spent.Round(time.Second))
 		}
 		began := time.Now()
 		measure(t)
@@ -97,7 +98,7 @@ func (b *bench) run(t *testing.T, on column, name string, measure func(t *testin
 	})
 }
 
-// scaled is a count, less where BENCH_SECONDS shortens the run, but at least so many.
+// scaled returns count, reduced in proportion if BENCH_SECONDS shortens the run, but not below least.
 func (b *bench) scaled(count, least int) int {
 	return max(least, int(float64(count)*min(b.seconds/defaultSeconds, 1)))
 }

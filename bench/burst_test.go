@@ -21,23 +21,23 @@ import (
 
 const (
 	burstReaders = 10_000
-	// burstDelay is how long the provider takes, so that all readers are there before the answer is. It is less than a
-	// token request may last.
+	// burstDelay is how long the provider takes to respond, so that all readers wait by then. It is shorter than the
+	// limit of a token request.
 	burstDelay = 6 * time.Second
-	// burstLimit bounds how long a reader waits for its answer.
+	// burstLimit bounds how long a reader waits for its response.
 	burstLimit = 60 * time.Second
-	// spareFiles are the files that this process needs beside the readers' connections.
+	// spareFiles is the number of files that this process needs besides the readers' connections.
 	spareFiles = 500
 )
 
-// burst has all readers of a configuration ask at once, before it has a token.
+// burst lets all readers of a config without a token read at once.
 func (b *bench) burst(t *testing.T, w world) {
 	w.Write(t, "config/burst", unverified(w.sim, demoClient, demoSecret)).OK(t)
 	b.burstOf(t, w, "burst", func(status int) bool { return status == http.StatusOK })
 }
 
-// burstOfFailure does the same with a client that the provider refuses. Who comes too late to share the refusal itself
-// is held back with the memory of it.
+// burstOfFailure does the same with a client that the provider refuses. A reader that arrives after the refusal gets a
+// backoff error.
 func (b *bench) burstOfFailure(t *testing.T, w world) {
 	w.Write(t, "config/failure", unverified(w.sim, demoClient, "wrong")).OK(t)
 	b.burstOf(t, w, "failure", func(status int) bool {
@@ -50,24 +50,24 @@ func (b *bench) burstOf(t *testing.T, w world, config string, wanted func(status
 	w.sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": delay.Milliseconds(), "times": 0})
 	defer w.sim.ClearFaults(t, kleinanzeigen)
 	before := w.sim.Counters(t, kleinanzeigen).TokenRequests
-	answers := w.readAtOnce(t, "static-creds/"+config, b.burstSize(t), delay)
+	readers := w.readAtOnce(t, "static-creds/"+config, b.burstSize(t), delay)
 	last, statuses := time.Duration(0), make(map[int]int)
-	for _, a := range answers {
+	for _, a := range readers {
 		if a.err != nil {
-			t.Fatalf("one of %d readers: %v", len(answers), a.err)
+			t.Fatalf("one of %d readers: %v", len(readers), a.err)
 		}
 		if statuses[a.status]++; !wanted(a.status) {
-			t.Fatalf("one of %d readers was answered %d %s", len(answers), a.status, a.body)
+			t.Fatalf("one of %d readers got %d %s", len(readers), a.status, a.body)
 		}
 		last = max(last, a.after)
 	}
 	b.table.set(config+"/requests", w.on, float64(w.sim.Counters(t, kleinanzeigen).TokenRequests-before))
 	b.table.set(config+"/last", w.on, last.Seconds())
-	b.table.note(config+"/requests", w.on, "%d readers", len(answers))
-	b.table.note(config+"/last", w.on, "%g s of it the provider", delay.Seconds())
+	b.table.note(config+"/requests", w.on, "%d readers", len(readers))
+	b.table.note(config+"/last", w.on, "of which the provider %g s", delay.Seconds())
 }
 
-// burstSize is how many readers this process can have a connection for.
+// burstSize returns how many readers this process has file descriptors for.
 func (b *bench) burstSize(t *testing.T) int {
 	t.Helper()
 	var files syscall.Rlimit
@@ -77,7 +77,7 @@ func (b *bench) burstSize(t *testing.T) int {
 	return min(b.scaled(burstReaders, 500), int(files.Cur)-spareFiles)
 }
 
-// reader is one of many that ask at once, with a connection of its own that was made before.
+// reader is one of the concurrent readers, with its own connection, opened beforehand.
 type reader struct {
 	conn   net.Conn
 	status int
@@ -86,8 +86,8 @@ type reader struct {
 	err    error
 }
 
-// readAtOnce has that many readers read at the same moment. Shortly before the provider answers, Vault is asked whether
-// all of them are there.
+// readAtOnce makes count readers read at the same time. Shortly before the provider responds, it checks that all of them
+// are waiting at Vault.
 func (w world) readAtOnce(t *testing.T, path string, count int, delay time.Duration) []reader {
 	t.Helper()
 	server, err := url.Parse(w.URL)
@@ -117,7 +117,7 @@ func (w world) readAtOnce(t *testing.T, path string, count int, delay time.Durat
 		group.Go(func() { readers[i].read(request, began) })
 	}
 	time.Sleep(delay * 9 / 10)
-	w.checkUnderWay(t, count)
+	w.checkInFlight(t, count)
 	group.Wait()
 	return readers
 }
@@ -137,8 +137,8 @@ func (r *reader) read(request []byte, began time.Time) {
 	r.after = time.Since(began)
 }
 
-// checkUnderWay checks that Vault works on so many requests.
-func (w world) checkUnderWay(t *testing.T, want int) {
+// checkInFlight checks that Vault is serving that many requests.
+func (w world) checkInFlight(t *testing.T, want int) {
 	t.Helper()
 	r := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/in-flight-req"}).OK(t)
 	var requests map[string]json.RawMessage
@@ -146,6 +146,6 @@ func (w world) checkUnderWay(t *testing.T, want int) {
 		t.Fatalf("%s: %v", r.Sent, err)
 	}
 	if got := len(requests); got < want {
-		t.Errorf("%d requests were under way when the provider was about to answer, want the readers' %d", got, want)
+		t.Errorf("%d requests were in flight just before the provider responded, want the readers' %d", got, want)
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// The engine's limits on the token requests to one host, as docs/architecture.md names them.
+// The engine's limits on token requests to one host, as given in docs/architecture.md.
 const (
-	hostLimit      = 32  // under way
-	hostLimitBegun = 100 // begun at once, and then in each second
+	hostLimit      = 32  // in flight
+	hostLimitBegun = 100 // started at once, and then in each second
 )
 
 const (
@@ -24,8 +24,8 @@ const (
 	fleetDelay = 20 * time.Millisecond
 )
 
-// fleet reads many configurations, each with a client of its own, all at once and none with a token, as after a
-// failover, against the same token requests sent directly, as many at a time as the engine sends.
+// fleet reads many configs at once, each with its own client and without a token, as after a failover. It compares the
+// time with that of the same token requests sent directly, with the engine's limit on concurrent requests.
 func (b *bench) fleet(t *testing.T, w world) {
 	count := b.scaled(fleetSize, 150)
 	client := func(i int) string { return "fleet-" + name(i) }
@@ -38,7 +38,7 @@ func (b *bench) fleet(t *testing.T, w world) {
 	defer w.sim.ClearFaults(t, kleinanzeigen)
 
 	control := newClient()
-	connections(t, control, w.sim) // its own is made before anything is counted
+	connections(t, control, w.sim) // opens its own connection before the count
 	before := connections(t, control, w.sim)
 	began := time.Now()
 	readEach(t, m, 0, count, count)
@@ -62,7 +62,7 @@ func (b *bench) fleet(t *testing.T, w world) {
 	b.table.note("fleet/limit", w.on, "%d at once, then %d a second", hostLimitBegun, hostLimitBegun)
 }
 
-// connections is how many connections the simulator has accepted.
+// connections returns how many connections the simulator has accepted.
 func connections(t *testing.T, client *http.Client, sim *harness.Simulator) int {
 	t.Helper()
 	resp, err := client.Get(sim.HTTP + "/_control/counters")

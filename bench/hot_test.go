@@ -16,24 +16,24 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// step is how long one load of a round lasts. Many short rounds tell more than few long ones where a machine's speed
-// changes from second to second.
+// step is how long each kind of read lasts in a round. The machine's speed changes from second to second, so many short
+// rounds are better than a few long ones.
 const step = 250 * time.Millisecond
 
-// The reads that are compared.
+// The kinds of read to compare.
 const (
-	staticRead    = "static"    // static-creds/ of a configuration whose token is there
+	staticRead    = "static"    // static-creds/ of a config with a cached token
 	directRead    = "direct"    // the plugin that does nothing, without a lease
-	controlRead   = "control"   // that again: how far from 1 its ratio is, is what the machine's noise makes
-	frameworkRead = "framework" // the same through the framework's operations
+	controlRead   = "control"   // the same again: its ratio differs from 1 only by noise
+	frameworkRead = "framework" // the same through the framework
 	kvRead        = "kv"        // KV version 1
-	credsRead     = "creds"     // creds/ of that configuration
+	credsRead     = "creds"     // creds/ of that config
 	leasedRead    = "leased"    // the plugin that does nothing, with a lease
 )
 
-// hotReads measures every kind of read. What is held to a target stands in a group of its own and gets most of the
-// rounds: a difference of a few hundredths is less than the machine's noise in one of them. Reads with a lease come
-// last: the storage is busy with what they wrote long after they are answered.
+// hotReads measures every kind of read. Reads with a target form groups of their own and get most of the rounds, because
+// the noise of one round exceeds a few hundredths. Reads with a lease come last, because their writes keep the storage
+// busy for long after the responses.
 func (b *bench) hotReads(t *testing.T, w world) {
 	paths := w.prepareReads(t)
 	rounds := int(b.seconds / step.Seconds())
@@ -58,26 +58,26 @@ func (b *bench) hotReads(t *testing.T, w world) {
 
 // measured is what became of one kind of read.
 type measured struct {
-	rates    []float64 // in a second, by round
+	rates    []float64 // per second, by round
 	answered int
 	took     time.Duration
-	spent    time.Duration // of the processors' time, by Vault and its plugins
+	spent    time.Duration // processor time of Vault and its plugins
 }
 
-// rate is the reads in a second over all rounds. Vault's garbage collection falls into one round and not into the next,
-// so a median of rounds would say little where it is much.
+// rate returns the reads per second over all rounds. A garbage collection in Vault affects one round and not the next,
+// so a median of rounds would be misleading if there are many.
 func (m *measured) rate() float64 {
 	return float64(m.answered) / m.took.Seconds()
 }
 
-// takeTurns loads the server with one kind of read after the other, in rounds: what the machine does meanwhile then hits
-// all kinds alike. Every second round goes backwards, so that none always comes first.
+// takeTurns loads the server with each kind of read in turn, so that other activity on the machine affects all kinds
+// alike. Every second round is reversed, so that no kind always comes first.
 func (b *bench) takeTurns(t *testing.T, w world, paths map[string]string, rounds int, reads ...string) map[string]*measured {
 	t.Helper()
 	token, client := w.Admin.Token(), newClient()
 	all := make(map[string]*measured)
 	for _, read := range reads {
-		load(t, client, w.URL+"/v1/"+paths[read], token, step) // for caches and connections
+		load(t, client, w.URL+"/v1/"+paths[read], token, step) // fills caches and opens connections
 		all[read] = new(measured)
 	}
 	for range rounds {
@@ -94,24 +94,24 @@ func (b *bench) takeTurns(t *testing.T, w world, paths map[string]string, rounds
 	return all
 }
 
-// compare puts the ratio of two kinds of read into the table, with the quartiles of the single rounds' ratios.
+// compare adds the ratio of two kinds of read to the table, with the quartiles of the ratios in single rounds.
 func (b *bench) compare(w world, group map[string]*measured, ours, theirs string) {
 	rounds := quotients(group[ours].rates, group[theirs].rates)
 	b.table.set(ours+"/"+theirs, w.on, group[ours].rate()/group[theirs].rate())
 	b.table.note(ours+"/"+theirs, w.on, "%.2f to %.2f", quantile(rounds, 0.25), quantile(rounds, 0.75))
 }
 
-// pathLength is how long the path of every kind of read is below its mount. For each character of it Vault looks for a
-// rate limit quota of what stands before, under a key that begins with the mount's path: a longer path costs more, whoever
-// answers it.
+// pathLength is the length of every read's path below its mount. For each character of the path, Vault looks up a rate
+// limit quota for the prefix before it. The key starts with the path of the mount, so a longer path costs more for every
+// engine.
 const pathLength = 24
 
-// path is the name of a kind of read, made long enough.
+// path returns the prefix of a kind of read, padded to pathLength.
 func path(prefix string) string {
 	return prefix + strings.Repeat("x", pathLength-len(prefix))
 }
 
-// prepareReads makes every kind of read answer, and returns the paths. What is compared answers with the same payload.
+// prepareReads prepares every kind of read and returns the paths. Reads that are compared return the same payload.
 func (w world) prepareReads(t *testing.T) map[string]string {
 	config := unverified(w.sim, demoClient, demoSecret)
 	config["verify_connection"] = true
@@ -131,7 +131,7 @@ func (w world) prepareReads(t *testing.T) map[string]string {
 	return paths
 }
 
-// newClient keeps a connection for each worker and knows no proxy.
+// newClient returns a client that keeps a connection for each worker and uses no proxy.
 func newClient() *http.Client {
 	return &http.Client{
 		Timeout: 30 * time.Second,
@@ -143,8 +143,8 @@ func newClient() *http.Client {
 	}
 }
 
-// load has the workers read as fast as they are answered and returns how many requests were answered, in what time. Any
-// answer but 200 fails the test: an error may be answered faster than a token.
+// load lets the workers read as fast as possible. It returns the number of responses and the time taken. Any status but
+// 200 fails the test, because an error may be faster than a token.
 func load(t *testing.T, client *http.Client, url, token string, duration time.Duration) (answered int, took time.Duration) {
 	t.Helper()
 	target := vegeta.NewStaticTargeter(vegeta.Target{
@@ -153,7 +153,7 @@ func load(t *testing.T, client *http.Client, url, token string, duration time.Du
 	attacker := vegeta.NewAttacker(vegeta.Client(client), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
 	var wrong *vegeta.Result
 	began := time.Now()
-	for result := range attacker.Attack(target, vegeta.Rate{}, duration, "") { // a rate of zero: no pause at all
+	for result := range attacker.Attack(target, vegeta.Rate{}, duration, "") { // a rate of zero means no pause
 		if result.Code != http.StatusOK {
 			wrong = result
 		}
@@ -161,7 +161,7 @@ func load(t *testing.T, client *http.Client, url, token string, duration time.Du
 	}
 	took = time.Since(began)
 	if wrong != nil {
-		t.Fatalf("%s\n\tanswered %d %s %s", url, wrong.Code, wrong.Body, wrong.Error)
+		t.Fatalf("%s\n\tresponded %d %s %s", url, wrong.Code, wrong.Body, wrong.Error)
 	}
 	return answered, took
 }
@@ -176,7 +176,7 @@ func quotients(a, b []float64) []float64 {
 
 func median(values []float64) float64 { return quantile(values, 0.5) }
 
-// quantile is the value that a share q of the values does not exceed, by linear interpolation.
+// quantile returns the value that a share q of the values does not exceed, by linear interpolation.
 func quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	whole, part := math.Modf(q * float64(len(sorted)-1))

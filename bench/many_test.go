@@ -23,26 +23,26 @@ const (
 
 	hotConfigs  = 10_000
 	warmConfigs = 500
-	// manyHosts are so many providers that the engine's limit on one host does not set the pace.
+	// manyHosts is the number of providers. It is high enough that the limit on one host does not set the pace.
 	manyHosts = 10
 
-	restarts = 9 // of each of the two
+	restarts = 9 // of each of the two mounts
 
-	// eagerGC has the plugin collect garbage often, so that what it holds is what it needs.
+	// eagerGC makes the plugin collect garbage often, so that its memory is close to what it needs.
 	eagerGC = "GOGC=10"
 )
 
-// many is a server with two mounts of the engine, each with a plugin process of its own: one with few configurations
-// and one with many.
+// many is a server with two mounts of the engine: one with few configs and one with many. Each mount has its own plugin
+// process.
 type many struct {
 	sims      []*harness.Simulator
 	few, many harness.Mount
-	manyName  string // the name that the plugin of many is registered under
+	manyName  string // the name under which the plugin of many is registered
 	stored    int
 }
 
-// manyConfigurations stores them.
-func (b *bench) manyConfigurations(t *testing.T) *many {
+// startMany starts the server and stores the configs.
+func (b *bench) startMany(t *testing.T) *many {
 	t.Helper()
 	s := startServer(t, inMemory)
 	m := &many{manyName: "marketplace-many"}
@@ -55,11 +55,11 @@ func (b *bench) manyConfigurations(t *testing.T) *many {
 	began := time.Now()
 	m.stored = b.scaled(manyConfigs, warmConfigs+500)
 	store(t, m.many, m.stored, config)
-	fmt.Fprintf(os.Stderr, "bench: storing %d configurations took %.1f s\n", m.stored, time.Since(began).Seconds())
+	fmt.Fprintf(os.Stderr, "bench: storing %d configs took %.1f s\n", m.stored, time.Since(began).Seconds())
 	return m
 }
 
-// registerApart registers the plugin under another name, and so for a process of its own.
+// registerApart registers the plugin under another name, which gives it its own process.
 func registerApart(t *testing.T, s *harness.Server, name string) string {
 	t.Helper()
 	known, err := s.Admin.Sys().GetPlugin(&api.GetPluginInput{
@@ -78,7 +78,7 @@ func registerApart(t *testing.T, s *harness.Server, name string) string {
 	return name
 }
 
-// memory compares what the plugin's process holds after the same traffic with few tokens and with many.
+// memory compares the memory of the plugin's process after the same traffic with few tokens and with many.
 func (b *bench) memory(t *testing.T, m *many) {
 	count := min(b.scaled(hotConfigs, 500), m.stored-warmConfigs)
 	before := m.pids(t)
@@ -93,10 +93,10 @@ func (b *bench) memory(t *testing.T, m *many) {
 	full := smallest(t, process)
 	token := m.many.Creds(t, name(warmConfigs)).AccessToken
 	b.table.set("memory", inMemory, float64(full-few)/float64(count)-float64(len(token)))
-	b.table.note("memory", inMemory, "%d configurations", count)
+	b.table.note("memory", inMemory, "%d configs", count)
 }
 
-// pids are the processes of the plugin.
+// pids returns the plugin's processes.
 func (m *many) pids(t *testing.T) map[int]bool {
 	t.Helper()
 	pids := make(map[int]bool)
@@ -106,7 +106,7 @@ func (m *many) pids(t *testing.T) map[int]bool {
 	return pids
 }
 
-// onlyNew is the one process that was not there before.
+// onlyNew returns the one process that was not there before.
 func onlyNew(t *testing.T, before, after map[int]bool) int {
 	t.Helper()
 	var found []int
@@ -121,7 +121,7 @@ func onlyNew(t *testing.T, before, after map[int]bool) int {
 	return found[0]
 }
 
-// readAgain makes that many reads of tokens that are there, of the first configurations in turn.
+// readAgain makes count reads of cached tokens, taking turns among the first configs.
 func (m *many) readAgain(t *testing.T, configs, count int) {
 	t.Helper()
 	err := each(t.Context(), count, workers, func(ctx context.Context, i int) error {
@@ -132,7 +132,7 @@ func (m *many) readAgain(t *testing.T, configs, count int) {
 	}
 }
 
-// smallest is the least memory that a process holds within some seconds: it gives back slowly what it does not need.
+// smallest returns the least memory that a process holds within three seconds, because it releases memory slowly.
 func smallest(t *testing.T, pid int) int {
 	t.Helper()
 	least := anonymous(t, pid)
@@ -143,7 +143,7 @@ func smallest(t *testing.T, pid int) int {
 	return least
 }
 
-// anonymous is a process's memory without the pages of its binary, in bytes.
+// anonymous returns a process's memory in bytes, without the pages of its binary.
 func anonymous(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -163,8 +163,8 @@ func anonymous(t *testing.T, pid int) int {
 	return 0
 }
 
-// start compares, in turns, how long it takes from a reload to the first read that is answered: a plugin that reads all
-// its configurations first takes the longer the more there are.
+// start takes turns between the mounts and compares the time from a reload to the first response. A plugin that reads
+// all its configs at start takes longer the more there are.
 func (b *bench) start(t *testing.T, m *many) {
 	var few, full []float64
 	for i := range restarts {
@@ -173,10 +173,10 @@ func (b *bench) start(t *testing.T, m *many) {
 	}
 	b.table.set("start/few", inMemory, median(few))
 	b.table.set("start/ratio", inMemory, median(full)/median(few))
-	b.table.note("start/ratio", inMemory, "%d and %d configurations", m.stored, fewConfigs)
+	b.table.note("start/ratio", inMemory, "%d and %d configs", m.stored, fewConfigs)
 }
 
-// timeToRead is the time in milliseconds from a reload to an answered read.
+// timeToRead returns the milliseconds from a reload to the response to a read.
 func timeToRead(t *testing.T, m harness.Mount, config string) float64 {
 	t.Helper()
 	began := time.Now()

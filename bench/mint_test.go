@@ -17,8 +17,8 @@ import (
 
 const mints = 300
 
-// mint compares, in turns, the first read of a configuration, which mints and writes no lease, with the same token
-// request sent directly. As many mints go to one simulator as the engine lets begin at once, so that none is held back.
+// mint takes turns between the first read of a config, which mints and writes no lease, and the same token request sent
+// directly. Each simulator gets as many mints as the engine starts at once, so that none has to wait.
 func (b *bench) mint(t *testing.T, w world) {
 	count := b.scaled(mints, 30)
 	m, sims := mountEngine(t, w.Server, harness.PluginName), startSimulators(t, 1+count/hostLimitBegun)

@@ -31,7 +31,7 @@ const (
 	nothingName = "nothing"
 )
 
-// world is one server with the engine, the plugin that does nothing, KV version 1, and a simulated provider.
+// world is a server with the engine, the plugin that does nothing, KV version 1, and a simulated provider.
 type world struct {
 	harness.Mount
 	on      column
@@ -40,8 +40,8 @@ type world struct {
 	sim     *harness.Simulator
 }
 
-// newWorld starts a server that logs errors alone and has no audit device. Its mounts are never disabled, which would
-// revoke a lease for each read that was measured: they go with it.
+// newWorld starts a server that logs only errors and has no audit device. Its mounts are never disabled, because that
+// would revoke a lease for each measured read. They end with the server.
 func newWorld(t *testing.T, on column) world {
 	t.Helper()
 	s := startServer(t, on)
@@ -65,8 +65,7 @@ func startServer(t *testing.T, on column) *harness.Server {
 	return s
 }
 
-// startSimulators starts that many simulators. Each is a host of its own, and so has the engine's limits on the token
-// requests to one host to itself.
+// startSimulators starts count simulators. Each is a host of its own, so each has its own limit on token requests.
 func startSimulators(t *testing.T, count int) []*harness.Simulator {
 	t.Helper()
 	sims := make([]*harness.Simulator, count)
@@ -76,7 +75,7 @@ func startSimulators(t *testing.T, count int) []*harness.Simulator {
 	return sims
 }
 
-// mount mounts a plugin and returns the path, of the same length for all: see pathLength.
+// mount mounts a plugin and returns the path. All paths have the same length; see pathLength.
 func mount(t *testing.T, s *harness.Server, plugin string) string {
 	t.Helper()
 	path := "mount-" + harness.Random()
@@ -84,7 +83,7 @@ func mount(t *testing.T, s *harness.Server, plugin string) string {
 	return path
 }
 
-// mountEngine mounts the engine and lets it speak to the simulator.
+// mountEngine mounts the engine and lets it reach the simulator.
 func mountEngine(t *testing.T, s *harness.Server, plugin string) harness.Mount {
 	t.Helper()
 	m := harness.Mount{Server: s, Path: mount(t, s, plugin)}
@@ -106,7 +105,7 @@ func registerNothing(s *harness.Server) error {
 	})
 }
 
-// unverified is a configuration at a simulated provider that is stored without a token request.
+// unverified returns a config for a simulated provider that is stored without a token request.
 func unverified(sim *harness.Simulator, client, secret string) fields {
 	return fields{
 		"provider": kleinanzeigen, "client_id": client, "client_secret": secret,
@@ -114,7 +113,7 @@ func unverified(sim *harness.Simulator, client, secret string) fields {
 	}
 }
 
-// store stores that many configurations, named by their number.
+// store stores count configs, named by their number.
 func store(t *testing.T, m harness.Mount, count int, config func(i int) fields) {
 	t.Helper()
 	err := each(t.Context(), count, workers, func(ctx context.Context, i int) error {
@@ -125,7 +124,7 @@ func store(t *testing.T, m harness.Mount, count int, config func(i int) fields) 
 	}
 }
 
-// readEach reads the tokens of configurations from number begin on.
+// readEach reads the tokens of count configs, starting at number begin.
 func readEach(t *testing.T, m harness.Mount, begin, count, concurrency int) {
 	t.Helper()
 	err := each(t.Context(), count, concurrency, func(ctx context.Context, i int) error {
@@ -145,7 +144,7 @@ func succeeds(r harness.Response, err error) error {
 	return err
 }
 
-// each does something for each number below count, so many at a time, until one fails.
+// each calls do for each number below count, with limited concurrency, until one call fails.
 func each(ctx context.Context, count, concurrency int, do func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

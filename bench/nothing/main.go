@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command nothing is a secrets engine that does nothing: it answers a read with what was last written to that path. It is
-// served as the marketplace engine is, so what a read of it costs is what Vault and its plugin protocol cost. The first
-// part of a path says how it is answered: direct, framework or leased.
+// Command nothing is a secrets engine that does nothing: a read returns what was last written to that path. It is served
+// like the marketplace engine, so the cost of a read is that of Vault and its plugin protocol. The first part of a path
+// selects how the engine responds: direct, framework or leased.
 package main
 
 import (
@@ -32,7 +32,7 @@ var errNoPayload = errors.New("nothing was written to this path")
 // nothing is one mount.
 type nothing struct {
 	*framework.Backend
-	payloads sync.Map // by path, of what was written there
+	payloads sync.Map // by path
 }
 
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
@@ -54,7 +54,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return n, nil
 }
 
-// HandleRequest answers direct and leased before the framework sees them: no plugin can answer sooner.
+// HandleRequest handles direct and leased reads before the framework does, as early as a plugin can.
 func (n *nothing) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if req.Operation == logical.ReadOperation {
 		switch {
