@@ -24,16 +24,16 @@ func TestCreds_CanceledReaderDoesNotFailOthers(t *testing.T) {
 	defer cancel()
 	gone := w.startRead(leader, t, "a")
 	const count = 5
-	answers := make([]harness.Response, count)
+	responses := make([]harness.Response, count)
 	var followers, sent sync.WaitGroup
 	defer followers.Wait()
 	sent.Add(count)
-	for i := range answers {
+	for i := range responses {
 		var once sync.Once
 		trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { once.Do(sent.Done) }}
 		followers.Go(func() {
 			var err error
-			if answers[i], err = w.Call(httptrace.WithClientTrace(t.Context(), trace), read); err != nil {
+			if responses[i], err = w.Call(httptrace.WithClientTrace(t.Context(), trace), read); err != nil {
 				t.Error(err)
 			}
 		})
@@ -44,8 +44,8 @@ func TestCreds_CanceledReaderDoesNotFailOthers(t *testing.T) {
 		t.Fatal("the leader got a response before it was canceled, so the test proved nothing")
 	}
 	followers.Wait()
-	for _, answer := range answers {
-		w.provides(t, kleinanzeigen, w.CredsOf(t, answer).AccessToken, demoClient)
+	for _, response := range responses {
+		w.provides(t, kleinanzeigen, w.CredsOf(t, response).AccessToken, demoClient)
 	}
 	w.asked(t, kleinanzeigen, 1, "for the canceled reader and those after it")
 }

@@ -44,21 +44,21 @@ func TestCreds_ConcurrentReadersShareOneRequest(t *testing.T) {
 	}
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": 300})
 
-	answers := make([]harness.Response, 50)
+	responses := make([]harness.Response, 50)
 	var readers sync.WaitGroup
-	for i := range answers {
+	for i := range responses {
 		readers.Go(func() {
 			var err error
-			answers[i], err = w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/a"})
+			responses[i], err = w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/a"})
 			if err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	readers.Wait()
-	for _, answer := range answers {
-		if got := w.CredsOf(t, answer).AccessToken; got != w.CredsOf(t, answers[0]).AccessToken {
-			t.Errorf("%s\n\twant the same token as the first reader", answer)
+	for _, response := range responses {
+		if got := w.CredsOf(t, response).AccessToken; got != w.CredsOf(t, responses[0]).AccessToken {
+			t.Errorf("%s\n\twant the same token as the first reader", response)
 		}
 	}
 	w.asked(t, kleinanzeigen, 1, "for 50 concurrent first readers")

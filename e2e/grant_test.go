@@ -267,11 +267,11 @@ func malformedWith(refreshToken string) fields {
 // malformedRefresh delivers a new refresh token in an otherwise malformed response.
 func (w world) malformedRefresh(t testing.TB) {
 	t.Helper()
-	brought := w.externalRefreshToken(t, marktplaats)
-	w.failedRefresh(t, malformedWith(brought))
+	refreshToken := w.externalRefreshToken(t, marktplaats)
+	w.failedRefresh(t, malformedWith(refreshToken))
 	w.rotated(t, "a/r")
 	all := w.Sim.Requests(t, marktplaats)
-	if got := all[len(all)-1].Form(t).Get("refresh_token"); got != brought {
+	if got := all[len(all)-1].Form(t).Get("refresh_token"); got != refreshToken {
 		t.Error("the refresh after a malformed response did not use the refresh token from it")
 	}
 }

@@ -52,11 +52,11 @@ var fieldLine = regexp.MustCompile(`(?m)^    (\w+) \(.+\)\n\n        \S`)
 func helpOf(t testing.TB, m harness.Mount, path string) string {
 	t.Helper()
 	got := m.Do(t, harness.Request{Method: http.MethodGet, Path: m.Path + "/" + path + "?help=1"}).OK(t)
-	var answer struct {
+	var response struct {
 		Help string `json:"help"`
 	}
-	if err := json.Unmarshal(got.Body, &answer); err != nil || answer.Help == "" {
+	if err := json.Unmarshal(got.Body, &response); err != nil || response.Help == "" {
 		t.Fatalf("%s\n\twant a help text", got)
 	}
-	return answer.Help
+	return response.Help
 }

@@ -164,19 +164,19 @@ func TestLease_TokenInLastSecond(t *testing.T) {
 		name := fmt.Sprintf("c%d", delay)
 		w.Write(t, "config/"+name, w.kleinanzeigen(unverified)).OK(t)
 		w.Sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": delay})
-		answers := make([]harness.Response, 300)
+		responses := make([]harness.Response, 300)
 		var readers sync.WaitGroup
-		for i := range answers {
+		for i := range responses {
 			readers.Go(func() {
 				var err error
-				answers[i], err = w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + name})
+				responses[i], err = w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/" + name})
 				if err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		readers.Wait()
-		for _, got := range answers {
+		for _, got := range responses {
 			// Vault reports the time left after storing the lease, rounded, so 0 if that took more than half a second.
 			if got.Status == http.StatusOK && got.LeaseDuration > 1 {
 				t.Fatalf("%s\n\twant a lease of at most a second", got)

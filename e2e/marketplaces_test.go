@@ -18,13 +18,13 @@ const (
 )
 
 // credsOfProvider is what creds/ returns for a marketplace besides the token.
-type handedOut struct {
+type credsOfProvider struct {
 	lifetime int // in seconds
 	data     fields
 }
 
 // marketplaces are the providers that no other test is about.
-var marketplaces = map[string]handedOut{
+var marketplaces = map[string]credsOfProvider{
 	marktplaats:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.marktplaats.nl"}},
 	tweedehands:  {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.2dehands.be"}},
 	deuxiememain: {day, fields{"token_type": "bearer", "scope": "", "api_url": "https://api.2ememain.be"}},
@@ -58,7 +58,7 @@ func TestMarketplaces_TokenWorks(t *testing.T) {
 }
 
 // wireRequest is a token request exactly as sent.
-type onTheWire struct {
+type wireRequest struct {
 	change        fields
 	contentType   string
 	authorization []string
@@ -68,13 +68,13 @@ type onTheWire struct {
 var (
 	aForm           = "application/x-www-form-urlencoded"
 	demoCredentials = "client_id=demo-client&client_secret=demo-secret"
-	everySite       = []onTheWire{
+	everySite       = []wireRequest{
 		{nil, aForm, nil, demoCredentials + "&grant_type=client_credentials"},
 		{fields{"scope": "write read"}, aForm, nil, demoCredentials + "&grant_type=client_credentials&scope=write+read"},
 		{fields{"redirect_uri": "https://client.example/a b?c=d"}, aForm, nil,
 			demoCredentials + "&grant_type=client_credentials&redirect_uri=" + url.QueryEscape("https://client.example/a b?c=d")},
 	}
-	vendorsRequests = map[string][]onTheWire{
+	vendorsRequests = map[string][]wireRequest{
 		marktplaats:  everySite,
 		tweedehands:  everySite,
 		deuxiememain: everySite,

@@ -182,21 +182,21 @@ func TestRevoke_RepointedEndpointGetsNoOldToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.ownTokens()).OK(t)
-	held := w.Creds(t, "a")
+	old := w.Creds(t, "a")
 	received := make(chan string, 10)
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	newEndpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		received <- string(body)
 	}))
-	t.Cleanup(elsewhere.Close)
-	w.Write(t, "config/a", fields{"client_secret": demoSecret, "revocation_url": elsewhere.URL}).OK(t)
+	t.Cleanup(newEndpoint.Close)
+	w.Write(t, "config/a", fields{"client_secret": demoSecret, "revocation_url": newEndpoint.URL}).OK(t)
 	own := w.Creds(t, "a")
-	for _, lease := range []string{held.LeaseID, own.LeaseID} {
+	for _, lease := range []string{old.LeaseID, own.LeaseID} {
 		w.Revoke(t, lease).OK(t)
 	}
 	harness.Eventually(t, 10*time.Second, "the new endpoint gets a revocation", func() bool { return len(received) > 0 })
 	if got := <-received; !strings.Contains(got, own.AccessToken) {
 		t.Errorf("the first revocation at the new endpoint is %q, want the token minted since", got)
 	}
-	w.provides(t, oauth2, held.AccessToken, demoClient)
+	w.provides(t, oauth2, old.AccessToken, demoClient)
 }

@@ -80,9 +80,9 @@ func TestRotate_FailureKeepsToken(t *testing.T) {
 	old := w.Creds(t, "a")
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 500, "times": 1})
 	w.Write(t, "rotate/a", nil).Refused(t, http.StatusBadGateway, kleinanzeigen, "500")
-	held := w.Write(t, "rotate/a", nil).Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
-	if !saysHowLong(held) {
-		t.Errorf("%s\n\twant the error to say how long to wait", held)
+	backoff := w.Write(t, "rotate/a", nil).Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
+	if !saysHowLong(backoff) {
+		t.Errorf("%s\n\twant the error to say how long to wait", backoff)
 	}
 	w.asked(t, kleinanzeigen, 2, "for a failed rotation and one in backoff")
 	w.serves(t, "a", old.AccessToken, "after a failed rotation")

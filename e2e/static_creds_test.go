@@ -203,9 +203,9 @@ func TestStaticCreds_Errors(t *testing.T) {
 	}
 	w.Sim.Fault(t, kleinanzeigen, fields{"kind": "status", "status": 500})
 	w.Read(t, "static-creds/a").Refused(t, http.StatusBadGateway, kleinanzeigen, "500")
-	held := w.Read(t, "static-creds/a").Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
-	if !saysHowLong(held) {
-		t.Errorf("%s\n\twant the error to say how long to wait", held)
+	backoff := w.Read(t, "static-creds/a").Refused(t, http.StatusServiceUnavailable, kleinanzeigen)
+	if !saysHowLong(backoff) {
+		t.Errorf("%s\n\twant the error to say how long to wait", backoff)
 	}
 	w.inBackoff(t, kleinanzeigen, "a", http.StatusServiceUnavailable) // creds/ is in backoff too
 }

@@ -16,20 +16,20 @@ import (
 )
 
 // countingProvider is a token endpoint that counts concurrent requests and connections.
-type crowded struct {
+type countingProvider struct {
 	URL string
 
 	mu                  sync.Mutex
-	underWay, connected int
-	seen                crowd
+	inFlight, connected int
+	seen                load
 }
 
 // load is what a token endpoint has seen: all requests, and the most concurrent requests and connections.
-type crowd struct {
-	requests, atOnce, connections int
+type load struct {
+	requests, concurrent, connections int
 }
 
-func (c *crowded) crowd() crowd {
+func (c *countingProvider) load() load {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen
@@ -37,9 +37,9 @@ func (c *crowded) crowd() crowd {
 
 // newCountingProvider starts a token endpoint that counts requests and responds with answer. n is the number of the
 // request.
-func newCrowded(t testing.TB, answer func(w http.ResponseWriter, n int)) *crowded {
+func newCountingProvider(t testing.TB, answer func(w http.ResponseWriter, n int)) *countingProvider {
 	t.Helper()
-	c := new(crowded)
+	c := new(countingProvider)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, c.begin())
 		c.end()
@@ -51,22 +51,22 @@ func newCrowded(t testing.TB, answer func(w http.ResponseWriter, n int)) *crowde
 	return c
 }
 
-func (c *crowded) begin() int {
+func (c *countingProvider) begin() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.underWay++
+	c.inFlight++
 	c.seen.requests++
-	c.seen.atOnce = max(c.seen.atOnce, c.underWay)
+	c.seen.concurrent = max(c.seen.concurrent, c.inFlight)
 	return c.seen.requests
 }
 
-func (c *crowded) end() {
+func (c *countingProvider) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.underWay--
+	c.inFlight--
 }
 
-func (c *crowded) connection(_ net.Conn, state http.ConnState) {
+func (c *countingProvider) connection(_ net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch state {
@@ -97,7 +97,7 @@ func TestStorms(t *testing.T) {
 		fail := func(w http.ResponseWriter, _ int) { w.WriteHeader(http.StatusInternalServerError) }
 		w.burst(t, "bad", fail, http.StatusBadGateway)
 	})
-	t.Run("cold configs of many clients", w.thundering)
+	t.Run("cold configs of many clients", w.coldStart)
 	server.Stop() // discards its leases
 }
 
@@ -107,7 +107,7 @@ func (w world) burst(t *testing.T, config string, answer func(http.ResponseWrite
 	here := make(chan struct{})
 	arrived := sync.OnceFunc(func() { close(here) })
 	defer arrived()
-	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
+	provider := newCountingProvider(t, func(w http.ResponseWriter, n int) {
 		<-here
 		time.Sleep(3 * time.Second) // all requests are at Vault; this lets them reach the plugin too
 		answer(w, n)
@@ -118,17 +118,17 @@ func (w world) burst(t *testing.T, config string, answer func(http.ResponseWrite
 	go func() { done <- w.readAll(ctx, readers, func(int) string { return config }) }()
 	w.inFlight(t, "creds/"+config, readers)
 	arrived()
-	answers := tokens(t, <-done, status)
-	if got := provider.crowd().requests; len(answers) != 1 || got != 1 {
-		t.Errorf("%d readers got %d different tokens from %d token requests, want one of each", readers, len(answers), got)
+	issued := tokens(t, <-done, status)
+	if got := provider.load().requests; len(issued) != 1 || got != 1 {
+		t.Errorf("%d readers got %d different tokens from %d token requests, want one of each", readers, len(issued), got)
 	}
 }
 
 // coldStart reads many configs with a client each at the same time. All readers get a token, and the limits on one host
 // hold.
-func (w world) thundering(t *testing.T) {
-	const configs, atOnce, perSecond = 300, 32, 100
-	provider := newCrowded(t, func(w http.ResponseWriter, n int) {
+func (w world) coldStart(t *testing.T) {
+	const configs, concurrent, perSecond = 300, 32, 100
+	provider := newCountingProvider(t, func(w http.ResponseWriter, n int) {
 		time.Sleep(100 * time.Millisecond) // long enough for requests to pile up, short enough that the rate is the limit
 		issue(w, n)
 	})
@@ -138,15 +138,15 @@ func (w world) thundering(t *testing.T) {
 	}
 	started := time.Now()
 	issued := tokens(t, w.readAll(t.Context(), configs, name), http.StatusOK)
-	took, seen := time.Since(started), provider.crowd()
+	took, seen := time.Since(started), provider.load()
 	if len(issued) != configs || seen.requests != configs {
 		t.Errorf("%d configs got %d tokens from %d token requests", configs, len(issued), seen.requests)
 	}
-	if seen.atOnce > atOnce || seen.atOnce < atOnce/2 {
-		t.Errorf("%d token requests at once, want between half of %[2]d and %[2]d", seen.atOnce, atOnce)
+	if seen.concurrent > concurrent || seen.concurrent < concurrent/2 {
+		t.Errorf("%d token requests at once, want between half of %[2]d and %[2]d", seen.concurrent, concurrent)
 	}
-	if seen.connections > atOnce {
-		t.Errorf("%d connections at once, want at most %d", seen.connections, atOnce)
+	if seen.connections > concurrent {
+		t.Errorf("%d connections at once, want at most %d", seen.connections, concurrent)
 	}
 	if least := (configs - perSecond) * time.Second / perSecond; took < least {
 		t.Errorf("%d token requests took %s, want at least %s: %d at once, then as many each second", configs, took, least, perSecond)

@@ -20,7 +20,7 @@ type rotating struct {
 	current string
 	refused int
 	size    int                                              // of a refresh token
-	answer  func(w http.ResponseWriter, access, next string) // nil: as in RFC 6749
+	respond func(w http.ResponseWriter, access, next string) // nil: as in RFC 6749
 }
 
 func newRotating(t *testing.T) *rotating {
@@ -49,8 +49,8 @@ func (p *rotating) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.current = "Refresh-" + harness.Random()
 	p.current += strings.Repeat("x", max(0, p.size-len(p.current)))
 	access := "access-" + harness.Random()
-	if p.answer != nil {
-		p.answer(w, access, p.current)
+	if p.respond != nil {
+		p.respond(w, access, p.current)
 		return
 	}
 	fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600,"refresh_token":%q}`, access, p.current)
@@ -70,7 +70,7 @@ func (w world) imported(t *testing.T, p *rotating) {
 // it.
 func TestRefreshToken_FoundInAnyReadableResponse(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]func(w http.ResponseWriter, access, next string){
+	for name, respond := range map[string]func(w http.ResponseWriter, access, next string){
 		"a 500": func(w http.ResponseWriter, _, next string) {
 			w.WriteHeader(http.StatusInternalServerError)
 			fmt.Fprintf(w, `{"error":"server_error","refresh_token":%q}`, next)
@@ -91,11 +91,11 @@ func TestRefreshToken_FoundInAnyReadableResponse(t *testing.T) {
 			t.Parallel()
 			w, p := newWorld(t), newRotating(t)
 			w.imported(t, p)
-			p.set(func() { p.answer = answer })
+			p.set(func() { p.respond = respond })
 			if got := w.Write(t, "rotate/a/r", nil); got.Status < http.StatusBadRequest {
 				t.Errorf("%s\n\twant an error", got)
 			}
-			p.set(func() { p.answer = nil })
+			p.set(func() { p.respond = nil })
 			for range 3 {
 				w.sendWithRetry(t, http.MethodPost, "rotate/a/r").OK(t)
 			}
@@ -115,14 +115,14 @@ func TestRefreshToken_InvalidOneDoesNotReplaceValid(t *testing.T) {
 	w.imported(t, p)
 	good := p.current
 	p.set(func() {
-		p.answer = func(w http.ResponseWriter, _, _ string) {
+		p.respond = func(w http.ResponseWriter, _, _ string) {
 			p.current = good // nothing was committed
 			w.WriteHeader(http.StatusInternalServerError)
 			fmt.Fprint(w, `{"error":"server_error","refresh_token":"Not-A-Token-7"}`)
 		}
 	})
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadGateway)
-	p.set(func() { p.answer = nil })
+	p.set(func() { p.respond = nil })
 	w.sendWithRetry(t, http.MethodPost, "rotate/a/r").OK(t)
 	w.Creds(t, "a/r")
 	w.isAuthorized(t, "a/r")

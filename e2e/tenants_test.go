@@ -146,11 +146,11 @@ func TestTenants_VerificationBlocksNothing(t *testing.T) {
 	w, g := newWorld(t), newGateway(t)
 	w.Write(t, "config/a", g.client("/hangs", unverified)).OK(t)
 	var writers sync.WaitGroup
-	var answers sync.Map
+	var responses sync.Map
 	for i := range 12 {
 		writers.Go(func() {
 			got := w.Send(t, http.MethodPost, "config/a", fields{"scope": fmt.Sprint("s", i)})
-			answers.Store(i, got)
+			responses.Store(i, got)
 		})
 	}
 	harness.Eventually(t, 10*time.Second, "a verification hangs", func() bool { return g.asked("/hangs") > 0 })
@@ -159,7 +159,7 @@ func TestTenants_VerificationBlocksNothing(t *testing.T) {
 	w.Delete(t, "config/a").OK(t)
 	g.release()
 	writers.Wait()
-	answers.Range(func(_, value any) bool {
+	responses.Range(func(_, value any) bool {
 		if got := value.(harness.Response); got.Status == http.StatusInternalServerError {
 			t.Errorf("%s\n\twant a proper error", got)
 		}

@@ -69,13 +69,13 @@ func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 		return resp, fmt.Errorf("%s: %w", resp.Sent, err)
 	}
 	s.setHeaders(req, r)
-	answer, err := s.http.Do(req)
+	response, err := s.http.Do(req)
 	if err != nil {
 		return resp, fmt.Errorf("%s: %w", resp.Sent, err)
 	}
-	defer answer.Body.Close()
-	resp.Status = answer.StatusCode
-	if resp.Body, err = io.ReadAll(answer.Body); err != nil {
+	defer response.Body.Close()
+	resp.Status = response.StatusCode
+	if resp.Body, err = io.ReadAll(response.Body); err != nil {
 		return resp, fmt.Errorf("%s: %w", resp, err)
 	}
 	if len(bytes.TrimSpace(resp.Body)) > 0 && json.Unmarshal(resp.Body, &resp.Envelope) != nil {

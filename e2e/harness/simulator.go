@@ -190,7 +190,7 @@ func (s *Simulator) Protected(t testing.TB, provider, token string) Protected {
 	return p
 }
 
-func (s *Simulator) control(t testing.TB, method, path string, body, answer any) {
+func (s *Simulator) control(t testing.TB, method, path string, body, result any) {
 	t.Helper()
 	text := []byte(nil)
 	if body != nil || method == http.MethodPut {
@@ -212,8 +212,8 @@ func (s *Simulator) control(t testing.TB, method, path string, body, answer any)
 	if err != nil || resp.StatusCode/100 != 2 {
 		t.Fatalf("the simulator's control: %s %s %s responded %d %s (%v)", method, path, text, resp.StatusCode, got, err)
 	}
-	if answer != nil {
-		if err := json.Unmarshal(got, answer); err != nil {
+	if result != nil {
+		if err := json.Unmarshal(got, result); err != nil {
 			t.Fatalf("the simulator's control: %s %s responded %s: %v", method, path, got, err)
 		}
 	}
