@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package store
+
+import (
+	"context"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// Settings is the mount's network policy. It has a path of its own, so that a Vault policy can keep it from operators who
+// write configs.
+type Settings struct {
+	Format int `json:"format"`
+	// AllowPrivateAddresses permits token requests to addresses outside of the public Internet.
+	AllowPrivateAddresses bool `json:"allow_private_addresses"`
+	// AllowedHosts are globs of the hosts that an overridden URL may name; empty: any.
+	AllowedHosts []string `json:"allowed_hosts"`
+}
+
+// SettingsLock is the name of the settings' storage lock.
+const SettingsLock = settingsPath
+
+// Network returns the settings as package provider takes them.
+func (s Settings) Network() provider.NetworkPolicy {
+	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
+}
+
+// Settings loads the mount's settings, or returns the defaults if none are stored.
+func (s *Store) Settings(ctx context.Context) (Settings, error) {
+	settings := Settings{Format: format}
+	_, err := s.load(ctx, settingsPath, &settings)
+	return settings, err
+}
+
+// PutSettings stores the settings. Hold their lock.
+func (s *Store) PutSettings(ctx context.Context, settings Settings) error {
+	return s.put(ctx, settingsPath, settings)
+}
+
+// DeleteSettings deletes the settings, which returns them to their defaults. Hold their lock.
+func (s *Store) DeleteSettings(ctx context.Context) error {
+	return s.storage.Delete(ctx, settingsPath)
+}

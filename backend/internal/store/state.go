@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// PendingAuthorization is an authorization that a user has not finished yet (RFC 6749, section 4.1.1). Its state finds it.
+type PendingAuthorization struct {
+	Format int `json:"format"`
+	// ClientGeneration and RoleID are the identities for which it was started.
+	ClientGeneration string    `json:"client"`
+	RoleID           string    `json:"role_id"`
+	Config           string    `json:"config"`
+	Role             string    `json:"role"`
+	RedirectURI      string    `json:"redirect_uri"`
+	Scope            []string  `json:"scope,omitempty"`
+	CodeVerifier     string    `json:"code_verifier,omitempty"`
+	ExpiresAt        time.Time `json:"expires_at"`
+}
+
+// StatePath returns where a state is stored: under its hash, so that a listing of the storage shows nothing of use.
+func StatePath(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return statePrefix + hex.EncodeToString(sum[:])
+}
+
+// Pending loads the pending authorization of a state. It returns nil if there is none.
+func (s *Store) Pending(ctx context.Context, state string) (*PendingAuthorization, error) {
+	p := new(PendingAuthorization)
+	found, err := s.load(ctx, StatePath(state), p)
+	if err != nil || !found {
+		return nil, err
+	}
+	return p, nil
+}
+
+// PutPending stores a pending authorization under its state.
+func (s *Store) PutPending(ctx context.Context, state string, p *PendingAuthorization) error {
+	p.Format = format
+	return s.put(ctx, StatePath(state), p)
+}
+
+// DeletePending deletes the pending authorization of a state.
+func (s *Store) DeletePending(ctx context.Context, state string) error {
+	return s.storage.Delete(ctx, StatePath(state))
+}
+
+// maxSwept bounds the states that one sweep looks at.
+const maxSwept = 100
+
+// SweepPending deletes pending authorizations that have expired. It ignores errors, because an expired one is refused
+// anyway.
+func (s *Store) SweepPending(ctx context.Context) {
+	keys, err := s.storage.List(ctx, statePrefix)
+	if err != nil {
+		return
+	}
+	for _, key := range keys[:min(len(keys), maxSwept)] {
+		var p PendingAuthorization
+		if found, err := s.load(ctx, statePrefix+key, &p); err == nil && found && time.Now().After(p.ExpiresAt) {
+			_ = s.storage.Delete(ctx, statePrefix+key)
+		}
+	}
+}
