@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package throttle
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+const (
+	// maxPerSecond bounds the requests that start at a host in any second: token requests and revocations separately.
+	maxPerSecond = 100
+	// maxConcurrentPerHost bounds the requests to a host that are younger than placeTime. An older request loses its place
+	// to the next one, so that hanging endpoints of some clients do not stop others.
+	maxConcurrentPerHost = provider.MaxConnections
+	placeTime            = time.Second
+)
+
+// hostKey names a host, and which of its requests are limited: token requests or revocations.
+type hostKey struct {
+	name       string
+	revocation bool
+}
+
+// hostLimit paces the requests to one host. Configs take turns, and each config's requests start in their order. It never
+// refuses a request. The unit is the config and not the client, because an operator who may write one config can make up
+// any number of clients. [Client].mu guards it.
+type hostLimit struct {
+	// taken counts the requests that have a place.
+	taken int
+	// started are when the last requests started, the oldest first; at most as many as may start in a second.
+	started []time.Time
+	// turns are the configs with waiting requests, the next one first.
+	turns   []string
+	waiting map[string][]chan struct{}
+	// timer starts the next request when the rate permits it; nil if no request waits for that.
+	timer *time.Timer
+}
+
+// enter waits for a config's turn at a host, and returns what gives its place back. The place ends after placeTime in any
+// case.
+func (c *Client) enter(ctx context.Context, key hostKey, config string) (leave func(), err error) {
+	h, turn := c.join(key, config)
+	select {
+	case <-turn:
+	case <-ctx.Done():
+		if c.withdraw(h, config, turn) {
+			return nil, ctx.Err()
+		} // else its turn has just come
+	}
+	give := sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		h.taken--
+		c.startLocked(h)
+	})
+	old := time.AfterFunc(placeTime, give)
+	return func() {
+		old.Stop()
+		give()
+	}, nil
+}
+
+// join queues a request at a host. The channel is closed when its turn has come.
+func (c *Client) join(key hostKey, config string) (*hostLimit, chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, ok := c.hosts[key]
+	if !ok {
+		c.sweepLocked()
+		h = &hostLimit{waiting: make(map[string][]chan struct{})}
+		c.hosts[key] = h
+	}
+	if len(h.waiting[config]) == 0 {
+		h.turns = append(h.turns, config)
+	}
+	turn := make(chan struct{})
+	h.waiting[config] = append(h.waiting[config], turn)
+	c.startLocked(h)
+	return h, turn
+}
+
+// withdraw removes a waiting request. It reports false if the request's turn has come.
+func (c *Client) withdraw(h *hostLimit, config string, turn chan struct{}) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := slices.Index(h.waiting[config], turn)
+	if at < 0 {
+		return false
+	}
+	h.waiting[config] = slices.Delete(h.waiting[config], at, at+1)
+	if len(h.waiting[config]) == 0 {
+		delete(h.waiting, config)
+		h.turns = slices.DeleteFunc(h.turns, func(other string) bool { return other == config })
+	}
+	return true
+}
+
+// startLocked starts as many waiting requests as may start now, the configs in turn.
+func (c *Client) startLocked(h *hostLimit) {
+	for len(h.turns) > 0 && h.taken < maxConcurrentPerHost {
+		now := time.Now()
+		if last := len(h.started) - c.perSecond; last >= 0 {
+			if wait := h.started[last].Add(time.Second).Sub(now); wait > 0 {
+				c.startLaterLocked(h, wait)
+				return
+			}
+			h.started = h.started[last+1:]
+		}
+		config := h.turns[0]
+		h.turns = h.turns[1:]
+		close(h.waiting[config][0])
+		if h.waiting[config] = h.waiting[config][1:]; len(h.waiting[config]) > 0 {
+			h.turns = append(h.turns, config)
+		} else {
+			delete(h.waiting, config)
+		}
+		h.started = append(h.started, now)
+		h.taken++
+	}
+}
+
+func (c *Client) startLaterLocked(h *hostLimit, wait time.Duration) {
+	if h.timer != nil {
+		return
+	}
+	h.timer = time.AfterFunc(wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		h.timer = nil
+		c.startLocked(h)
+	})
+}
+
+// idle reports whether the host has no requests, and no recent ones that count.
+func (h *hostLimit) idle(now time.Time) bool {
+	return h.taken == 0 && len(h.turns) == 0 && (len(h.started) == 0 || now.Sub(h.started[len(h.started)-1]) > time.Second)
+}

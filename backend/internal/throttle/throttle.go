@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package throttle sends token requests, and bounds what a provider is asked.
+//
+// A request takes a place among those of its client, under the definition's documented limits ([clientLimit]), then a turn
+// at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
+// other requests wait too. The package knows no config and no storage: a [Call] says who asks.
+package throttle
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
+	"vault-plugin-secrets-marketplace/backend/internal/digest"
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// These bounds protect a provider from a mount whose memory is empty, after a failover for example. The documented limits
+// of a definition apply as well.
+const (
+	// maxConcurrentPerClient bounds a client's token requests in flight.
+	maxConcurrentPerClient = 8
+	// maxRevocationsPerClient bounds a client's revocations in flight.
+	maxRevocationsPerClient = 4
+	// MaxQueue bounds how long a request waits for other requests of its client.
+	MaxQueue = 30 * time.Second
+	// MaxPace bounds how long a request then waits for its turn at the host. It is long, because the clients of a host delay
+	// each other but must not fail each other. A caller leaves earlier, and finds the token when they return.
+	MaxPace = 10 * time.Minute
+	// maxIdle bounds how many clients and hosts are remembered although no limit depends on them.
+	maxIdle = 1024
+	// maxBackoffs bounds how many clients are remembered only for their backoff, because an operator who can write a config
+	// can make up any number of clients.
+	maxBackoffs = 16 * 1024
+)
+
+// QueueError reports a token request that did not get its turn in time.
+type QueueError struct {
+	// Provider is the name of the provider.
+	Provider string
+}
+
+// Error returns what the request waits for, and what to do.
+func (e *QueueError) Error() string {
+	return "too many token requests to " + e.Provider + " wait for their turn; try again in a moment"
+}
+
+// Call is a token request, and on whose behalf it is sent.
+type Call struct {
+	// Config is the config's name, and ConfigID its identity.
+	Config, ConfigID string
+	Definition       provider.Definition
+	Request          provider.Request
+	// Verifies says that the request verifies a write of the config. It is sent even if the config's client was refused
+	// before, because the write may be the correction.
+	Verifies bool
+	// Check is called during and after the wait for a turn. If it returns an error, nothing is sent. Nil: no check.
+	Check func() error
+	// Failed is called with an error before the request's turn ends, so that the next request's Check knows of it. It returns
+	// the error for the caller. Nil: the error stays.
+	Failed func(error) error
+}
+
+// Client sends token requests. It is safe for concurrent use.
+type Client struct {
+	provider *provider.Client
+	life     *lifetime.Lifetime
+	keys     *digest.Key
+	// perSecond bounds the token requests that start at a host in any second.
+	perSecond int
+
+	mu      sync.Mutex // guards what follows, and the fields of each client and host
+	clients map[ClientID]*clientLimit
+	hosts   map[hostKey]*hostLimit
+	// sweepAt is how many clients and hosts there can be before the idle ones are removed.
+	sweepAt int
+}
+
+// New returns a client that sends its requests with another.
+func New(client *provider.Client, life *lifetime.Lifetime) *Client {
+	return &Client{
+		provider: client, life: life, keys: digest.NewKey(), perSecond: maxPerSecond,
+		clients: make(map[ClientID]*clientLimit), hosts: make(map[hostKey]*hostLimit),
+	}
+}
+
+// Do waits for the call's turn and sends its request. Like [provider.Client.Do], it can return a token that holds only a
+// refresh token together with an error.
+func (c *Client) Do(ctx context.Context, call Call) (provider.Token, error) {
+	release, err := c.Reserve(ctx, call)
+	if err != nil {
+		return provider.Token{}, err
+	}
+	defer release()
+	if err := c.life.Check(); err != nil { // Close would cut it off
+		return provider.Token{}, err
+	}
+	token, err := c.Send(ctx, call)
+	if err != nil && call.Failed != nil {
+		err = call.Failed(err)
+	}
+	return token, err
+}
+
+// Reserve waits for the call's turn and returns what ends it. Calling that again does nothing.
+func (c *Client) Reserve(ctx context.Context, call Call) (release func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.life.Context(), cancel)()
+	return c.acquire(ctx, call)
+}
+
+// Send sends the request of a call that has its turn, even if the mount is closing. If the failure concerns the client as
+// a whole, it returns a *[backoff.ClientError].
+func (c *Client) Send(ctx context.Context, call Call) (provider.Token, error) {
+	token, err := c.provider.Do(ctx, call.Definition, call.Request)
+	var failure *provider.Error
+	if err != nil && !errors.As(err, &failure) {
+		return token, err
+	}
+	if b := c.record(c.subjectOf(call), failure); b != nil {
+		return token, &backoff.ClientError{Failure: failure, Backoff: b}
+	}
+	return token, err
+}
