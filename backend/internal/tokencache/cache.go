@@ -1,0 +1,608 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package tokencache keeps the current access token of each config and role.
+//
+// It shares one fetch among concurrent callers, refreshes a token that is in use before it expires, and backs off after
+// failures. What to do with a read is decided in one place, [entry.plan].
+//
+// The cache does not know how a token is obtained: a [Source] does. The Source does not know that its tokens are cached.
+// A second tier, such as tokens in storage, is a Source over another Source. A reader's least remaining life would be a
+// field of [Want], which plan takes into account.
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// Key names a config, or a role of it if Role is not empty.
+type Key struct {
+	Config, Role string
+}
+
+// Want is a read of a token.
+type Want struct {
+	Key
+	// Shared asks for the shared token, even if the config gives each reader of a leased token one of their own.
+	Shared bool
+}
+
+// Fetch is a request for a token to a [Source].
+type Fetch struct {
+	Want
+	// Own says that the token is for one caller alone, and will not be cached.
+	Own bool
+	// OnOverdue lets the callers go while the request goes on: with one error those that wait, with another those that come
+	// later. It can be called more than once; nil for an own token.
+	OnOverdue func(waiting, later error)
+	// Check returns an error if the request must not be sent any longer. Call it after any wait; nil for a shared token.
+	Check func() error
+	// Failed notes that the request has failed, and returns the error to return. Call it before the next request's Check; nil
+	// for a shared token.
+	Failed func(error) error
+}
+
+// A Source obtains tokens. Fetch can return these errors, among others:
+//
+//   - [ErrNotShared], if Shared and Own are false, and the config gives each reader a token of their own
+//   - [ErrShared], if Own is true, and the config's readers share tokens
+//   - an error that is [ErrNotFound], if there is no such config or role
+//   - an error with a method Permanent() bool that returns true, if only a person can end it
+type Source interface {
+	Fetch(ctx context.Context, f Fetch) (*Token, error)
+}
+
+// The errors of a [Source] that the cache knows.
+var (
+	ErrNotShared = errors.New("the config's readers do not share tokens")
+	ErrShared    = errors.New("the config's readers share tokens")
+	ErrNotFound  = errors.New("there is no such config or role")
+)
+
+// errStale reports that the entry was replaced during a fetch. The caller starts again.
+var errStale = errors.New("the config has changed")
+
+// Options configures a [Cache].
+type Options struct {
+	Source Source
+	Life   *lifetime.Lifetime
+	// MayRefresh reports whether this node may refresh tokens that no caller waits for.
+	MayRefresh func() bool
+	// FetchTimeout bounds a fetch of a shared token, from its wait for a turn to the provider's response.
+	FetchTimeout time.Duration
+}
+
+// Cache keeps the current tokens of a mount. It is safe for concurrent use.
+type Cache struct {
+	Options
+
+	// mu guards entries, and all fields of each entry and call. It is held for memory alone: a hot read takes it.
+	mu      sync.Mutex
+	entries map[Key]*entry
+}
+
+// New returns an empty cache.
+func New(o Options) *Cache {
+	return &Cache{Options: o, entries: make(map[Key]*entry)}
+}
+
+// Close stops the refreshes that are due later. The cache's lifetime is closed by then.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+	}
+}
+
+// Peek returns the current token if it is fresh, from memory alone. Otherwise it returns nil.
+func (c *Cache) Peek(want Want) *Token {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[want.Key]
+	if !ok || !e.current.fresh(time.Now()) || !(want.Shared || e.current.ReuseToken) {
+		return nil
+	}
+	e.read = true
+	return e.current
+}
+
+// Get returns the current token while it is valid, else a new one. All callers that come during a fetch of a shared token
+// wait for that fetch, and get its error if it fails. A token that is due is refreshed while its readers go on with it,
+// unless it is expiring: then they get it only if the refresh fails.
+func (c *Cache) Get(ctx context.Context, want Want) (*Token, error) {
+	for {
+		token, err := c.get(ctx, want)
+		if !errors.Is(err, errStale) {
+			return token, err
+		}
+	}
+}
+
+// get is one attempt of Get. It returns errStale if it has to be repeated.
+func (c *Cache) get(ctx context.Context, want Want) (*Token, error) {
+	s, err := c.step(want)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.own:
+		return c.fetchOwn(ctx, want, s.entry)
+	case s.call == nil:
+		return s.current, nil
+	}
+	return s.call.await(ctx, want, s.current)
+}
+
+// step is what [entry.plan] has decided for a read, with the calls that it needs started.
+type step struct {
+	entry *entry
+	// current is the token to hand out: at once if call is nil, else if the call fails.
+	current *Token
+	call    *call
+	own     bool
+}
+
+func (c *Cache) step(want Want) (step, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.Life.Check(); err != nil {
+		return step{}, err
+	}
+	now := time.Now()
+	e := c.entryLocked(want.Key)
+	do, err := e.plan(now, want)
+	s := step{entry: e, own: do == fetchOwn}
+	if e.serves(now, want) {
+		e.read = true
+		s.current = e.current
+	}
+	if do == wait || do == serveAndRefresh {
+		if err := c.startLocked(want, e); err != nil {
+			return step{}, err
+		}
+	}
+	if do == wait {
+		e.call.awaited = true
+		s.call = e.call
+	}
+	return s, err
+}
+
+// await returns the token of a call. If the call fails, it returns the current token while that is valid, and it does not
+// wait longer than that.
+func (c *call) await(ctx context.Context, want Want, current *Token) (*Token, error) {
+	bounded, cancel := ctx, context.CancelFunc(func() {})
+	if current != nil {
+		bounded, cancel = context.WithTimeout(ctx, current.Remaining(time.Now())-minRemaining-leaseDelay)
+	}
+	defer cancel()
+	err := c.wait(bounded)
+	valid := current.Valid(time.Now())
+	switch {
+	case err != nil && ctx.Err() == nil && valid:
+		return current, nil
+	case err != nil:
+		return nil, err
+	case c.err != nil && valid && !c.stale:
+		return current, nil
+	case c.stale, errors.Is(c.err, ErrNotShared), c.err == nil && !want.Shared && !c.token.ReuseToken:
+		return nil, errStale // the entry has changed, or knows by now that this reader needs a token of their own
+	}
+	return c.token, c.err
+}
+
+// Refresh fetches a new shared token. The old one is replaced when the new one is there, and kept if the fetch fails.
+func (c *Cache) Refresh(ctx context.Context, key Key) (*Token, error) {
+	for {
+		call, err := c.startRefresh(key)
+		if err != nil {
+			return nil, err
+		}
+		if err := call.wait(ctx); err != nil {
+			return nil, err
+		}
+		if !call.stale && !errors.Is(call.err, ErrNotShared) {
+			return call.token, call.err
+		}
+	}
+}
+
+// StartRefresh starts to fetch a new shared token, for no caller. It ignores a backoff: its end is early enough.
+func (c *Cache) StartRefresh(key Key) {
+	_, _ = c.startRefresh(key)
+}
+
+func (c *Cache) startRefresh(key Key) (*call, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.Life.Check(); err != nil {
+		return nil, err
+	}
+	e := c.entryLocked(key)
+	if _, err := e.planRefresh(time.Now()); err != nil {
+		return nil, err
+	}
+	if err := c.startLocked(Want{Key: key, Shared: true}, e); err != nil {
+		return nil, err
+	}
+	return e.call, nil
+}
+
+func (c *Cache) entryLocked(key Key) *entry {
+	e, ok := c.entries[key]
+	if !ok {
+		e = new(entry)
+		c.entries[key] = e
+	}
+	return e
+}
+
+// startLocked starts a call for an entry, unless there is one.
+func (c *Cache) startLocked(want Want, e *entry) error {
+	if e.call != nil {
+		return nil
+	}
+	// The context is the call's own: the caller that has started it can leave.
+	ctx, cancel := context.WithTimeout(c.Life.Context(), c.FetchTimeout)
+	started := &call{want: want, entry: e, cancel: cancel, done: make(chan struct{}), overdue: make(chan struct{})}
+	if err := c.Life.Go(func() { c.run(ctx, started) }); err != nil {
+		cancel()
+		return err
+	}
+	e.call, e.policy, e.roleTTL = started, nil, nil
+	return nil
+}
+
+// run carries out a call.
+func (c *Cache) run(ctx context.Context, call *call) {
+	defer call.cancel()
+	started := time.Now()
+	token, err := c.fetch(ctx, Fetch{Want: call.want, OnOverdue: func(waiting, later error) { c.markOverdue(call, waiting, later) }})
+	closing := c.Life.Check() != nil
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := call.entry
+	e.call = nil
+	if token != nil {
+		token = e.adopt(token)
+	}
+	if !closing {
+		err = e.record(started, token, err)
+	}
+	call.token, call.err = token, err
+	if call.stale = c.entries[call.want.Key] != e; !call.stale {
+		c.finishLocked(call)
+	}
+	close(call.done)
+}
+
+// fetch calls the source, and turns a panic into an error.
+func (c *Cache) fetch(ctx context.Context, f Fetch) (token *Token, err error) {
+	err = c.Life.Protect(func() error {
+		token, err = c.Source.Fetch(ctx, f)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return token, nil
+}
+
+// finishLocked puts the outcome of a call into its entry.
+func (c *Cache) finishLocked(call *call) {
+	e, key := call.entry, call.want.Key
+	switch {
+	case call.token != nil:
+		e.nextTry = time.Time{}
+		e.own = !call.token.ReuseToken
+		c.setCurrentLocked(key, e, call.token, call.awaited)
+	case errors.Is(call.err, ErrNotShared):
+		e.own = true
+	case errors.Is(call.err, ErrNotFound):
+		c.evictLocked(key) // no memory for names that stand for nothing
+	case e.current == nil && e.failures == 0 && e.backoff == nil:
+		c.evictLocked(key) // nor for what can be such a name: the storage failed
+	case e.read:
+		c.retryLocked(key, e, call.err)
+	}
+}
+
+// retryLocked schedules the next attempt to replace a current token that is in use.
+func (c *Cache) retryLocked(key Key, e *entry, err error) {
+	now := time.Now()
+	next := now.Add(backoff.First) // for failures that are not the provider's as well
+	var permanent interface{ Permanent() bool }
+	if errors.As(err, &permanent) && permanent.Permanent() {
+		next = now.Add(backoff.Permanent)
+	}
+	e.nextTry = next
+	if b := e.backoff; b.Active(now) != nil && b.Until.After(next) {
+		next = b.Until // not in nextTry, because a backoff can be cleared early
+	}
+	if e.current.Valid(next) {
+		c.scheduleLocked(key, e, next)
+	}
+}
+
+func (c *Cache) markOverdue(call *call, waiting, later error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if call.later == nil {
+		call.waiting = waiting
+		close(call.overdue)
+	}
+	call.later = later
+}
+
+// fetchOwn fetches a token for one caller alone. A failure backs off all callers of the entry; that the caller leaves is no
+// failure.
+func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, error) {
+	started, recorded := time.Now(), false
+	record := func(token *Token, err error) error {
+		if recorded || err != nil && ctx.Err() != nil || c.Life.Check() != nil {
+			return err
+		}
+		recorded = true
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return e.record(started, token, err)
+	}
+	token, err := c.fetch(ctx, Fetch{
+		Want: want, Own: true,
+		Check:  func() error { return c.checkOwn(want.Key, e) },
+		Failed: func(err error) error { return record(nil, err) },
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, errStale):
+		return nil, err
+	case errors.Is(err, ErrShared), errors.Is(err, ErrNotFound):
+		return nil, c.correctOwn(want.Key, e, err)
+	}
+	return token, record(token, err)
+}
+
+// correctOwn corrects an entry whose config does not exist, or whose readers share tokens. In that case the caller starts
+// again.
+func (c *Cache) correctOwn(key Key, e *entry, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(err, ErrShared) {
+		e.own = false
+		return errStale
+	}
+	if c.entries[key] == e {
+		c.evictLocked(key)
+	}
+	return err
+}
+
+// checkOwn returns an error if the entry was replaced, or has to wait: the fetches ahead of this one may have failed.
+func (c *Cache) checkOwn(key Key, e *entry) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries[key] != e {
+		return errStale
+	}
+	if err := e.backoff.Active(time.Now()); err != nil {
+		return err
+	}
+	return nil
+}
+
+// setCurrentLocked makes a token the current one of an entry, and schedules its refresh, but not before the next try.
+func (c *Cache) setCurrentLocked(key Key, e *entry, token *Token, read bool) {
+	e.remember(token.AccessToken)
+	e.current, e.read = token, read
+	at := token.RefreshAt
+	if e.nextTry.After(at) {
+		at = e.nextTry
+	}
+	c.scheduleLocked(key, e, at)
+}
+
+// scheduleLocked schedules the refresh of the entry's current token.
+func (c *Cache) scheduleLocked(key Key, e *entry, at time.Time) {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	if c.Life.Check() != nil {
+		return
+	}
+	e.timer = time.AfterFunc(time.Until(at), func() {
+		_ = c.Life.Protect(func() error { c.refreshDue(key, e); return nil })
+	})
+}
+
+// refreshDue refreshes the current token if a caller has read it: a config that no caller reads costs its provider nothing.
+// A reader who comes later starts the refresh.
+func (c *Cache) refreshDue(key Key, e *entry) {
+	if c.Life.Check() != nil || !c.MayRefresh() { // a call back into Vault, so not under the lock
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries[key] != e || e.call != nil || !e.read {
+		return
+	}
+	if b := e.backoff; b.Active(time.Now()) != nil {
+		if e.current.Valid(b.Until) {
+			c.scheduleLocked(key, e, b.Until)
+		}
+		return
+	}
+	_ = c.startLocked(Want{Key: key, Shared: true}, e)
+}
+
+// NextRefresh returns how long the token stays the current one: until it is refreshed, while its provider fails until the
+// next try, and a second while the next one is being fetched.
+//
+// It is in whole seconds, rounded up: Vault Agent reads again one second after it, and should find the new token. It is
+// rounded down if that read would come after the token expires.
+func (c *Cache) NextRefresh(key Key, token *Token) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	wait := token.RefreshAt.Sub(now)
+	if e, ok := c.entries[key]; ok {
+		if err := e.backoff.Active(now); err != nil {
+			wait = max(wait, err.Wait)
+		}
+		wait = max(wait, e.nextTry.Sub(now))
+	}
+	wait = (wait + time.Second - 1).Truncate(time.Second)
+	wait = min(wait, (token.Remaining(now) - time.Second).Truncate(time.Second))
+	return max(wait, time.Second)
+}
+
+// ReplaceAll replaces the entries of a config and its roles, because their tokens depend on something that has changed.
+// token becomes the config's current one; nil: none does.
+func (c *Cache) ReplaceAll(config string, token *Token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.entries {
+		if key.Config == config {
+			c.replaceLocked(key)
+		}
+	}
+	if token != nil {
+		c.putLocked(Key{Config: config}, token)
+	}
+}
+
+// Put makes a token the current one of a new entry.
+func (c *Cache) Put(key Key, token *Token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.putLocked(key, token)
+}
+
+func (c *Cache) putLocked(key Key, token *Token) {
+	c.replaceLocked(key)
+	if c.Life.Check() == nil {
+		e := c.entryLocked(key)
+		e.own = !token.ReuseToken
+		c.setCurrentLocked(key, e, token, false)
+	}
+}
+
+// replaceLocked evicts an entry. If it has given out access tokens, an empty entry that knows them takes its place.
+func (c *Cache) replaceLocked(key Key) {
+	old, ok := c.entries[key]
+	if !ok {
+		return
+	}
+	c.evictLocked(key)
+	if len(old.recent) > 0 && c.Life.Check() == nil {
+		c.entries[key] = &entry{recent: old.recent}
+	}
+}
+
+// evictLocked removes an entry, and cancels its call.
+func (c *Cache) evictLocked(key Key) {
+	if e, ok := c.entries[key]; ok {
+		e.stop()
+		delete(c.entries, key)
+	}
+}
+
+// SetPolicy sets the policy of a config's tokens, those of its roles among them. The tokens stay.
+func (c *Cache) SetPolicy(config string, p Policy) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.entries {
+		if key.Config != config {
+			continue
+		}
+		e.policy, e.own = &p, !p.ReuseToken
+		if e.current != nil {
+			set := p
+			set.RoleTTL = e.current.RoleTTL
+			c.setCurrentLocked(key, e, e.current.with(set), e.read)
+		}
+	}
+}
+
+// SetRoleTTL sets a role's cap on the leases of its tokens.
+func (c *Cache) SetRoleTTL(key Key, ttl time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	if !ok {
+		return
+	}
+	e.roleTTL = &ttl
+	if e.current != nil {
+		set := e.current.Policy
+		set.RoleTTL = ttl
+		c.setCurrentLocked(key, e, e.current.with(set), e.read)
+	}
+}
+
+// Refused reports whether a permanent failure backs off the config or any of its roles.
+func (c *Cache) Refused(config string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for key, e := range c.entries {
+		if key.Config != config {
+			continue
+		}
+		if err := e.backoff.Active(now); err != nil && err.Cause.Kind.Permanent() {
+			return true
+		}
+	}
+	return false
+}
+
+// ClearBackoff ends the backoffs of a config and its roles after failures of that kind.
+func (c *Cache) ClearBackoff(config string, kind provider.Kind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.entries {
+		if key.Config == config && e.backoff != nil && e.backoff.Cause.Kind == kind {
+			e.failures, e.backoff = 0, nil
+		}
+	}
+}
+
+// Invalidate evicts the entry of a config or role.
+func (c *Cache) Invalidate(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.evictLocked(key)
+}
+
+// InvalidateConfig evicts the entries of a config and of all its roles.
+func (c *Cache) InvalidateConfig(config string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.entries {
+		if key.Config == config {
+			c.evictLocked(key)
+		}
+	}
+}
+
+// Recent returns the last access tokens of a config or role, and of the config, so that no error shows them.
+func (c *Cache) Recent(key Key) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var tokens []string
+	for _, key := range []Key{key, {Config: key.Config}} {
+		if e, ok := c.entries[key]; ok {
+			tokens = append(tokens, e.recent...)
+		}
+	}
+	return tokens
+}

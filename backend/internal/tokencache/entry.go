@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// entry is what the cache keeps of one config or role. [Cache].mu guards it.
+//
+//	                       read, or the current token's RefreshAt
+//	┌───────┐   read    ┌─────────┐ ───────────────────────▶ ┌──────────────────────┐
+//	│ empty │ ────────▶ │ minting │                          │ current, and minting │
+//	└───────┘           └─────────┘                          └──────────────────────┘
+//	    ▲                │       │ token     ┌─────────┐  token   │            │
+//	    │                │       └─────────▶ │ current │ ◀────────┘            │ failure
+//	    │        failure │                   └─────────┘                       ▼
+//	    │                ▼                        ▲                ┌──────────────────────┐
+//	    │        ┌───────────────┐                └─────────────── │ current, in backoff  │
+//	    └─────── │  in backoff   │        the backoff ends         └──────────────────────┘
+//	             └───────────────┘
+//
+// A write of the config that its tokens depend on replaces the entry. A call in flight for the old entry is then stale,
+// and its callers start again.
+type entry struct {
+	// current is the shared token; nil before the first.
+	current *Token
+	// recent holds the last two access tokens, the current one among them.
+	recent []string
+	// read says that a caller has read the current token. The cache does not refresh a token that no caller reads.
+	read bool
+	// own says that callers of leased tokens get one each, as the config was last read.
+	own bool
+	// timer starts the refresh of the current token; nil if none is due.
+	timer *time.Timer
+	// call is the call in flight; nil if there is none.
+	call *call
+	// policy and roleTTL are what was set since the call started. They replace what it has read.
+	policy  *Policy
+	roleTTL *time.Duration
+	// failures counts the failures since the last success, the last of them at failedAt. backoff is what they cause.
+	failures int
+	failedAt time.Time
+	backoff  *backoff.Backoff
+	// nextTry is when to try to replace the current token again, after a failure of any kind.
+	nextTry time.Time
+}
+
+// call is one fetch of a shared token, for all callers that wait for it. token, err and stale are set when done is closed.
+type call struct {
+	want   Want
+	entry  *entry
+	cancel context.CancelFunc
+	// awaited says that a caller waits for the token.
+	awaited bool
+	done    chan struct{}
+	// overdue is closed when the request has outlasted its timeout and goes on. waiting is then the error of callers that
+	// wait, and later that of callers who come later.
+	overdue        chan struct{}
+	waiting, later error
+
+	token *Token
+	err   error
+	// stale says that the entry was replaced: the outcome belongs to no entry.
+	stale bool
+}
+
+// action is what to do with a read.
+type action int
+
+const (
+	// serve hands out the current token.
+	serve action = iota
+	// serveAndRefresh hands out the current token, and starts a call that replaces it.
+	serveAndRefresh
+	// wait waits for the call in flight, and starts one if there is none. If it fails, the current token is handed out while
+	// it is valid.
+	wait
+	// fetchOwn fetches a token for this caller alone.
+	fetchOwn
+	// refuse returns an error from memory: the backoff's, or that the call in flight is overdue.
+	refuse
+)
+
+// plan decides what to do with a read. It changes nothing. The error belongs to refuse.
+func (e *entry) plan(now time.Time, want Want) (action, error) {
+	backedOff := e.backoff.Active(now)
+	if e.serves(now, want) {
+		due := !e.current.fresh(now) && backedOff == nil && e.call == nil && !now.Before(e.nextTry)
+		switch {
+		case e.current.expiring(now) && (due || e.call != nil):
+			return wait, nil
+		case due:
+			return serveAndRefresh, nil
+		}
+		return serve, nil
+	}
+	switch {
+	case backedOff != nil:
+		return refuse, backedOff
+	case e.own && !want.Shared:
+		return fetchOwn, nil
+	case e.call != nil && e.call.later != nil:
+		return refuse, e.call.later
+	}
+	return wait, nil
+}
+
+// planRefresh decides what to do with a request for a newer token: wait or refuse.
+func (e *entry) planRefresh(now time.Time) (action, error) {
+	if err := e.backoff.Active(now); err != nil {
+		return refuse, err
+	}
+	if e.call != nil && e.call.later != nil {
+		return refuse, e.call.later
+	}
+	return wait, nil
+}
+
+// serves reports whether the current token can be handed out to that reader.
+func (e *entry) serves(now time.Time, want Want) bool {
+	return e.current.Valid(now) && (want.Shared || e.current.ReuseToken)
+}
+
+// remember keeps an access token among the last two.
+func (e *entry) remember(accessToken string) {
+	if !slices.Contains(e.recent, accessToken) {
+		e.recent = append(slices.Clone(e.recent[max(0, len(e.recent)-1):]), accessToken)
+	}
+}
+
+// stop stops what waits to be done for the entry, and its call.
+func (e *entry) stop() {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	if e.call != nil {
+		e.call.cancel()
+	}
+}
+
+// adopt returns a token that a call has fetched under what was set since the call started.
+func (e *entry) adopt(token *Token) *Token {
+	policy := token.Policy
+	if e.policy != nil {
+		roleTTL := policy.RoleTTL
+		policy = *e.policy
+		policy.RoleTTL = roleTTL
+	}
+	if e.roleTTL != nil {
+		policy.RoleTTL = *e.roleTTL
+	}
+	e.policy, e.roleTTL = nil, nil
+	if policy == token.Policy {
+		return token
+	}
+	return token.with(policy)
+}
+
+// record notes the outcome of a fetch, and returns the error that its callers get. Several fetches can run for one entry:
+// a success that started before the last failure does not clear that failure's backoff.
+func (e *entry) record(started time.Time, token *Token, err error) error {
+	outdated := e.backoff != nil && started.Before(e.failedAt)
+	if token != nil && !outdated {
+		e.failures, e.backoff = 0, nil
+	}
+	var backedOff *backoff.Error
+	if errors.As(err, &backedOff) { // the client's, which the entry shares
+		e.backOff(backedOff.Backoff())
+		return err
+	}
+	var failure *provider.Error
+	if !errors.As(err, &failure) || failure.Kind == provider.Forbidden { // nothing was sent, so no provider needs a pause
+		return err
+	}
+	var client *backoff.ClientError
+	if errors.As(err, &client) && failure.Kind == provider.RateLimited {
+		e.backOff(client.Backoff)
+		if waits := client.Backoff.Active(e.failedAt); waits != nil {
+			return waits
+		}
+		return err // it was cleared in between
+	}
+	if outdated && failure.RetryAfter == 0 {
+		return err // the same failure, met by another caller
+	}
+	wait := backoff.Duration(failure, e.failures)
+	if !outdated {
+		e.failures++
+	}
+	e.backOff(backoff.New(failure, wait, ""))
+	return err
+}
+
+// backOff makes the entry wait for the end of a backoff, unless it waits longer for another.
+func (e *entry) backOff(b *backoff.Backoff) {
+	now := time.Now()
+	if b != nil && (e.backoff.Active(now) == nil || b.Until.After(e.backoff.Until)) {
+		e.backoff = b
+	}
+	e.failedAt = now
+}
+
+// wait waits until the call has ended, at most until it is overdue. The outcome counts before any error.
+func (c *call) wait(ctx context.Context) error {
+	var err error
+	select {
+	case <-c.done:
+	case <-c.overdue:
+		err = c.waiting
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	select {
+	case <-c.done:
+		return nil
+	default:
+		return err
+	}
+}
