@@ -3,7 +3,6 @@
 package backend_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,33 +16,26 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// inBackground calls, and returns what it comes to.
-func inBackground(call func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- call() }()
-	return done
-}
-
 // The storage fails while a code is exchanged, and recovers at the instant in which a reader is about to store, and to
 // spend, what the code has brought.
 func TestAReaderBesideAnExchange(t *testing.T) {
 	for _, latency := range []time.Duration{20 * time.Millisecond, time.Second} {
 		t.Run(latency.String(), func(t *testing.T) {
-			inShop(t, true, func(s shop) {
-				_, exchange := s.begin("shop")
+			withRole(t, func(f roleFixture) {
+				_, exchange := f.startAuthorization("shop")
 				exchanged := inBackground(exchange)
 				time.Sleep(50 * time.Millisecond)
-				s.storage.fail(errors.New("no quorum"))
+				f.storage.fail(errNoQuorum)
 				time.Sleep(150 * time.Millisecond)
-				s.sites.set(func(p *sites) { p.latency = latency })
-				s.engine.Invalidate("role/marktplaats/shop")
-				read := inBackground(func() error { _, err := s.token(); return err })
+				f.provider.set(func(p *rotatingProvider) { p.latency = latency })
+				f.engine.Invalidate("role/marktplaats/shop")
+				read := inBackground(func() error { _, err := f.token(); return err })
 				time.Sleep(999 * time.Millisecond)
-				s.storage.fail(nil)
+				f.storage.fail(nil)
 				if first, second := <-exchanged, <-read; first != nil || second != nil {
-					s.Errorf("the exchange: %v, the reader: %v", first, second)
+					f.Errorf("the exchange: %v, the reader: %v", first, second)
 				}
-				s.wantAlive()
+				f.wantRefreshWorks()
 			})
 		})
 	}
@@ -51,179 +43,173 @@ func TestAReaderBesideAnExchange(t *testing.T) {
 
 // A refresh of the grant before must not have the one that a code brings thrown away.
 func TestARefreshBesideAnExchange(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		_, exchange := s.begin("shop")
-		s.sites.set(func(p *sites) { p.latency = 2 * time.Second })
+	withRole(t, func(f roleFixture) {
+		_, exchange := f.startAuthorization("shop")
+		f.provider.set(func(p *rotatingProvider) { p.latency = 2 * time.Second })
 		exchanged := inBackground(exchange)
 		time.Sleep(500 * time.Millisecond)
-		s.sites.set(func(p *sites) { p.latency = 100 * time.Millisecond })
-		rotated := inBackground(s.rotate)
+		f.provider.set(func(p *rotatingProvider) { p.latency = 100 * time.Millisecond })
+		rotated := inBackground(f.rotate)
 		time.Sleep(time.Second)
-		s.storage.fail(errors.New("no quorum"))
+		f.storage.fail(errNoQuorum)
 		if err := <-exchanged; !errors.As(err, new(*backend.UnsavedError)) {
-			s.Errorf("%v, want that it is in memory alone", err)
+			f.Errorf("%v, want that it is in memory alone", err)
 		}
-		s.storage.fail(nil)
+		f.storage.fail(nil)
 		<-rotated
-		s.wantAlive()
+		f.wantRefreshWorks()
 	})
 }
 
 // A refresh that waited for others has its own time all the same.
 func TestARefreshIsNotCutOffByThoseBefore(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
-		s.restart()
-		s.sites.set(func(p *sites) { p.latency = 14 * time.Second })
+	withRole(t, func(f roleFixture) {
+		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
+		f.restart()
+		f.provider.set(func(p *rotatingProvider) { p.latency = 14 * time.Second })
 		var readers sync.WaitGroup
 		for i := range 4 {
-			readers.Go(func() { _, _ = s.token() })
+			readers.Go(func() { _, _ = f.token() })
 			time.Sleep(time.Second)
-			s.role("shop", backend.Fields{"scope": []string{fmt.Sprint("s", i)}}, nil) // the next reader begins another
+			f.configureRole("shop", backend.Fields{"scope": []string{fmt.Sprint("s", i)}}, nil) // the next reader begins another
 		}
 		readers.Wait()
-		s.sites.set(func(p *sites) { p.latency = 100 * time.Millisecond })
-		s.wantAlive()
+		f.provider.set(func(p *rotatingProvider) { p.latency = 100 * time.Millisecond })
+		f.wantRefreshWorks()
 	})
 }
 
 func TestAtTheEndEachGrantIsStoredThatCanBe(t *testing.T) {
 	for i := range 10 { // whichever comes first
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			inShop(t, false, func(s shop) {
-				other := s
+			withLenientRole(t, func(f roleFixture) {
+				other := f
 				other.config = "2dehands"
 				other.configure("2dehands", backend.Fields{"redirect_uri": "https://app.example/cb"})
-				other.role("shop", byUser(), nil)
+				other.configureRole("shop", authorizationCodeRole(), nil)
 				other.authorize()
-				other.inMemory()
-				s.storage.fail(nil)
-				s.inMemory()
-				newest := s.sites.issued[len(s.sites.issued)-1]
-				s.storage.fail(nil)
-				s.storage.unreadable.Store(ptr("config/2dehands"))
-				s.engine.Close()
-				s.storage.unreadable.Store(nil)
-				s.sites.set(func(p *sites) { p.strict, p.live = true, map[string]bool{newest: true} })
-				s.restart()
-				s.wantAlive()
+				other.leaveTokenInMemory()
+				f.storage.fail(nil)
+				f.leaveTokenInMemory()
+				newest := f.provider.issued[len(f.provider.issued)-1]
+				f.storage.fail(nil)
+				f.storage.unreadable.Store(ptr("config/2dehands"))
+				f.engine.Close()
+				f.storage.unreadable.Store(nil)
+				f.provider.set(func(p *rotatingProvider) { p.singleUse, p.valid = true, map[string]bool{newest: true} })
+				f.restart()
+				f.wantRefreshWorks()
 			})
 		})
 	}
 }
 
-// slowly takes long to delete a role, as storage may.
-type slowly struct{ *failing }
-
-func (s slowly) Delete(ctx context.Context, key string) error {
-	if strings.HasPrefix(key, "role/") {
-		time.Sleep(time.Minute)
-	}
-	return s.failing.Delete(ctx, key)
-}
-
 // What a code brings while its role is being deleted is not for the next role of that name.
 func TestAGrantIsNotInherited(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		s.role("new", byUser(), nil)
-		_, exchange := s.begin("new")
+	withRole(t, func(f roleFixture) {
+		f.configureRole("new", authorizationCodeRole(), nil)
+		_, exchange := f.startAuthorization("new")
 		exchanged := inBackground(exchange)
 		time.Sleep(50 * time.Millisecond)
-		if err := s.engine.DeleteRole(s.Context(), slowly{s.storage}, s.config, "new"); err != nil {
-			s.Fatal(err)
+		f.storage.beforeDelete.set(func(key string) {
+			if strings.HasPrefix(key, "role/") {
+				time.Sleep(time.Minute)
+			}
+		})
+		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "new"); err != nil {
+			f.Fatal(err)
 		}
 		if err := <-exchanged; err == nil {
-			s.Error("the exchange for a role that is gone succeeded")
+			f.Error("the exchange for a role that is gone succeeded")
 		}
-		s.role("new", byUser(), nil)
-		s.kept(time.Minute)
-		keys, err := logical.CollectKeysWithPrefix(s.Context(), s.storage.Storage, "grant/marktplaats/new")
+		f.configureRole("new", authorizationCodeRole(), nil)
+		f.refreshIdleFor(time.Minute)
+		keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage.Storage, "grant/marktplaats/new")
 		if err != nil || len(keys) > 0 {
-			s.Errorf("stored: %v %v", keys, err)
+			f.Errorf("stored: %v %v", keys, err)
 		}
 	})
 }
 
 // A grant that is in memory alone is one, too.
 func TestARoleGoesOnToUseAGrantThatIsInMemory(t *testing.T) {
-	inDyingShop(t, 30*time.Minute, func(s shop) {
-		s.role("new", byUser(), nil)
-		_, exchange := s.begin("new")
+	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
+		f.configureRole("new", authorizationCodeRole(), nil)
+		_, exchange := f.startAuthorization("new")
 		exchanged := inBackground(exchange)
 		time.Sleep(50 * time.Millisecond)
-		s.storage.fail(errors.New("no quorum"))
+		f.storage.fail(errNoQuorum)
 		<-exchanged
-		s.storage.fail(nil)
+		f.storage.fail(nil)
 		write := backend.RoleWrite{Fields: backend.Fields{"grant_type": "client_credentials"}}
-		wantField(s.T, s.engine.WriteRole(s.Context(), s.storage, s.config, "new", write), "grant_type", "holds a refresh token")
+		wantField(f.T, f.engine.WriteRole(f.Context(), f.storage, f.config, "new", write), "grant_type", "holds a refresh token")
 	})
 }
 
 // A code that did not get its turn was not spent, and its state is good.
 func TestAStateIsNotUsedUpByTheQueue(t *testing.T) {
-	inShop(t, false, func(s shop) {
-		s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
+	withLenientRole(t, func(f roleFixture) {
+		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
 		const others = 24 // three times as many as a client may have under way
 		for i := range others {
-			s.role(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("refresh-1"))
+			f.configureRole(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("refresh-1"))
 		}
-		_, exchange := s.begin("shop")
-		s.sites.set(func(p *sites) { p.latency, p.keep = 14*time.Second, true })
+		_, exchange := f.startAuthorization("shop")
+		f.provider.set(func(p *rotatingProvider) { p.latency, p.omitRefreshToken = 14*time.Second, true })
 		var readers sync.WaitGroup
 		for i := range others {
 			readers.Go(func() {
-				_, _ = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: fmt.Sprint("r", i)})
+				_, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
 			})
 		}
 		time.Sleep(100 * time.Millisecond)
 		var queue *backend.QueueError
 		if err := exchange(); !errors.As(err, &queue) || errors.As(err, new(*backend.BeginAgainError)) {
-			s.Errorf("%v, want that it did not get its turn", err)
+			f.Errorf("%v, want that it did not get its turn", err)
 		}
 		readers.Wait()
-		s.sites.set(func(p *sites) { p.latency = 0 })
+		f.provider.set(func(p *rotatingProvider) { p.latency = 0 })
 		if err := exchange(); err != nil {
-			s.Errorf("with the same state: %v", err)
+			f.Errorf("with the same state: %v", err)
 		}
 	})
 }
 
 func TestAnExchangeWaitsForAWriteOfTheConfiguration(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		_, exchange := s.begin("shop")
-		s.storage.before = func(key string) {
+	withRole(t, func(f roleFixture) {
+		_, exchange := f.startAuthorization("shop")
+		f.storage.beforePut.set(func(key string) {
 			if key == "config/marktplaats" {
 				time.Sleep(20 * time.Second)
 			}
-		}
+		})
 		written := inBackground(func() error {
-			return s.engine.WriteConfig(s.Context(), s.storage, s.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}})
+			return f.engine.WriteConfig(f.Context(), f.storage, f.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}})
 		})
 		time.Sleep(time.Second)
 		if err := exchange(); err != nil {
-			s.Error(err)
+			f.Error(err)
 		}
 		if err := <-written; err != nil {
-			s.Error(err)
+			f.Error(err)
 		}
-		s.wantAlive()
+		f.wantRefreshWorks()
 	})
 }
 
 // Where a refresh only fails, it is not all there is: once the token before is over, another is minted.
 func TestARefreshThatFailsIsReplacedByAMint(t *testing.T) {
-	shop{config: "bringing", sites: new(sites)}.run(t, func(s shop) {
-		s.engine.Close()
-		s.engine = newEngine(s.T, catalogOf(s.T, bringingDefinition), answers(func(body string) (int, string) {
+	roleFixture{config: "bringing", provider: new(rotatingProvider)}.run(t, func(f roleFixture) {
+		f.restartWith(newCatalog(f.T, clientRefreshDefinition), providerFunc(func(body string) (int, string) {
 			if strings.Contains(body, "grant_type=refresh_token") {
 				return http.StatusInternalServerError, ""
 			}
 			return http.StatusOK, `{"access_token":"t","expires_in":3600,"refresh_token":"r"}`
-		}), s.storage, &s.sites.standby)
-		s.configure("bringing", nil)
+		}))
+		f.configure("bringing", nil)
 		for range 10 {
-			if _, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "bringing"}); err != nil {
-				s.Error(err)
+			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "bringing"}); err != nil {
+				f.Error(err)
 			}
 			time.Sleep(61 * time.Minute)
 		}
@@ -232,50 +218,50 @@ func TestARefreshThatFailsIsReplacedByAMint(t *testing.T) {
 
 // Who asks for another role of a client that is held back is told of it at once, however many they are.
 func TestARateLimitIsToldAtOnce(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.wrapped = true
+	withFixture(t, func(f fixture) {
+		f.endpoint.wrapInData = true
 		config := backend.ConfigWrite{Fields: backend.Fields{"client_id": "id", "client_secret": "s3cret"}}
-		if err := w.engine.WriteConfig(w.Context(), w.storage, "fuuffy", config); err != nil {
-			w.Fatal(err)
+		if err := f.engine.WriteConfig(f.Context(), f.storage, "fuuffy", config); err != nil {
+			f.Fatal(err)
 		}
 		role := func(i int) string { return fmt.Sprint("role-", i) }
 		const roles = 150
 		for i := range roles {
-			if err := w.engine.WriteRole(w.Context(), w.storage, "fuuffy", role(i), backend.RoleWrite{}); err != nil {
-				w.Fatal(err)
+			if err := f.engine.WriteRole(f.Context(), f.storage, "fuuffy", role(i), backend.RoleWrite{}); err != nil {
+				f.Fatal(err)
 			}
 		}
-		w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "600")
-		if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "fuuffy"}); err == nil {
-			w.Fatal("there was no rate limit")
+		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "600")
+		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy"}); err == nil {
+			f.Fatal("there was no rate limit")
 		}
 		began := time.Now()
 		var readers sync.WaitGroup
 		for i := range roles {
 			readers.Go(func() {
-				_, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "fuuffy", Role: role(i)})
+				_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy", Role: role(i)})
 				if !errors.As(err, new(*backend.HeldBackError)) || time.Since(began) > 0 {
-					w.Errorf("%v after %v", err, time.Since(began))
+					f.Errorf("%v after %v", err, time.Since(began))
 				}
 			})
 		}
 		readers.Wait()
-		w.wantRequests(1)
+		f.wantRequests(1)
 	})
 }
 
 // Readers who wait for their turn while the operator mends the client get their token.
 func TestReadersOfAClientThatIsMended(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.ownTokens()
-		w.endpoint.answersAfter(5 * time.Second)
-		w.endpoint.answer(http.StatusUnauthorized)
+	withFixture(t, func(f fixture) {
+		f.configureOwnTokens()
+		f.endpoint.setLatency(5 * time.Second)
+		f.endpoint.respond(http.StatusUnauthorized)
 		var mu sync.Mutex
 		var readers sync.WaitGroup
 		served := 0
 		for range 20 {
 			readers.Go(func() {
-				if _, err := w.token(w.Context()); err == nil {
+				if _, err := f.token(f.Context()); err == nil {
 					mu.Lock()
 					defer mu.Unlock()
 					served++
@@ -283,188 +269,174 @@ func TestReadersOfAClientThatIsMended(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
-		w.write(backend.Fields{"client_secret": "right"})
-		w.endpoint.answer(0)
+		f.configure(backend.Fields{"client_secret": "right"})
+		f.endpoint.respond(0)
 		readers.Wait()
 		if served < 12 { // all but the eight whose requests were under way
-			w.Errorf("%d of 20 readers were served", served)
+			f.Errorf("%d of 20 readers were served", served)
 		}
 	})
 }
 
 // A write that changes nothing the token depends on does not end a wait.
 func TestAHarmlessWriteEndsNoWait(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		first, err := s.token()
+	withRole(t, func(f roleFixture) {
+		first, err := f.token()
 		if err != nil {
-			s.Fatal(err)
+			f.Fatal(err)
 		}
 		time.Sleep(time.Until(first.ReplaceAt) - time.Minute)
-		s.sites.set(func(p *sites) { p.refuse = true })
+		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		time.Sleep(time.Minute + time.Second)
-		s.role("shop", backend.Fields{"ttl": time.Minute}, nil)
-		s.storage.reads.Store(0)
+		f.configureRole("shop", backend.Fields{"ttl": time.Minute}, nil)
+		f.storage.reads.Store(0)
 		time.Sleep(time.Second)
-		if _, err := s.token(); err != nil {
-			s.Error(err)
+		if _, err := f.token(); err != nil {
+			f.Error(err)
 		}
-		if n := s.storage.reads.Load(); n != 0 {
-			s.Errorf("%d reads of the storage, for a role that takes a person", n)
+		if n := f.storage.reads.Load(); n != 0 {
+			f.Errorf("%d reads of the storage, for a role that takes a person", n)
 		}
 	})
 }
 
 // What a code brings is in storage at once, though the configuration is being verified meanwhile.
 func TestWhatACodeBringsIsStoredAtOnce(t *testing.T) {
-	shop{config: "oauth2", sites: &sites{latency: 100 * time.Millisecond, strict: true}}.run(t, func(s shop) {
-		s.configure("oauth2", anyServer())
-		s.role("shop", byUser(), nil)
-		_, exchange := s.begin("shop")
+	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond, singleUse: true}}.run(t, func(f roleFixture) {
+		f.configure("oauth2", standardServer())
+		f.configureRole("shop", authorizationCodeRole(), nil)
+		_, exchange := f.startAuthorization("shop")
 		exchanged := inBackground(exchange)
 		time.Sleep(50 * time.Millisecond)
-		s.sites.set(func(p *sites) { p.latency, p.down = 9*time.Second, true })
+		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		written := inBackground(func() error {
 			write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-			return s.engine.WriteConfig(s.Context(), s.storage, s.config, write)
+			return f.engine.WriteConfig(f.Context(), f.storage, f.config, write)
 		})
 		time.Sleep(100 * time.Millisecond)
-		if !s.authorization().Authorized {
-			s.Error("the provider has answered, and nothing is stored")
+		if !f.grantStatus().Authorized {
+			f.Error("the provider has answered, and nothing is stored")
 		}
 		time.Sleep(3 * time.Second)
-		s.engine.Close()
+		f.engine.Close()
 		<-exchanged
 		<-written
-		s.sites.set(func(p *sites) { p.latency, p.down = 0, false })
-		s.restart()
-		s.wantAlive()
+		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 0, false })
+		f.restart()
+		f.wantRefreshWorks()
 	})
 }
 
 // Codes that wait for the configuration to be written do not keep its verification from its turn.
 func TestExchangesGiveTheirTurnsBack(t *testing.T) {
-	shop{config: "oauth2", sites: &sites{latency: 100 * time.Millisecond}}.run(t, func(s shop) {
-		s.configure("oauth2", anyServer())
+	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond}}.run(t, func(f roleFixture) {
+		f.configure("oauth2", standardServer())
 		var exchanged []<-chan error
 		for i := range 8 { // as many as a client may have under way
 			role := fmt.Sprint("role-", i)
-			s.role(role, byUser(), nil)
-			_, exchange := s.begin(role)
+			f.configureRole(role, authorizationCodeRole(), nil)
+			_, exchange := f.startAuthorization(role)
 			exchanged = append(exchanged, inBackground(exchange))
 		}
 		time.Sleep(50 * time.Millisecond)
 		began := time.Now()
 		write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-		if err := s.engine.WriteConfig(s.Context(), s.storage, s.config, write); err != nil || time.Since(began) > time.Second {
-			s.Errorf("%v after %v", err, time.Since(began))
+		if err := f.engine.WriteConfig(f.Context(), f.storage, f.config, write); err != nil || time.Since(began) > time.Second {
+			f.Errorf("%v after %v", err, time.Since(began))
 		}
 		for _, done := range exchanged {
 			if err := <-done; err != nil {
-				s.Error(err)
+				f.Error(err)
 			}
 		}
 	})
 }
 
 func TestAtTheEndNothingWaitsForWhatHangs(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		s.inMemory()
-		s.storage.fail(nil)
-		s.role("other", backend.Fields{"grant_type": "client_credentials"}, nil)
-		s.sites.set(func(p *sites) { p.latency, p.down = 9*time.Second, true })
+	withRole(t, func(f roleFixture) {
+		f.leaveTokenInMemory()
+		f.storage.fail(nil)
+		f.configureRole("other", backend.Fields{"grant_type": "client_credentials"}, nil)
+		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		read := inBackground(func() error {
-			_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: "other"})
+			_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "other"})
 			return err
 		})
 		time.Sleep(100 * time.Millisecond)
-		s.engine.Close()
+		f.engine.Close()
 		<-read
-		s.sites.set(func(p *sites) { p.latency, p.down = 100*time.Millisecond, false })
-		s.restart()
-		s.wantAlive()
+		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 100*time.Millisecond, false })
+		f.restart()
+		f.wantRefreshWorks()
 	})
-}
-
-// busy has as many token requests of the client under way as it may have, for so long.
-func (s shop) busy(long time.Duration) (wait func()) {
-	s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
-	s.sites.set(func(p *sites) { p.latency = long })
-	var readers sync.WaitGroup
-	for i := range 8 {
-		role := fmt.Sprint("busy-", i)
-		s.role(role, backend.Fields{"grant_type": "client_credentials"}, nil)
-		readers.Go(func() { _, _ = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: role}) })
-	}
-	time.Sleep(100 * time.Millisecond)
-	return readers.Wait
 }
 
 // A code that waits for its turn while the mount is closed is not spent, and its state is good.
 func TestAStateOutlivesTheMountThatIsClosed(t *testing.T) {
-	inShop(t, false, func(s shop) {
-		_, exchange := s.begin("shop")
-		wait := s.busy(14 * time.Second)
+	withLenientRole(t, func(f roleFixture) {
+		_, exchange := f.startAuthorization("shop")
+		wait := f.occupyClient(14 * time.Second)
 		exchanged := inBackground(exchange)
 		time.Sleep(100 * time.Millisecond)
-		s.engine.Close()
+		f.engine.Close()
 		closed := time.Now()
 		if err := <-exchanged; err == nil || errors.As(err, new(*backend.BeginAgainError)) || time.Since(closed) > time.Second {
-			s.Errorf("%v, %v after the end", err, time.Since(closed))
+			f.Errorf("%v, %v after the end", err, time.Since(closed))
 		}
 		wait()
-		if keys, err := logical.CollectKeysWithPrefix(s.Context(), s.storage.Storage, "state/"); err != nil || len(keys) != 1 {
-			s.Errorf("states: %v %v", keys, err)
+		if keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage.Storage, "state/"); err != nil || len(keys) != 1 {
+			f.Errorf("states: %v %v", keys, err)
 		}
 	})
 }
 
 // A code that waits for its turn is traded as the client is by then.
 func TestACodeIsTradedAsTheClientIsByThen(t *testing.T) {
-	inShop(t, false, func(s shop) {
-		_, exchange := s.begin("shop")
-		wait := s.busy(5 * time.Second)
+	withLenientRole(t, func(f roleFixture) {
+		_, exchange := f.startAuthorization("shop")
+		wait := f.occupyClient(5 * time.Second)
 		exchanged := inBackground(exchange)
 		time.Sleep(100 * time.Millisecond)
-		s.configure(s.config, backend.Fields{"client_secret": "new"})
+		f.configure(f.config, backend.Fields{"client_secret": "new"})
 		if err := <-exchanged; err != nil {
-			s.Error(err)
+			f.Error(err)
 		}
 		wait()
 		secret := ""
-		for _, request := range s.sites.requests {
+		for _, request := range f.provider.requests {
 			if request.Get("grant_type") == "authorization_code" {
 				secret = request.Get("client_secret")
 			}
 		}
 		if secret != "new" {
-			s.Errorf("the code was sent with the secret %q", secret)
+			f.Errorf("the code was sent with the secret %q", secret)
 		}
 	})
 }
 
 // Where the provider was set back, the refresh token before is tried, and that is not cut off by what came before it.
 func TestTheRefreshTokenBeforeHasItsOwnTime(t *testing.T) {
-	inShop(t, true, func(s shop) {
-		s.configure(s.config, backend.Fields{"request_timeout": 15 * time.Second})
-		before := live(s.sites)
-		s.wantAlive()
+	withRole(t, func(f roleFixture) {
+		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
+		before := f.provider.validTokens()
+		f.wantRefreshWorks()
 		const others = 16 // in front of it in the queue
 		for i := range others {
-			s.role(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("bad"))
+			f.configureRole(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("bad"))
 		}
-		s.restart()
-		s.sites.set(func(p *sites) { p.live, p.latency = before, 14*time.Second })
+		f.restart()
+		f.provider.set(func(p *rotatingProvider) { p.valid, p.latency = before, 14*time.Second })
 		var readers sync.WaitGroup
 		for i := range others {
 			readers.Go(func() {
-				_, _ = s.engine.Token(s.Context(), s.storage, backend.Ref{Config: s.config, Role: fmt.Sprint("r", i)})
+				_, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
 			})
 		}
 		time.Sleep(time.Second)
-		_, _ = s.token()
+		_, _ = f.token()
 		readers.Wait()
-		s.sites.set(func(p *sites) { p.latency = 0 })
+		f.provider.set(func(p *rotatingProvider) { p.latency = 0 })
 		time.Sleep(time.Minute)
-		s.wantAlive()
+		f.wantRefreshWorks()
 	})
 }

@@ -15,82 +15,23 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-const dyingDefinition = `
-format: 1
-name: dying
-title: Dying
-documentation: https://shop.example.com/docs
-environments: {production: {token_url: "https://shop.example.com/token", authorization_url: "https://shop.example.com/authorize"}}
-client_auth: [client_secret_post]
-grants:
-  authorization_code: {parameters: {code: {from: code}, redirect_uri: {from: redirect_uri}}}
-  refresh_token: {parameters: {refresh_token: {from: refresh_token}}}
-refresh_tokens: {rotation: always, previous: dies, expires_in: 604800}
-evidence:
-  - {facts: [environments, client_auth, grants, refresh_tokens], known_by: documentation, source: "https://shop.example.com/docs"}
-`
-
-// inDyingShop runs a test with a server whose answers say how long its refresh tokens live; 0: for ever.
-func inDyingShop(t *testing.T, life time.Duration, test func(s shop)) {
-	t.Helper()
-	inEmptyShop(t, life, func(s shop) {
-		s.authorize()
-		test(s)
-	})
-}
-
-// inEmptyShop is inDyingShop before the role is authorised, and a while after all grants were looked at.
-func inEmptyShop(t *testing.T, life time.Duration, test func(s shop)) {
-	t.Helper()
-	s := shop{config: "oauth2", sites: &sites{latency: 100 * time.Millisecond, strict: true, life: life}}
-	s.run(t, func(s shop) {
-		s.configure("oauth2", anyServer())
-		s.role("shop", byUser(), nil)
-		s.kept(90 * time.Second)
-		test(s)
-	})
-}
-
-// kept has Vault call as it does, every minute for so long.
-func (s shop) kept(long time.Duration) {
-	s.Helper()
-	end := time.Now().Add(long)
-	for ; time.Now().Before(end); time.Sleep(min(time.Minute, time.Until(end))) {
-		if err := s.engine.Keep(s.Context(), s.storage); err != nil {
-			s.Fatal(err)
-		}
-	}
-}
-
-// keptWith is kept, and expects that many requests to the provider.
-func (s shop) keptWith(least, most int, long time.Duration) {
-	s.Helper()
-	before := s.sites.count()
-	s.kept(long)
-	if n := s.sites.count() - before; n < least || n > most {
-		s.Errorf("%d refreshes in %v, want %d to %d", n, long, least, most)
-	}
-}
-
-const day = 24 * time.Hour
-
 func TestGrantsThatDieUnusedAreKept(t *testing.T) {
-	s := shop{config: "dying", catalog: catalogOf(t, dyingDefinition), sites: &sites{strict: true, live: map[string]bool{"imported": true}}}
-	s.run(t, func(s shop) {
-		s.configure("dying", nil)
-		s.role("shop", nil, ptr("imported"))
-		s.keptWith(0, 0, 3*day) // of seven
-		s.keptWith(7, 10, 30*day)
-		if _, err := s.token(); err != nil {
-			s.Errorf("after 33 days: %v", err)
+	f := roleFixture{config: "dying", catalog: newCatalog(t, expiringGrantsDefinition), provider: &rotatingProvider{singleUse: true, valid: map[string]bool{"imported": true}}}
+	f.run(t, func(f roleFixture) {
+		f.configure("dying", nil)
+		f.configureRole("shop", nil, ptr("imported"))
+		f.wantIdleRefreshes(0, 0, 3*day) // of seven
+		f.wantIdleRefreshes(7, 10, 30*day)
+		if _, err := f.token(); err != nil {
+			f.Errorf("after 33 days: %v", err)
 		}
-		s.sites.standby.Store(true)
-		s.keptWith(0, 0, 10*day)
+		f.node.standby.Store(true)
+		f.wantIdleRefreshes(0, 0, 10*day)
 		// A provider without the client credentials grant has no token without a role.
-		_, err := s.engine.Token(s.Context(), s.storage, backend.Ref{Config: "dying"})
+		_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "dying"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(err.Error(), "client credentials") {
-			s.Errorf("without a role: %v", err)
+			f.Errorf("without a role: %v", err)
 		}
 	})
 }
@@ -98,9 +39,9 @@ func TestGrantsThatDieUnusedAreKept(t *testing.T) {
 func TestGrantsThatTheAnswerSaysDieAreKept(t *testing.T) {
 	for _, life := range []time.Duration{150 * time.Second, 30 * time.Minute, day} {
 		t.Run(life.String(), func(t *testing.T) {
-			inDyingShop(t, life, func(s shop) {
-				s.keptWith(40, 80, 40*life)
-				s.wantAlive()
+			withExpiringRole(t, life, func(f roleFixture) {
+				f.wantIdleRefreshes(40, 80, 40*life)
+				f.wantRefreshWorks()
 			})
 		})
 	}
@@ -111,11 +52,11 @@ func TestGrantsThatLiveForEverAreNotRefreshedUnread(t *testing.T) {
 		"said": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "not said": "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			inDyingShop(t, 0, func(s shop) {
-				s.sites.set(func(p *sites) { p.answer = answer })
-				s.authorize()
-				s.keptWith(0, 0, 10*day)
-				s.wantAlive()
+			withExpiringRole(t, 0, func(f roleFixture) {
+				f.provider.set(func(p *rotatingProvider) { p.body = answer })
+				f.authorize()
+				f.wantIdleRefreshes(0, 0, 10*day)
+				f.wantRefreshWorks()
 			})
 		})
 	}
@@ -123,15 +64,15 @@ func TestGrantsThatLiveForEverAreNotRefreshedUnread(t *testing.T) {
 
 // How long an imported refresh token lives nobody has said; the first refresh does.
 func TestAnImportIsKeptFromItsFirstRefreshOn(t *testing.T) {
-	inEmptyShop(t, 150*time.Second, func(s shop) {
-		s.sites.set(func(p *sites) { p.live = map[string]bool{"imported": true} })
-		s.role("shop", nil, ptr("imported"))
-		s.keptWith(0, 0, 5*time.Minute)
-		if _, err := s.token(); err != nil {
-			s.Fatal(err)
+	withUnauthorizedRole(t, 150*time.Second, func(f roleFixture) {
+		f.provider.set(func(p *rotatingProvider) { p.valid = map[string]bool{"imported": true} })
+		f.configureRole("shop", nil, ptr("imported"))
+		f.wantIdleRefreshes(0, 0, 5*time.Minute)
+		if _, err := f.token(); err != nil {
+			f.Fatal(err)
 		}
-		s.keptWith(20, 40, time.Hour)
-		s.wantAlive()
+		f.wantIdleRefreshes(20, 40, time.Hour)
+		f.wantRefreshWorks()
 	})
 }
 
@@ -139,17 +80,17 @@ func TestAnImportIsKeptFromItsFirstRefreshOn(t *testing.T) {
 func TestAnEndThatIsNotPutOff(t *testing.T) {
 	for name, ends := range map[string]bool{"it ends": true, "it does not end": false} {
 		t.Run(name, func(t *testing.T) {
-			inDyingShop(t, 30*time.Minute, func(s shop) {
-				s.sites.set(func(p *sites) {
-					p.keep = true
+			withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
+				f.provider.set(func(p *rotatingProvider) {
+					p.omitRefreshToken = true
 					if !ends {
-						p.ends = nil
+						p.expiry = nil
 					}
 				})
-				s.keptWith(1, 10, time.Hour)
-				s.keptWith(0, 0, 10*day)
-				if a := s.authorization(); a.Authorized == ends {
-					s.Errorf("after its end the role shows %+v", a)
+				f.wantIdleRefreshes(1, 10, time.Hour)
+				f.wantIdleRefreshes(0, 0, 10*day)
+				if a := f.grantStatus(); a.Authorized == ends {
+					f.Errorf("after its end the role shows %+v", a)
 				}
 			})
 		})
@@ -158,17 +99,17 @@ func TestAnEndThatIsNotPutOff(t *testing.T) {
 
 // What the answer says of the refresh token's end is not lost with the rest of it.
 func TestAMalformedAnswerSaysWhenTheGrantEnds(t *testing.T) {
-	inDyingShop(t, 0, func(s shop) {
-		s.sites.set(func(p *sites) {
-			p.answer = `{"access_token":"t","expires_in":"soon","refresh_token":%q,"refresh_expires_in":"1800"}`
+	withExpiringRole(t, 0, func(f roleFixture) {
+		f.provider.set(func(p *rotatingProvider) {
+			p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q,"refresh_expires_in":"1800"}`
 		})
-		if err := s.rotate(); err == nil {
-			s.Fatal("a malformed answer brought a token")
+		if err := f.rotate(); err == nil {
+			f.Fatal("a malformed answer brought a token")
 		}
-		s.sites.set(func(p *sites) { p.answer = "" })
-		s.keptWith(0, 0, 14*time.Minute)
-		s.keptWith(1, 1, 15*time.Minute)
-		s.wantAlive()
+		f.provider.set(func(p *rotatingProvider) { p.body = "" })
+		f.wantIdleRefreshes(0, 0, 14*time.Minute)
+		f.wantIdleRefreshes(1, 1, 15*time.Minute)
+		f.wantRefreshWorks()
 	})
 }
 
@@ -177,12 +118,12 @@ func TestAKeptGrantOutlivesItsProvidersOutage(t *testing.T) {
 		5 * time.Minute: 210 * time.Second, 30 * time.Minute: 22 * time.Minute, day: 23 * time.Hour,
 	} {
 		t.Run(life.String(), func(t *testing.T) {
-			inDyingShop(t, life, func(s shop) {
-				s.sites.set(func(p *sites) { p.down = true })
-				s.keptWith(1, 1+int(outage/(10*time.Minute)), outage) // the provider is not pestered meanwhile
-				s.sites.set(func(p *sites) { p.down = false })
-				s.keptWith(10, 20, 10*life)
-				s.wantAlive()
+			withExpiringRole(t, life, func(f roleFixture) {
+				f.provider.set(func(p *rotatingProvider) { p.down = true })
+				f.wantIdleRefreshes(1, 1+int(outage/(10*time.Minute)), outage) // the provider is not pestered meanwhile
+				f.provider.set(func(p *rotatingProvider) { p.down = false })
+				f.wantIdleRefreshes(10, 20, 10*life)
+				f.wantRefreshWorks()
 			})
 		})
 	}
@@ -190,86 +131,86 @@ func TestAKeptGrantOutlivesItsProvidersOutage(t *testing.T) {
 
 // What another node has stored is found at once by the one that begins to write.
 func TestANodeThatBeginsToWriteKeepsGrants(t *testing.T) {
-	inEmptyShop(t, 150*time.Second, func(s shop) {
-		s.sites.standby.Store(true)
-		s.kept(time.Minute)
-		other := s
+	withUnauthorizedRole(t, 150*time.Second, func(f roleFixture) {
+		f.node.standby.Store(true)
+		f.refreshIdleFor(time.Minute)
+		other := f
 		other.restart()
 		other.authorize()
 		other.engine.Close()
-		s.sites.standby.Store(false)
-		s.keptWith(4, 8, 10*time.Minute)
-		s.wantAlive()
+		f.node.standby.Store(false)
+		f.wantIdleRefreshes(4, 8, 10*time.Minute)
+		f.wantRefreshWorks()
 	})
 }
 
 // What cannot be read is said with each look, and takes nothing else along.
 func TestWhatCannotBeReadKeepsNoGrantFromBeingKept(t *testing.T) {
-	inDyingShop(t, 30*time.Minute, func(s shop) {
+	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		for _, key := range []string{"grant/oauth2/another", "grant/newer/shop", "config/newer"} {
-			err := s.storage.Put(s.Context(), &logical.StorageEntry{Key: key, Value: []byte(`{"format":1000}`)})
+			err := f.storage.Put(f.Context(), &logical.StorageEntry{Key: key, Value: []byte(`{"format":1000}`)})
 			if err != nil {
-				s.Fatal(err)
+				f.Fatal(err)
 			}
 		}
 		said := 0
 		for range 30 * 60 {
-			if err := s.engine.Keep(s.Context(), s.storage); err != nil {
+			if err := f.engine.Keep(f.Context(), f.storage); err != nil {
 				said++
 				for _, key := range []string{"grant/oauth2/another", "config/newer"} {
 					if !strings.Contains(err.Error(), key) {
-						s.Errorf("%q does not name %s", err, key)
+						f.Errorf("%q does not name %s", err, key)
 					}
 				}
 			}
 			time.Sleep(time.Minute)
 		}
 		if said < 25 || said > 35 {
-			s.Errorf("said %d times in thirty hours, want every hour", said)
+			f.Errorf("said %d times in thirty hours, want every hour", said)
 		}
-		s.wantAlive()
+		f.wantRefreshWorks()
 	})
 }
 
 // Storage that fails now and then has nothing forgotten, also where it fails with the first look.
 func TestStorageThatFailsNowAndThenKeepsNoGrantFromBeingKept(t *testing.T) {
-	inDyingShop(t, 5*time.Minute, func(s shop) {
-		s.restart()
+	withExpiringRole(t, 5*time.Minute, func(f roleFixture) {
+		f.restart()
 		for i := range 60 {
 			if fails := []string{"grant/", "config/"}[i/2%2]; i%2 == 0 {
-				s.storage.unreadable.Store(&fails)
+				f.storage.unreadable.Store(&fails)
 			}
-			if err := s.engine.Keep(s.Context(), s.storage); err != nil && i%2 != 0 {
-				s.Error(err)
+			if err := f.engine.Keep(f.Context(), f.storage); err != nil && i%2 != 0 {
+				f.Error(err)
 			}
-			s.storage.unreadable.Store(nil)
+			f.storage.unreadable.Store(nil)
 			time.Sleep(time.Minute)
 		}
-		s.wantAlive()
+		f.wantRefreshWorks()
 	})
 }
 
 // Vault allows a call so much time. What there was none for is looked at with the next call, not an hour later.
 func TestALookThatIsCutOffGoesOn(t *testing.T) {
-	inDyingShop(t, 30*time.Minute, func(s shop) {
-		s.sites.set(func(p *sites) { p.strict = false })
+	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
+		f.provider.set(func(p *rotatingProvider) { p.singleUse = false })
 		roles := []string{"a", "b", "c", "d", "e"}
 		for _, role := range roles {
-			s.role(role, byUser(), nil)
-			s.authorizeRole(role)
+			f.configureRole(role, authorizationCodeRole(), nil)
+			f.authorizeRole(role)
 		}
 		time.Sleep(16 * time.Minute)
-		s.restart()
-		s.storage.slow.Store(int64(4 * time.Second))
-		before := s.sites.count()
+		f.restart()
+		f.storage.slow.Store(int64(4 * time.Second))
+		before := f.provider.count()
 		for range 5 {
-			ctx, cancel := context.WithTimeout(s.Context(), 17*time.Second)
-			_ = s.engine.Keep(ctx, s.storage) // it says that it was cut off
+			ctx, cancel := context.WithTimeout(f.Context(), 17*time.Second)
+			_ = f.engine.Keep(ctx, f.storage) // it says that it was cut off
 			cancel()
 			time.Sleep(time.Minute)
 		}
-		if n, want := s.sites.count()-before, len(roles)+1; n != want {
-			s.Errorf("%d of %d roles were refreshed", n, want)
+		if n, want := f.provider.count()-before, len(roles)+1; n != want {
+			f.Errorf("%d of %d roles were refreshed", n, want)
 		}
 	})
 }
@@ -277,32 +218,32 @@ func TestALookThatIsCutOffGoesOn(t *testing.T) {
 // While nothing is due, all grants are read every hour and none in between.
 func TestKeepReadsLittle(t *testing.T) {
 	const grants = 200
-	inDyingShop(t, 10*day, func(s shop) {
+	withExpiringRole(t, 10*day, func(f roleFixture) {
 		for i := range grants - 1 {
-			s.role(fmt.Sprint("role-", i), backend.Fields{"grant_type": "refresh_token"}, ptr("imported"))
+			f.configureRole(fmt.Sprint("role-", i), backend.Fields{"grant_type": "refresh_token"}, ptr("imported"))
 		}
-		s.kept(time.Minute)
-		s.storage.reads.Store(0)
-		s.keptWith(0, 0, time.Hour)
-		if n, most := s.storage.reads.Load(), int64(grants+4); n > most {
-			s.Errorf("%d reads of storage in an hour, want %d at most", n, most)
+		f.refreshIdleFor(time.Minute)
+		f.storage.reads.Store(0)
+		f.wantIdleRefreshes(0, 0, time.Hour)
+		if n, most := f.storage.reads.Load(), int64(grants+4); n > most {
+			f.Errorf("%d reads of storage in an hour, want %d at most", n, most)
 		}
 	})
 }
 
 // Where a refresh token comes with client credentials, to mint again does as well as a refresh.
 func TestARefusedRefreshFallsBackToAMint(t *testing.T) {
-	shop{config: "accounda", sites: &sites{strict: true}}.run(t, func(s shop) {
-		s.configure("accounda", nil)
-		s.role("shop", backend.Fields{"grant_type": "refresh_token"}, ptr("dead"))
+	roleFixture{config: "accounda", provider: &rotatingProvider{singleUse: true}}.run(t, func(f roleFixture) {
+		f.configure("accounda", nil)
+		f.configureRole("shop", backend.Fields{"grant_type": "refresh_token"}, ptr("dead"))
 		for _, requests := range []int{2, 3} { // refused and minted; then refreshed with what the mint brought
-			if err := s.rotate(); err != nil {
-				s.Fatal(err)
+			if err := f.rotate(); err != nil {
+				f.Fatal(err)
 			}
-			if n := s.sites.count(); n != requests {
-				s.Errorf("%d requests, want %d", n, requests)
+			if n := f.provider.count(); n != requests {
+				f.Errorf("%d requests, want %d", n, requests)
 			}
 		}
-		s.keptWith(0, 0, 10*day) // and is not kept, though it dies after seven
+		f.wantIdleRefreshes(0, 0, 10*day) // and is not kept, though it dies after seven
 	})
 }

@@ -17,15 +17,15 @@ import (
 )
 
 // cold writes configurations, each for a client of its own, and reads all of them at once.
-func (w world) cold(n int, fields backend.Fields) (took time.Duration, errs []error) {
-	w.Helper()
+func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Duration, errs []error) {
+	f.Helper()
 	for i := range n {
 		write := backend.Fields{"client_id": fmt.Sprint("client-", i), "client_secret": "s3cret"}
 		for name, value := range fields {
 			write[name] = value
 		}
-		if err := w.engine.WriteConfig(w.Context(), w.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
-			w.Fatal(err)
+		if err := f.engine.WriteConfig(f.Context(), f.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
+			f.Fatal(err)
 		}
 	}
 	began := time.Now()
@@ -33,7 +33,7 @@ func (w world) cold(n int, fields backend.Fields) (took time.Duration, errs []er
 	errs = make([]error, n)
 	for i := range n {
 		wg.Go(func() {
-			_, errs[i] = w.engine.Token(w.Context(), w.storage, backend.Ref{Config: fmt.Sprint("config-", i)})
+			_, errs[i] = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: fmt.Sprint("config-", i)})
 		})
 	}
 	wg.Wait()
@@ -41,79 +41,79 @@ func (w world) cold(n int, fields backend.Fields) (took time.Duration, errs []er
 }
 
 func TestColdConfigurationsDoNotStormAProvider(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(20 * time.Millisecond)
-		took, errs := w.cold(1000, backend.Fields{"provider": "kleinanzeigen"})
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(20 * time.Millisecond)
+		took, errs := f.readColdConfigs(1000, backend.Fields{"provider": "kleinanzeigen"})
 		for _, err := range errs {
 			if err != nil {
-				w.Fatal(err)
+				f.Fatal(err)
 			}
 		}
-		w.wantRequests(1000)
-		if w.endpoint.atOnce() > 32 {
-			w.Errorf("%d token requests at once", w.endpoint.atOnce())
+		f.wantRequests(1000)
+		if f.endpoint.mostInFlight() > 32 {
+			f.Errorf("%d token requests at once", f.endpoint.mostInFlight())
 		}
 		if took < 8*time.Second || took > 12*time.Second {
-			w.Errorf("1000 token requests went out within %v, want about 100 a second", took)
+			f.Errorf("1000 token requests went out within %v, want about 100 a second", took)
 		}
 	})
 }
 
 // A client whose own requests take every place waits for itself, and is told.
 func TestLimits_QueueOfAClient(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(9 * time.Second)
-		w.write(backend.Fields{"client_id": "id", "client_secret": "s3cret", "reuse_token": false})
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(9 * time.Second)
+		f.configure(backend.Fields{"client_id": "id", "client_secret": "s3cret", "reuse_token": false})
 		var (
 			wg             sync.WaitGroup
 			turned, queued atomic.Int64
 		)
 		for range 100 {
 			wg.Go(func() {
-				_, err := w.token(w.Context())
+				_, err := f.token(f.Context())
 				switch {
 				case err == nil:
 					turned.Add(1)
 				case errors.As(err, new(*backend.QueueError)):
 					queued.Add(1)
 				default:
-					w.Error(err)
+					f.Error(err)
 				}
 			})
 		}
 		began := time.Now()
 		wg.Wait()
 		if took := time.Since(began); took > 50*time.Second || turned.Load() < 24 || queued.Load() == 0 {
-			w.Errorf("%d got a token, %d were told that too many wait, after %v", turned.Load(), queued.Load(), took)
+			f.Errorf("%d got a token, %d were told that too many wait, after %v", turned.Load(), queued.Load(), took)
 		}
 	})
 }
 
 // Endpoints that hang, of as many clients as a host has places for, delay another client by a moment and fail nothing of it.
 func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(time.Hour)
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(time.Hour)
 		for i := range 10 {
 			name := fmt.Sprint("hangs-", i)
-			err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+			err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: backend.Fields{
 				"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret", "reuse_token": false,
 			}})
 			if err != nil {
-				w.Fatal(err)
+				f.Fatal(err)
 			}
 			for range 8 {
-				go func() { _, _ = w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}) }()
+				go func() { _, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}) }()
 			}
 		}
 		synctest.Wait()
-		w.endpoint.answersAfter(20 * time.Millisecond)
-		w.configured()
+		f.endpoint.setLatency(20 * time.Millisecond)
+		f.configureClient()
 		began := time.Now()
-		if _, err := w.token(w.Context()); err != nil {
-			w.Error(err)
+		if _, err := f.token(f.Context()); err != nil {
+			f.Error(err)
 		}
 		if took := time.Since(began); took > 3*time.Second {
-			w.Errorf("another client waited for %v", took)
+			f.Errorf("another client waited for %v", took)
 		}
 		time.Sleep(time.Minute) // until those that hang are given up
 	})
@@ -121,27 +121,27 @@ func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 
 // The number of token requests that begin in any second is the documented one.
 func TestLimits_PerSecond(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(time.Millisecond)
-		began := w.endpoint.notes(func() { w.cold(500, backend.Fields{"provider": "kleinanzeigen"}) })
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(time.Millisecond)
+		began := f.endpoint.startTimesDuring(func() { f.readColdConfigs(500, backend.Fields{"provider": "kleinanzeigen"}) })
 		for i := 100; i < len(began); i++ {
 			if within := began[i].Sub(began[i-100]); within < time.Second {
-				w.Fatalf("101 requests within %v", within)
+				f.Fatalf("101 requests within %v", within)
 			}
 		}
 		if len(began) != 500 {
-			w.Errorf("%d requests", len(began))
+			f.Errorf("%d requests", len(began))
 		}
 	})
 }
 
 // limited is a config of a provider that limits its token requests, and two hundred roles of it.
-func (w world) limited(config string, header ...string) {
-	w.Helper()
-	w.endpoint.answer(http.StatusTooManyRequests, header...)
+func (f fixture) wantRoleReadsFail(config string, header ...string) {
+	f.Helper()
+	f.endpoint.respond(http.StatusTooManyRequests, header...)
 	for i := range 200 {
-		if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
-			w.Fatal("a token")
+		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
+			f.Fatal("a token")
 		}
 	}
 }
@@ -150,21 +150,21 @@ func (w world) limited(config string, header ...string) {
 func TestLimits_OneBackoffAClient(t *testing.T) {
 	for name, header := range map[string][]string{"bare": nil, "with a wait": {"Retry-After", "60"}} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w world) {
-				w.configured()
+			withFixture(t, func(f fixture) {
+				f.configureClient()
 				for i := range 200 {
 					write := backend.RoleWrite{Fields: backend.Fields{}}
-					if err := w.engine.WriteRole(w.Context(), w.storage, "kleinanzeigen", fmt.Sprint("role-", i), write); err != nil {
-						w.Fatal(err)
+					if err := f.engine.WriteRole(f.Context(), f.storage, "kleinanzeigen", fmt.Sprint("role-", i), write); err != nil {
+						f.Fatal(err)
 					}
 				}
-				w.limited("kleinanzeigen", header...)
-				w.wantRequests(1)
+				f.wantRoleReadsFail("kleinanzeigen", header...)
+				f.wantRequests(1)
 				time.Sleep(time.Minute + time.Second)
-				w.endpoint.answer(0)
+				f.endpoint.respond(0)
 				for i := range 200 {
-					if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen", Role: fmt.Sprint("role-", i)}); err != nil {
-						w.Fatal(err)
+					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen", Role: fmt.Sprint("role-", i)}); err != nil {
+						f.Fatal(err)
 					}
 				}
 			})
@@ -174,57 +174,57 @@ func TestLimits_OneBackoffAClient(t *testing.T) {
 
 // A stranger knows a client's id and its provider, and not its secret.
 func TestLimits_StrangersHoldNothingBack(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.configured()
-		w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
 		for name, fields := range map[string]backend.Fields{
 			"another-secret": {"client_id": "id", "client_secret": "guessed"},
 			"another-path":   {"client_id": "id", "client_secret": "s3cret", "token_url": "https://gateway.kleinanzeigen.de/of/mine"},
 		} {
 			fields["provider"] = "kleinanzeigen"
-			if err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: fields}); err != nil {
-				w.Fatal(err)
+			if err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: fields}); err != nil {
+				f.Fatal(err)
 			}
-			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}); err == nil {
-				w.Fatal("a token")
+			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}); err == nil {
+				f.Fatal("a token")
 			}
 		}
-		w.endpoint.answer(0)
-		w.wantToken("token-3")
+		f.endpoint.respond(0)
+		f.wantToken("token-3")
 	})
 }
 
 // What a config has met for its client ends with it, and an operator ends it by writing the secret.
 func TestLimits_HoldsEnd(t *testing.T) {
-	for name, end := range map[string]func(w world) error{
-		"deleted": func(w world) error { return w.engine.DeleteConfig(w.Context(), w.storage, "met", false) },
-		"changed": func(w world) error {
-			return w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
+	for name, end := range map[string]func(f fixture) error{
+		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), f.storage, "met", false) },
+		"changed": func(f fixture) error {
+			return f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
 		},
-		"written again": func(w world) error {
-			return w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
+		"written again": func(f fixture) error {
+			return f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
 		},
-		"another of the client written again": func(w world) error { return w.tryWrite(backend.Fields{"client_secret": "s3cret"}, false) },
+		"another of the client written again": func(f fixture) error { return f.writeConfig(backend.Fields{"client_secret": "s3cret"}, false) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w world) {
-				w.configured()
+			withFixture(t, func(f fixture) {
+				f.configureClient()
 				fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": "s3cret"}
-				if err := w.engine.WriteConfig(w.Context(), w.storage, "met", backend.ConfigWrite{Fields: fields}); err != nil {
-					w.Fatal(err)
+				if err := f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: fields}); err != nil {
+					f.Fatal(err)
 				}
-				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
+				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
 				for _, config := range []string{"met", "kleinanzeigen"} {
-					if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: config}); !errors.As(err, new(*backend.HeldBackError)) {
-						w.Fatal(err)
+					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config}); !errors.As(err, new(*backend.HeldBackError)) {
+						f.Fatal(err)
 					}
 				}
-				w.wantRequests(1)
-				w.endpoint.answer(0)
-				if err := end(w); err != nil {
-					w.Fatal(err)
+				f.wantRequests(1)
+				f.endpoint.respond(0)
+				if err := end(f); err != nil {
+					f.Fatal(err)
 				}
-				w.wantToken("token-2")
+				f.wantToken("token-2")
 			})
 		})
 	}
@@ -232,9 +232,9 @@ func TestLimits_HoldsEnd(t *testing.T) {
 
 // Verifying writes at an endpoint that hangs delay neither a role's write nor a deletion, and are told why they failed.
 func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.configured()
-		w.endpoint.answersAfter(9 * time.Second)
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		f.endpoint.setLatency(9 * time.Second)
 		ended := make(chan struct{})
 		var writers sync.WaitGroup
 		for i := range 12 {
@@ -246,13 +246,13 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 					default:
 					}
 					began := time.Now()
-					err := w.tryWrite(backend.Fields{"scope": []string{}, "params": map[string]*string{"n": ptr(fmt.Sprint(i, n))}}, true)
+					err := f.writeConfig(backend.Fields{"scope": []string{}, "params": map[string]*string{"n": ptr(fmt.Sprint(i, n))}}, true)
 					if err != nil && !errors.As(err, new(*backend.BusyError)) && !errors.As(err, new(*backend.NotFoundError)) &&
 						!errors.As(err, new(*backend.FieldError)) {
-						w.Errorf("a writer: %v", err)
+						f.Errorf("a writer: %v", err)
 					}
 					if waited := time.Since(began); waited > 80*time.Second {
-						w.Errorf("a writer waited for %v", waited)
+						f.Errorf("a writer waited for %v", waited)
 					}
 					time.Sleep(time.Second)
 				}
@@ -260,17 +260,17 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		began := time.Now()
-		if err := w.engine.WriteRole(w.Context(), w.storage, "kleinanzeigen", "r", backend.RoleWrite{Fields: backend.Fields{}}); err != nil {
-			w.Error(err)
+		if err := f.engine.WriteRole(f.Context(), f.storage, "kleinanzeigen", "r", backend.RoleWrite{Fields: backend.Fields{}}); err != nil {
+			f.Error(err)
 		}
-		if err := w.tryWrite(backend.Fields{"ttl": time.Minute}, true); err != nil {
-			w.Error(err)
+		if err := f.writeConfig(backend.Fields{"ttl": time.Minute}, true); err != nil {
+			f.Error(err)
 		}
-		if err := w.engine.DeleteConfig(w.Context(), w.storage, "kleinanzeigen", false); err != nil {
-			w.Error(err)
+		if err := f.engine.DeleteConfig(f.Context(), f.storage, "kleinanzeigen", false); err != nil {
+			f.Error(err)
 		}
 		if waited := time.Since(began); waited > time.Second {
-			w.Errorf("others waited for %v", waited)
+			f.Errorf("others waited for %v", waited)
 		}
 		close(ended)
 		writers.Wait()
@@ -278,27 +278,27 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 }
 
 func TestDocumentedLimitsAreKept(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.wrapped = true
-		w.endpoint.answersAfter(time.Millisecond)
-		err := w.engine.WriteConfig(w.Context(), w.storage, "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
+	withFixture(t, func(f fixture) {
+		f.endpoint.wrapInData = true
+		f.endpoint.setLatency(time.Millisecond)
+		err := f.engine.WriteConfig(f.Context(), f.storage, "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
 			"client_id": "id", "client_secret": "s3cret", "reuse_token": false,
 		}})
 		if err != nil {
-			w.Fatal(err)
+			f.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		for range 300 {
 			wg.Go(func() {
-				_, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "fuuffy"})
+				_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy"})
 				if err != nil && !errors.As(err, new(*backend.QueueError)) {
-					w.Error(err)
+					f.Error(err)
 				}
 			})
 		}
 		time.Sleep(time.Minute)
-		if n := w.endpoint.count(); n < 50 || n > 100 { // fuuffy documents 100 a minute
-			w.Errorf("%d token requests in a minute", n)
+		if n := f.endpoint.count(); n < 50 || n > 100 { // fuuffy documents 100 a minute
+			f.Errorf("%d token requests in a minute", n)
 		}
 		wg.Wait()
 	})
@@ -306,45 +306,45 @@ func TestDocumentedLimitsAreKept(t *testing.T) {
 
 // Two providers behind one host, with one client's name: each has its own documented limits.
 func TestDocumentedLimitsAreTheProvidersOwn(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(time.Millisecond)
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(time.Millisecond)
 		for _, name := range []string{"fuuffy", "kleinanzeigen"} {
-			err := w.engine.WriteConfig(w.Context(), w.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+			err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: backend.Fields{
 				"client_id": "id", "client_secret": "s3cret", "reuse_token": false, "token_url": "https://gateway.example.com/token",
 			}})
 			if err != nil {
-				w.Fatal(err)
+				f.Fatal(err)
 			}
-			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: name}); err != nil && name == "kleinanzeigen" {
-				w.Fatal(err)
+			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}); err != nil && name == "kleinanzeigen" {
+				f.Fatal(err)
 			}
 		}
 		began := time.Now()
 		for range 300 {
-			if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
-				w.Fatal(err)
+			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+				f.Fatal(err)
 			}
 		}
 		if took := time.Since(began); took > 10*time.Second {
-			w.Errorf("300 token requests took %v, under the limits of another provider", took)
+			f.Errorf("300 token requests took %v, under the limits of another provider", took)
 		}
 	})
 }
 
 // The network policy says where a client's requests may go, and not who it is.
 func TestLimits_HoldsEndWhateverTheNetworkPolicy(t *testing.T) {
-	inWorld(t, func(w world) {
-		if err := w.engine.WriteSettings(w.Context(), w.storage, backend.Fields{"allow_private_addresses": true}); err != nil {
-			w.Fatal(err)
+	withFixture(t, func(f fixture) {
+		if err := f.engine.WriteSettings(f.Context(), f.storage, backend.Fields{"allow_private_addresses": true}); err != nil {
+			f.Fatal(err)
 		}
-		w.write(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})
-		w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
-		if _, err := w.token(w.Context()); err == nil {
-			w.Fatal("a token")
+		f.configure(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})
+		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
+		if _, err := f.token(f.Context()); err == nil {
+			f.Fatal("a token")
 		}
-		w.endpoint.answer(0)
-		w.write(backend.Fields{"client_secret": "s3cret"})
-		w.wantToken("token-2")
+		f.endpoint.respond(0)
+		f.configure(backend.Fields{"client_secret": "s3cret"})
+		f.wantToken("token-2")
 	})
 }
 
@@ -355,22 +355,22 @@ func TestLimits_StrangersWithoutASecretHoldNothingBack(t *testing.T) {
 		"no secret": {nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w world) {
+			withFixture(t, func(f fixture) {
 				for i, config := range []string{"victim", "stranger"} {
 					fields := backend.Fields{
 						"provider": "oauth2", "client_auth": "none", "client_id": "id", "token_url": "https://auth.example.com/token", "headers": headers[i],
 					}
-					if err := w.engine.WriteConfig(w.Context(), w.storage, config, backend.ConfigWrite{Fields: fields}); err != nil {
-						w.Fatal(err)
+					if err := f.engine.WriteConfig(f.Context(), f.storage, config, backend.ConfigWrite{Fields: fields}); err != nil {
+						f.Fatal(err)
 					}
 				}
-				w.endpoint.answer(http.StatusTooManyRequests, "Retry-After", "3600")
-				if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "stranger"}); err == nil {
-					w.Fatal("a token")
+				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
+				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "stranger"}); err == nil {
+					f.Fatal("a token")
 				}
-				w.endpoint.answer(0)
-				if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "victim"}); err != nil {
-					w.Error(err)
+				f.endpoint.respond(0)
+				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "victim"}); err != nil {
+					f.Error(err)
 				}
 			})
 		})
@@ -379,52 +379,52 @@ func TestLimits_StrangersWithoutASecretHoldNothingBack(t *testing.T) {
 
 // Who may write one config makes up clients, each of which has a mint begun that nobody waits for.
 func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.configured()
+	withFixture(t, func(f fixture) {
+		f.configureClient()
 		for i := range 3500 {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": fmt.Sprint("made-up-", i), "client_secret": "guess"}
-			if err := w.engine.WriteConfig(w.Context(), w.storage, "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
-				w.Fatal(err)
+			if err := f.engine.WriteConfig(f.Context(), f.storage, "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
+				f.Fatal(err)
 			}
-			ctx, leave := context.WithTimeout(w.Context(), time.Millisecond)
-			_, _ = w.engine.Token(ctx, w.storage, backend.Ref{Config: "attacker"})
+			ctx, leave := context.WithTimeout(f.Context(), time.Millisecond)
+			_, _ = f.engine.Token(ctx, f.storage, backend.Ref{Config: "attacker"})
 			leave()
 		}
 		began := time.Now()
-		if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
-			w.Error(err)
+		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+			f.Error(err)
 		}
 		if waited := time.Since(began); waited > 3*time.Second {
-			w.Errorf("another config waited for %v", waited)
+			f.Errorf("another config waited for %v", waited)
 		}
 		time.Sleep(time.Minute)
-		if n := w.endpoint.count(); n > 600 {
-			w.Errorf("%d token requests, want none for what was replaced before its turn", n)
+		if n := f.endpoint.count(); n > 600 {
+			f.Errorf("%d token requests, want none for what was replaced before its turn", n)
 		}
 	})
 }
 
 // Refused verifications of one config do not displace those of another.
 func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.endpoint.answersAfter(time.Millisecond)
-		w.endpoint.answer(http.StatusUnauthorized)
+	withFixture(t, func(f fixture) {
+		f.endpoint.setLatency(time.Millisecond)
+		f.endpoint.respond(http.StatusUnauthorized)
 		verify := func(config, secret string) {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": secret}
-			if err := w.engine.WriteConfig(w.Context(), w.storage, config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
-				w.Fatal("it was verified")
+			if err := f.engine.WriteConfig(f.Context(), f.storage, config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
+				f.Fatal("it was verified")
 			}
 		}
 		verify("kleinanzeigen", "typo")
 		for i := range 1100 {
 			verify("attacker", fmt.Sprint("guess-", i))
 		}
-		before := w.endpoint.count()
+		before := f.endpoint.count()
 		for range 4 {
 			verify("kleinanzeigen", "typo")
 		}
-		if n := w.endpoint.count() - before; n > 0 {
-			w.Errorf("%d token requests", n)
+		if n := f.endpoint.count() - before; n > 0 {
+			f.Errorf("%d token requests", n)
 		}
 	})
 }

@@ -21,36 +21,36 @@ func TestMemoryOfHotConfigurations(t *testing.T) {
 			if n > 10_000 && os.Getenv("BENCH") == "" {
 				t.Skip("takes long: make bench runs it")
 			}
-			inWorldAlone(t, func(w world) {
-				w.endpoint.answersAfter(0)
-				w.endpoint.forgetful = true
-				w.configureMany(n)
+			withFixtureAlone(t, func(f fixture) {
+				f.endpoint.setLatency(0)
+				f.endpoint.discardBodies = true
+				f.configureMany(n)
 				before := heap()
 				for i := range n {
-					if _, err := w.engine.Token(w.Context(), w.storage, backend.Ref{Config: fmt.Sprint("config-", i)}); err != nil {
-						w.Fatal(err)
+					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: fmt.Sprint("config-", i)}); err != nil {
+						f.Fatal(err)
 					}
 				}
 				perConfig := (heap() - before) / uint64(n)
-				w.Logf("%d hot configurations take %d bytes each, with a token of 7 to 12", n, perConfig)
+				f.Logf("%d hot configurations take %d bytes each, with a token of 7 to 12", n, perConfig)
 				if perConfig > maxBytes {
-					w.Errorf("%d bytes a hot configuration, want %d at most", perConfig, maxBytes)
+					f.Errorf("%d bytes a hot configuration, want %d at most", perConfig, maxBytes)
 				}
-				runtime.KeepAlive(w.engine)
+				runtime.KeepAlive(f.engine)
 			})
 		})
 	}
 }
 
-func (w world) configureMany(n int) {
-	w.Helper()
+func (f fixture) configureMany(n int) {
+	f.Helper()
 	fields := backend.Fields{"provider": "kleinanzeigen", "client_secret": "s3cret", "default_expires_in": 10 * time.Hour}
-	w.endpoint.expires = `""`
+	f.endpoint.expiresIn = `""`
 	for i := range n {
 		fields["client_id"] = fmt.Sprint("client-", i)
-		err := w.engine.WriteConfig(w.Context(), w.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
+		err := f.engine.WriteConfig(f.Context(), f.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
 		if err != nil {
-			w.Fatal(err)
+			f.Fatal(err)
 		}
 	}
 }

@@ -12,27 +12,27 @@ import (
 
 // Who may write a config, or rotate its token, but not read it, does not learn the token from an error.
 func TestErrors_HoldNoTokenThatWasGivenOut(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.configured()
-		w.wantToken("token-1")
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		f.wantToken("token-1")
 		rotate := func() error {
-			_, err := w.engine.Rotate(w.Context(), w.storage, backend.Ref{Config: "kleinanzeigen"})
+			_, err := f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"})
 			return err
 		}
 		if err := rotate(); err != nil {
-			w.Fatal(err)
+			f.Fatal(err)
 		}
-		w.endpoint.answer(401)
+		f.endpoint.respond(401)
 		for _, token := range []string{"token-1", "token-2"} {
-			w.endpoint.says = "you have a live token already: " + token
-			w.write(backend.Fields{"client_secret": "changed-" + token})
-			w.write(backend.Fields{"client_secret": "s3cret"})
+			f.endpoint.errorDescription = "you have a live token already: " + token
+			f.configure(backend.Fields{"client_secret": "changed-" + token})
+			f.configure(backend.Fields{"client_secret": "s3cret"})
 			for name, try := range map[string]func() error{
 				"rotate": rotate,
-				"write":  func() error { return w.tryWrite(backend.Fields{"client_secret": "s3cret-" + token}, true) },
+				"write":  func() error { return f.writeConfig(backend.Fields{"client_secret": "s3cret-" + token}, true) },
 			} {
 				if err := try(); err == nil || strings.Contains(err.Error(), token) {
-					w.Errorf("%s: %v", name, err)
+					f.Errorf("%s: %v", name, err)
 				}
 			}
 		}
@@ -40,14 +40,14 @@ func TestErrors_HoldNoTokenThatWasGivenOut(t *testing.T) {
 }
 
 func TestWriteConfig_BoundsHeadersAndParams(t *testing.T) {
-	inWorld(t, func(w world) {
+	withFixture(t, func(f fixture) {
 		many, large := make(map[string]*string), map[string]*string{"x-a": ptr(strings.Repeat("a", 9<<10))}
 		for i := range 65 {
 			many[fmt.Sprint("x-", i)] = ptr("a")
 		}
 		for _, field := range []string{"headers", "params"} {
 			for _, entries := range []map[string]*string{many, large} {
-				wantField(t, w.tryWrite(backend.Fields{"client_id": "id", "client_secret": "s3cret", field: entries}, false), field, "at most 64 entries")
+				wantField(t, f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret", field: entries}, false), field, "at most 64 entries")
 			}
 		}
 	})

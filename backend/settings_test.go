@@ -3,12 +3,9 @@
 package backend_test
 
 import (
-	"context"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
 )
@@ -16,123 +13,117 @@ import (
 const hereHost, elsewhereHost = "auth.example.com", "elsewhere.example.com"
 
 // here configures a client whose token endpoint is at hereHost, and which mints for each reader.
-func (w world) here() {
-	w.Helper()
-	w.configured()
-	w.write(backend.Fields{"token_url": "https://" + hereHost + "/token", "client_secret": "s3cret", "reuse_token": false})
+func (f fixture) configureHost() {
+	f.Helper()
+	f.configureClient()
+	f.configure(backend.Fields{"token_url": "https://" + hereHost + "/token", "client_secret": "s3cret", "reuse_token": false})
 }
 
 // allow writes the settings on this node or, with another engine, on another.
-func (w world) allow(engine *backend.Engine, host string) {
-	w.Helper()
-	if err := engine.WriteSettings(w.Context(), w.storage, backend.Fields{"allowed_hosts": []string{host}}); err != nil {
-		w.Fatal(err)
+func (f fixture) allowHost(engine *backend.Engine, host string) {
+	f.Helper()
+	if err := engine.WriteSettings(f.Context(), f.storage, backend.Fields{"allowed_hosts": []string{host}}); err != nil {
+		f.Fatal(err)
 	}
 }
 
 // mints tells whether the settings let a mint ask the token endpoint at hereHost.
-func (w world) mints(s logical.Storage) bool {
-	_, err := w.engine.Token(w.Context(), s, backend.Ref{Config: "kleinanzeigen"})
+func (f fixture) canMint() bool {
+	_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"})
 	return err == nil
 }
 
-func (w world) wantMint(s logical.Storage, want bool, when string) {
-	w.Helper()
-	if got := w.mints(s); got != want {
-		w.Errorf("%s a mint is allowed: %v, want %v", when, got, want)
+func (f fixture) wantMintAllowed(want bool, when string) {
+	f.Helper()
+	if got := f.canMint(); got != want {
+		f.Errorf("%s a mint is allowed: %v, want %v", when, got, want)
 	}
 }
 
 func TestMintsKeepToTheSettings(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.here()
-		w.wantMint(w.storage, true, "by default")
-		w.allow(w.engine, elsewhereHost)
-		w.wantMint(w.storage, false, "with another host allowed")
-		w.allow(w.engine, hereHost)
-		w.wantMint(w.storage, true, "with this host allowed")
-		w.allow(w.engine, elsewhereHost)
-		w.wantMint(w.storage, false, "with another host allowed again")
-		if err := w.engine.DeleteSettings(w.Context(), w.storage); err != nil {
-			w.Fatal(err)
+	withFixture(t, func(f fixture) {
+		f.configureHost()
+		f.wantMintAllowed(true, "by default")
+		f.allowHost(f.engine, elsewhereHost)
+		f.wantMintAllowed(false, "with another host allowed")
+		f.allowHost(f.engine, hereHost)
+		f.wantMintAllowed(true, "with this host allowed")
+		f.allowHost(f.engine, elsewhereHost)
+		f.wantMintAllowed(false, "with another host allowed again")
+		if err := f.engine.DeleteSettings(f.Context(), f.storage); err != nil {
+			f.Fatal(err)
 		}
-		w.wantMint(w.storage, true, "by default again")
+		f.wantMintAllowed(true, "by default again")
 	})
 }
 
 func TestMintsKeepToTheSettingsOfAnotherNode(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.here()
-		w.wantMint(w.storage, true, "by default")
-		other := w.node()
+	withFixture(t, func(f fixture) {
+		f.configureHost()
+		f.wantMintAllowed(true, "by default")
+		other := f.anotherEngine()
 		defer other.Close()
-		w.allow(other, elsewhereHost)
-		w.engine.Invalidate("settings")
-		w.wantMint(w.storage, false, "with another host allowed on another node")
+		f.allowHost(other, elsewhereHost)
+		f.engine.Invalidate("settings")
+		f.wantMintAllowed(false, "with another host allowed on another node")
 	})
 }
 
 // Vault tells a plugin nothing of a snapshot that was restored.
 func TestMintsKeepToSettingsThatWereRestored(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.here()
-		w.allow(w.engine, elsewhereHost)
-		snapshot, err := w.storage.Get(w.Context(), "settings")
+	withFixture(t, func(f fixture) {
+		f.configureHost()
+		f.allowHost(f.engine, elsewhereHost)
+		snapshot, err := f.storage.Get(f.Context(), "settings")
 		if err != nil {
-			w.Fatal(err)
+			f.Fatal(err)
 		}
-		w.allow(w.engine, hereHost)
-		w.wantMint(w.storage, true, "before it")
-		if err := w.storage.Put(w.Context(), snapshot); err != nil {
-			w.Fatal(err)
+		f.allowHost(f.engine, hereHost)
+		f.wantMintAllowed(true, "before it")
+		if err := f.storage.Put(f.Context(), snapshot); err != nil {
+			f.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		w.wantMint(w.storage, false, "a minute after it")
+		f.wantMintAllowed(false, "a minute after it")
 	})
 }
 
 // A read that began before a change and ends after it must not be what is remembered.
 func TestSettingsThatChangeWhileTheyAreRead(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.here()
-		slow := &settingsReads{Storage: w.storage, delay: time.Second}
+	withFixture(t, func(f fixture) {
+		f.configureHost()
+		var readers atomic.Int64
+		f.storage.afterGet.set(func(key string) {
+			if key == "settings" && readers.Add(1) == 1 {
+				time.Sleep(time.Second)
+			}
+		})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			w.mints(slow)
+			f.canMint()
 		}()
-		time.Sleep(slow.delay / 2)
-		w.allow(w.engine, elsewhereHost)
+		time.Sleep(time.Second / 2)
+		f.allowHost(f.engine, elsewhereHost)
 		<-done
-		w.wantMint(w.storage, false, "after the write")
+		f.wantMintAllowed(false, "after the write")
 	})
 }
 
 func TestMintsReadTheSettingsOnce(t *testing.T) {
-	inWorld(t, func(w world) {
-		w.here()
-		counting := &settingsReads{Storage: w.storage}
+	withFixture(t, func(f fixture) {
+		f.configureHost()
+		var reads atomic.Int64
+		f.storage.afterGet.set(func(key string) {
+			if key == "settings" {
+				reads.Add(1)
+			}
+		})
 		for range 5 {
-			w.wantMint(counting, true, "by default")
+			f.wantMintAllowed(true, "by default")
 		}
-		if n := counting.reads.Load(); n != 1 {
-			w.Errorf("five mints read the settings %d times, want once", n)
+		if n := reads.Load(); n != 1 {
+			f.Errorf("five mints read the settings %d times, want once", n)
 		}
 	})
-}
-
-// settingsReads is a storage that counts reads of the settings, and takes its time with them.
-type settingsReads struct {
-	logical.Storage
-	delay time.Duration
-	reads atomic.Int64
-}
-
-func (s *settingsReads) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	entry, err := s.Storage.Get(ctx, key)
-	if key == "settings" {
-		s.reads.Add(1)
-		time.Sleep(s.delay)
-	}
-	return entry, err
 }

@@ -4,48 +4,27 @@ package backend_test
 
 import (
 	"errors"
-	"maps"
 	"strings"
 	"testing"
 
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// inOpenShop runs a test at a server that keeps to RFC 6749, with a role and without a redirect URI.
-func inOpenShop(t *testing.T, test func(s shop)) {
-	t.Helper()
-	s := shop{config: "oauth2", sites: &sites{}}
-	s.run(t, func(s shop) {
-		write := anyServer()
-		delete(write, "redirect_uri")
-		s.configure("oauth2", write)
-		s.role("shop", byUser(), nil)
-		test(s)
-	})
-}
-
-// writeConfig changes the shop's configuration, bringing the secret along.
-func (s shop) writeConfig(fields backend.Fields) error {
-	write := backend.Fields{"client_secret": "s3cret"}
-	maps.Copy(write, fields)
-	return s.engine.WriteConfig(s.Context(), s.storage, s.config, backend.ConfigWrite{Fields: write})
-}
-
 // redirectTo gives a redirect URI in each of the places that take one, and returns the errors.
-func (s shop) redirectTo(text string) []error {
-	s.Helper()
-	_, begun := s.engine.Authorize(s.Context(), s.storage, s.config, "shop", text, nil)
+func (f roleFixture) redirectTo(text string) []error {
+	f.Helper()
+	_, begun := f.engine.Authorize(f.Context(), f.storage, f.config, "shop", text, nil)
 	given, none := backend.Fields{"redirect_uri": text}, backend.Fields{"redirect_uri": ""}
-	errs := []error{s.writeConfig(given), s.writeRole(given), begun}
-	if err := errors.Join(s.writeConfig(none), s.writeRole(none)); err != nil {
-		s.Fatal(err)
+	errs := []error{f.writeConfig(given), f.writeRole(given), begun}
+	if err := errors.Join(f.writeConfig(none), f.writeRole(none)); err != nil {
+		f.Fatal(err)
 	}
 	return errs
 }
 
 // The user's browser goes where the redirect URI says, and takes the code there.
 func TestRedirectURI_Refused(t *testing.T) {
-	inOpenShop(t, func(s shop) {
+	withRoleWithoutRedirect(t, func(f roleFixture) {
 		for text, says := range map[string]string{
 			"nonsense":                                 "absolute",
 			"/callback":                                "absolute",
@@ -101,24 +80,24 @@ func TestRedirectURI_Refused(t *testing.T) {
 			"urn:example:callback":                     "scheme",
 			"com.example.app:":                         "absolute",
 		} {
-			for i, err := range s.redirectTo(text) {
-				wantField(s.T, err, "redirect_uri", says)
+			for i, err := range f.redirectTo(text) {
+				wantField(f.T, err, "redirect_uri", says)
 				if err == nil || !strings.Contains(err.Error(), "; accepted: ") {
-					s.Errorf("%q, place %d: %v", text, i, err)
+					f.Errorf("%q, place %d: %v", text, i, err)
 				}
 			}
 		}
-		for i, err := range s.redirectTo("https://app.example.com/\r\nX: 1") {
-			wantField(s.T, err, "redirect_uri", "control character")
+		for i, err := range f.redirectTo("https://app.example.com/\r\nX: 1") {
+			wantField(f.T, err, "redirect_uri", "control character")
 			if err == nil {
-				s.Errorf("place %d takes a line break", i)
+				f.Errorf("place %d takes a line break", i)
 			}
 		}
 	})
 }
 
 func TestRedirectURI_Accepted(t *testing.T) {
-	inOpenShop(t, func(s shop) {
+	withRoleWithoutRedirect(t, func(f roleFixture) {
 		for _, text := range []string{
 			"https://app.example.com", "https://app.example.com/callback?shop=1", "https://app.example.com:8443/a%20b",
 			"HTTPS://APP.example.com/",
@@ -128,8 +107,8 @@ func TestRedirectURI_Accepted(t *testing.T) {
 			"myapp://callback", "msauth.com.example.app://auth",
 			"ms-app://s-1-15-2-1/", "fb1234://authorize", "urn:ietf:wg:oauth:2.0:oob",
 		} {
-			if err := errors.Join(s.redirectTo(text)...); err != nil {
-				s.Errorf("%s: %v", text, err)
+			if err := errors.Join(f.redirectTo(text)...); err != nil {
+				f.Errorf("%s: %v", text, err)
 			}
 		}
 	})
@@ -138,7 +117,7 @@ func TestRedirectURI_Accepted(t *testing.T) {
 // A parameter that is there twice is read as one or the other, by the server's taste (RFC 6749, section 3.1, forbids
 // it).
 func TestURLs_HoldNoParameterOfTheEngines(t *testing.T) {
-	inOpenShop(t, func(s shop) {
+	withRoleWithoutRedirect(t, func(f roleFixture) {
 		const endpoint = "https://auth.example.com/authorize?"
 		for _, query := range []string{
 			"client_id=x", "redirect_uri=https://evil.example/", "response_type=token", "state=x", "scope=all",
@@ -148,30 +127,30 @@ func TestURLs_HoldNoParameterOfTheEngines(t *testing.T) {
 			"%63lient_id=x", "client_id%00=x", "client_id[]=x", "client_id%5B0%5D=x",
 			"client.id=x", "+client_id=x", "%zz=x",
 		} {
-			err := s.writeConfig(backend.Fields{"authorization_url": endpoint + query})
-			wantField(s.T, err, "authorization_url", "query")
+			err := f.writeConfig(backend.Fields{"authorization_url": endpoint + query})
+			wantField(f.T, err, "authorization_url", "query")
 		}
 		for _, query := range []string{
 			"", "tenant=7", "prompt=consent&access_type=offline", "my_client_id=x", "states=x", "a=client_id", "=x",
 		} {
-			if err := s.writeConfig(backend.Fields{"authorization_url": endpoint + query}); err != nil {
-				s.Errorf("%s: %v", query, err)
+			if err := f.writeConfig(backend.Fields{"authorization_url": endpoint + query}); err != nil {
+				f.Errorf("%s: %v", query, err)
 			}
 		}
 	})
 }
 
 func TestURLs_HoldNoParameterThatGoesIntoTheirQuery(t *testing.T) {
-	inOpenShop(t, func(s shop) {
+	withRoleWithoutRedirect(t, func(f roleFixture) {
 		for _, field := range []string{"token_url", "revocation_url"} {
 			const endpoint = "https://auth.example.com/x"
 			inQuery := backend.Fields{"client_auth": "client_secret_query", field: endpoint + "?client_id=x"}
-			wantField(s.T, s.writeConfig(inQuery), field, "client_id in its query")
+			wantField(f.T, f.writeConfig(inQuery), field, "client_id in its query")
 			secret := backend.Fields{field: endpoint + "?client_secret=x"}
-			wantField(s.T, s.writeConfig(secret), field, "client_secret in its query")
+			wantField(f.T, f.writeConfig(secret), field, "client_secret in its query")
 			inBody := backend.Fields{"client_auth": "client_secret_post", field: endpoint + "?client_id=x&grant_type=x"}
-			if err := errors.Join(s.writeConfig(inBody), s.writeConfig(backend.Fields{field: endpoint})); err != nil {
-				s.Errorf("%s: %v", field, err)
+			if err := errors.Join(f.writeConfig(inBody), f.writeConfig(backend.Fields{field: endpoint})); err != nil {
+				f.Errorf("%s: %v", field, err)
 			}
 		}
 	})
