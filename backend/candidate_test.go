@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// A provider that has committed a refresh, and then fails, has replaced the refresh token.
+// A provider that commits a refresh, and then fails, has replaced the refresh token.
 func TestRefresh_SuccessorInAnErrorIsTried(t *testing.T) {
 	for name, body := range map[string]string{
 		"JSON":         `{"error":"server_error","refresh_token":%q}`,
@@ -37,7 +37,7 @@ func TestRefresh_SuccessorInAnErrorIsTried(t *testing.T) {
 	}
 }
 
-// A word where a refresh token stands is tried once, and costs nothing that works.
+// A word in place of a refresh token is tried once. It does not replace the valid one.
 func TestRefresh_WordInAnErrorCostsNothing(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) {
@@ -60,7 +60,7 @@ func TestRefresh_WordInAnErrorCostsNothing(t *testing.T) {
 	})
 }
 
-// A refusal that brings another refresh token each time ends all the same.
+// A refresh ends even if each refusal has another refresh token.
 func TestRefresh_CandidatesAreBounded(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.refusal = `{"error":"invalid_grant","refresh_token":"Candidate-%d"}` })
@@ -74,7 +74,7 @@ func TestRefresh_CandidatesAreBounded(t *testing.T) {
 	})
 }
 
-// The provider has committed the exchange of a code, and then failed.
+// The provider commits the exchange of a code, and then fails.
 func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 	for _, authorized := range []bool{false, true} {
 		t.Run(fmt.Sprint("authorized before: ", authorized), func(t *testing.T) {
@@ -103,8 +103,8 @@ func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 	}
 }
 
-// Two refresh tokens that together are too large for an entry: the one before gives way. One that is too large by itself is
-// refused where it comes from.
+// If two refresh tokens are too large for one entry, the previous one is dropped. One that is too large alone is
+// refused.
 func TestGrants_SizeOfAnEntry(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.storage.maxEntry = 1 << 20
@@ -126,8 +126,8 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 	})
 }
 
-// However a provider answers a word that is no token of its own: the role goes on with the one that is.
-func TestRefresh_WordThatIsAnsweredInAnyWay(t *testing.T) {
+// The provider may respond in any way to a word that is not its token. The role recovers with the valid one.
+func TestRefresh_WordWithAnyResponse(t *testing.T) {
 	for name, p := range map[string]pickyProvider{
 		"500":                 {status: 500, body: `{"error":"server_error"}`},
 		"401 without a code":  {status: 401, body: `{"message":"invalid token"}`},
@@ -152,7 +152,7 @@ func TestRefresh_WordThatIsAnsweredInAnyWay(t *testing.T) {
 	}
 }
 
-// A success that means something else by the name.
+// A success has something else under the name of a refresh token.
 func TestRefresh_WordInASuccess(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.restartWith(nil, &pickyProvider{rotatingProvider: f.provider, status: 401, body: `{"message":"unknown token"}`, decoy: "Reuse-Until-2027"})
@@ -163,8 +163,8 @@ func TestRefresh_WordInASuccess(t *testing.T) {
 	})
 }
 
-// A candidate that may be the only copy is not replaced by the word of a later error.
-func TestRefresh_CandidateOutlivesAWord(t *testing.T) {
+// A candidate may be the only copy of a valid refresh token, so a word in a later error must not replace it.
+func TestRefresh_WordDoesNotReplaceACandidate(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.failAfterCommit(http.StatusInternalServerError, `{"error":"server_error","refresh_token":%q}`)
 		if err := f.rotate(); err == nil {

@@ -16,9 +16,14 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// The storage fails while a code is exchanged, and recovers at the instant in which a reader is about to store, and to
-// spend, what the code has brought.
-func TestAReaderBesideAnExchange(t *testing.T) {
+// The storage fails during an exchange, and recovers just when a reader is about to store the new refresh token and use
+// it.
+//
+//	  0 ms  the exchange starts; the provider commits at once and responds at 100 ms
+//	 50 ms  storageFailsAfter: the storage fails, so the refresh token stays in memory
+//	200 ms  readerArrives: another node's write drops the access token, and a reader comes
+//	1.2 s   storageRecovers: a millisecond before the exchange's retry and the reader's
+func TestExchange_ConcurrentReaderUsesTheNewRefreshToken(t *testing.T) {
 	for _, latency := range []time.Duration{20 * time.Millisecond, time.Second} {
 		t.Run(latency.String(), func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
@@ -41,8 +46,12 @@ func TestAReaderBesideAnExchange(t *testing.T) {
 	}
 }
 
-// A refresh of the grant before must not have the one that a code brings thrown away.
-func TestARefreshBesideAnExchange(t *testing.T) {
+// A refresh with the old refresh token ends while the new one, from an exchange, is in memory only.
+//
+//	0 s    the exchange starts; the provider responds at 2 s
+//	0.5 s  refreshStarts: with the old refresh token
+//	1.5 s  storageFails: the exchange cannot store its refresh token
+func TestExchange_ConcurrentRefreshKeepsTheNewRefreshToken(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
 		f.provider.set(func(p *rotatingProvider) { p.latency = 2 * time.Second })
@@ -61,8 +70,8 @@ func TestARefreshBesideAnExchange(t *testing.T) {
 	})
 }
 
-// A refresh that waited for others has its own time all the same.
-func TestARefreshIsNotCutOffByThoseBefore(t *testing.T) {
+// A refresh that waited for other refreshes still has its whole request_timeout.
+func TestRefresh_WaitForOthersDoesNotShortenIt(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
 		f.restart()
@@ -79,7 +88,8 @@ func TestARefreshIsNotCutOffByThoseBefore(t *testing.T) {
 	})
 }
 
-func TestAtTheEndEachGrantIsStoredThatCanBe(t *testing.T) {
+// One config cannot be read, so its pending refresh token is lost. The other one must be stored, in whatever order.
+func TestClose_StoresEveryPendingGrantItCan(t *testing.T) {
 	for i := range 10 { // whichever comes first
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			withLenientRole(t, func(f roleFixture) {
@@ -104,8 +114,8 @@ func TestAtTheEndEachGrantIsStoredThatCanBe(t *testing.T) {
 	}
 }
 
-// What a code brings while its role is being deleted is not for the next role of that name.
-func TestAGrantIsNotInherited(t *testing.T) {
+// A role is deleted during an exchange. A new role of the same name must not get the refresh token.
+func TestExchange_GrantIsNotInherited(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
 		_, exchange := f.startAuthorization("new")
@@ -131,8 +141,8 @@ func TestAGrantIsNotInherited(t *testing.T) {
 	})
 }
 
-// A grant that is in memory alone is one, too.
-func TestARoleGoesOnToUseAGrantThatIsInMemory(t *testing.T) {
+// A refresh token counts as held even while it is in memory only.
+func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
 		_, exchange := f.startAuthorization("new")
@@ -146,8 +156,8 @@ func TestARoleGoesOnToUseAGrantThatIsInMemory(t *testing.T) {
 	})
 }
 
-// A code that did not get its turn was not spent, and its state is good.
-func TestAStateIsNotUsedUpByTheQueue(t *testing.T) {
+// An exchange that did not get its turn has not sent the code, so its state stays valid.
+func TestExchange_QueueTimeoutDoesNotConsumeState(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
 		const others = 24 // three times as many as a client may have under way
@@ -175,7 +185,7 @@ func TestAStateIsNotUsedUpByTheQueue(t *testing.T) {
 	})
 }
 
-func TestAnExchangeWaitsForAWriteOfTheConfiguration(t *testing.T) {
+func TestExchange_WaitsForConfigWrite(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
 		f.storage.beforePut.set(func(key string) {
@@ -197,8 +207,8 @@ func TestAnExchangeWaitsForAWriteOfTheConfiguration(t *testing.T) {
 	})
 }
 
-// Where a refresh only fails, it is not all there is: once the token before is over, another is minted.
-func TestARefreshThatFailsIsReplacedByAMint(t *testing.T) {
+// A config that can mint again does so if a refresh fails, once the token before has expired.
+func TestRefresh_FailureFallsBackToMint(t *testing.T) {
 	roleFixture{config: "bringing", provider: new(rotatingProvider)}.run(t, func(f roleFixture) {
 		f.restartWith(newCatalog(f.T, clientRefreshDefinition), providerFunc(func(body string) (int, string) {
 			if strings.Contains(body, "grant_type=refresh_token") {
@@ -216,8 +226,8 @@ func TestARefreshThatFailsIsReplacedByAMint(t *testing.T) {
 	})
 }
 
-// Who asks for another role of a client that is held back is told of it at once, however many they are.
-func TestARateLimitIsToldAtOnce(t *testing.T) {
+// All readers of a limited client get the backoff at once, however many roles they read.
+func TestLimits_BackoffIsReportedAtOnce(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		config := backend.ConfigWrite{Fields: backend.Fields{"client_id": "id", "client_secret": "s3cret"}}
@@ -250,8 +260,8 @@ func TestARateLimitIsToldAtOnce(t *testing.T) {
 	})
 }
 
-// Readers who wait for their turn while the operator mends the client get their token.
-func TestReadersOfAClientThatIsMended(t *testing.T) {
+// Readers in the queue get a token when the operator corrects the client.
+func TestLimits_CorrectedClientServesQueuedReaders(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureOwnTokens()
 		f.endpoint.setLatency(5 * time.Second)
@@ -278,8 +288,8 @@ func TestReadersOfAClientThatIsMended(t *testing.T) {
 	})
 }
 
-// A write that changes nothing the token depends on does not end a wait.
-func TestAHarmlessWriteEndsNoWait(t *testing.T) {
+// A write that changes nothing the token depends on does not end a backoff.
+func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		first, err := f.token()
 		if err != nil {
@@ -300,8 +310,8 @@ func TestAHarmlessWriteEndsNoWait(t *testing.T) {
 	})
 }
 
-// What a code brings is in storage at once, though the configuration is being verified meanwhile.
-func TestWhatACodeBringsIsStoredAtOnce(t *testing.T) {
+// A refresh token is stored at once, even while a write verifies the config.
+func TestExchange_VerificationDoesNotDelayStorage(t *testing.T) {
 	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond, singleUse: true}}.run(t, func(f roleFixture) {
 		f.configure("oauth2", standardServer())
 		f.configureRole("shop", authorizationCodeRole(), nil)
@@ -327,8 +337,8 @@ func TestWhatACodeBringsIsStoredAtOnce(t *testing.T) {
 	})
 }
 
-// Codes that wait for the configuration to be written do not keep its verification from its turn.
-func TestExchangesGiveTheirTurnsBack(t *testing.T) {
+// Exchanges that wait for a write of the config do not keep its verification from its turn.
+func TestExchange_WaitForStorageOccupiesNoTurn(t *testing.T) {
 	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond}}.run(t, func(f roleFixture) {
 		f.configure("oauth2", standardServer())
 		var exchanged []<-chan error
@@ -352,7 +362,8 @@ func TestExchangesGiveTheirTurnsBack(t *testing.T) {
 	})
 }
 
-func TestAtTheEndNothingWaitsForWhatHangs(t *testing.T) {
+// Close stores a pending refresh token even while another role's mint hangs.
+func TestClose_HangingMintDelaysNoPendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
 		f.storage.fail(nil)
@@ -371,8 +382,8 @@ func TestAtTheEndNothingWaitsForWhatHangs(t *testing.T) {
 	})
 }
 
-// A code that waits for its turn while the mount is closed is not spent, and its state is good.
-func TestAStateOutlivesTheMountThatIsClosed(t *testing.T) {
+// An exchange in the queue has not sent its code when the mount is closed, so its state stays valid.
+func TestClose_QueuedExchangeKeepsItsState(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
 		wait := f.occupyClient(14 * time.Second)
@@ -390,8 +401,8 @@ func TestAStateOutlivesTheMountThatIsClosed(t *testing.T) {
 	})
 }
 
-// A code that waits for its turn is traded as the client is by then.
-func TestACodeIsTradedAsTheClientIsByThen(t *testing.T) {
+// An exchange authenticates with the secret that is stored when its turn comes.
+func TestExchange_UsesTheSecretAfterTheQueue(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
 		wait := f.occupyClient(5 * time.Second)
@@ -414,8 +425,8 @@ func TestACodeIsTradedAsTheClientIsByThen(t *testing.T) {
 	})
 }
 
-// Where the provider was set back, the refresh token before is tried, and that is not cut off by what came before it.
-func TestTheRefreshTokenBeforeHasItsOwnTime(t *testing.T) {
+// If the provider was restored from a backup, the previous refresh token is tried, with a request_timeout of its own.
+func TestRefresh_PreviousTokenHasItsOwnTimeout(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
 		before := f.provider.validTokens()

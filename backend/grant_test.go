@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-func TestARoleIsReadAcrossRotations(t *testing.T) {
+func TestRefresh_FiftyRotations(t *testing.T) {
 	withEitherRole(t, func(f roleFixture) {
 		seen := make(map[string]bool)
 		for i := range 50 {
@@ -36,8 +36,8 @@ func TestARoleIsReadAcrossRotations(t *testing.T) {
 	})
 }
 
-// Nobody waits for the answer any more, but it is stored.
-func TestARefreshOutlivesItsReader(t *testing.T) {
+// The response is stored even if no reader waits for it anymore.
+func TestRefresh_ClientCancelDoesNotCancelIt(t *testing.T) {
 	withEitherRole(t, func(f roleFixture) {
 		f.restart()
 		ctx, cancel := context.WithCancel(f.Context())
@@ -55,7 +55,7 @@ func TestARefreshOutlivesItsReader(t *testing.T) {
 	})
 }
 
-func TestNothingIsSentWhereNothingCanBeStored(t *testing.T) {
+func TestRefresh_ReadOnlyStorageSendsNothing(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		before := f.provider.count()
 		f.storage.fail(logical.ErrReadOnly)
@@ -70,8 +70,12 @@ func TestNothingIsSentWhereNothingCanBeStored(t *testing.T) {
 	})
 }
 
-// The storage fails between the provider's commit and the engine's write, for longer than a refresh lasts.
-func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
+// The storage fails between the provider's commit and the engine's write.
+//
+//	 0 ms   the refresh or exchange starts; the provider commits at once and responds at 100 ms
+//	50 ms   storageFailsAfter: the storage fails
+//	outage  later it works again. Within ten seconds the engine's retry stores the refresh token; after that it is pending.
+func TestRefresh_PendingTokenIsStoredLater(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		outage     time.Duration
@@ -128,7 +132,7 @@ func TestANewRefreshTokenIsKeptUntilItCanBeStored(t *testing.T) {
 	}
 }
 
-func TestWhatIsInMemoryAloneIsStoredAtTheEnd(t *testing.T) {
+func TestClose_StoresThePendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
 		f.storage.fail(nil)
@@ -138,7 +142,7 @@ func TestWhatIsInMemoryAloneIsStoredAtTheEnd(t *testing.T) {
 	})
 }
 
-func TestADeletionThatFailsLosesNothing(t *testing.T) {
+func TestDeleteRole_FailureKeepsThePendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
 		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "shop"); err == nil {
@@ -149,8 +153,8 @@ func TestADeletionThatFailsLosesNothing(t *testing.T) {
 	})
 }
 
-// What an import has stored before it failed must not go on with the token of before.
-func TestAnImportThatFails(t *testing.T) {
+// The role's new scope is stored, the refresh token is not. The access token with the old scope must not be served.
+func TestWriteRole_FailedImportDropsTheToken(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		before, err := f.token()
 		if err != nil {
@@ -169,8 +173,8 @@ func TestAnImportThatFails(t *testing.T) {
 	})
 }
 
-// The refresh is in the middle of its write when the configuration is deleted.
-func TestADeletionDuringAWriteLeavesNothing(t *testing.T) {
+// The config is deleted while a refresh stores its refresh token.
+func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		deleted := make(chan error)
 		puts := 0
@@ -194,8 +198,8 @@ func TestADeletionDuringAWriteLeavesNothing(t *testing.T) {
 	})
 }
 
-// A refresh token that is in memory alone goes with what it belonged to.
-func TestWhatCouldNotBeStoredIsNotStoredForAnotherClient(t *testing.T) {
+// A refresh token in memory must not be stored after its role or config was deleted.
+func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 	for name, lose := range map[string]func(f roleFixture) error{
 		"the role is deleted":          func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.storage, f.config, "new") },
 		"the configuration is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.storage, f.config, true) },
@@ -225,7 +229,8 @@ func TestWhatCouldNotBeStoredIsNotStoredForAnotherClient(t *testing.T) {
 	}
 }
 
-func TestALostAnswer(t *testing.T) {
+// The provider commits a refresh, and the connection breaks. If the old refresh token is revoked, only a user can help.
+func TestRefresh_LostResponse(t *testing.T) {
 	withEitherRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.loseResponses = true })
 		if err := f.rotate(); err == nil {
@@ -255,8 +260,8 @@ func TestALostAnswer(t *testing.T) {
 	})
 }
 
-// A provider that was set back to a backup knows the refresh token before the newest one.
-func TestTheRefreshTokenBeforeIsTriedToo(t *testing.T) {
+// A provider that was restored from a backup knows only the previous refresh token.
+func TestRefresh_PreviousTokenIsTried(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		before := f.provider.validTokens()
 		f.wantRefreshWorks()
@@ -266,7 +271,7 @@ func TestTheRefreshTokenBeforeIsTriedToo(t *testing.T) {
 	})
 }
 
-func TestAMalformedAnswerStillRotates(t *testing.T) {
+func TestRefresh_MalformedResponseStillRotates(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
 		if err := f.rotate(); err == nil {
@@ -277,7 +282,7 @@ func TestAMalformedAnswerStillRotates(t *testing.T) {
 	})
 }
 
-func TestAnAnswerWithoutARefreshTokenKeepsTheOldOne(t *testing.T) {
+func TestRefresh_ResponseWithoutRefreshTokenKeepsTheOld(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.omitRefreshToken = true })
 		for range 3 {
@@ -288,7 +293,7 @@ func TestAnAnswerWithoutARefreshTokenKeepsTheOldOne(t *testing.T) {
 	})
 }
 
-func TestAWrongClientNeverTouchesAGrant(t *testing.T) {
+func TestRefresh_InvalidClientKeepsTheGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"error":"invalid_client","was":%q}` })
 		good := f.provider.validTokens()
@@ -304,7 +309,11 @@ func TestAWrongClientNeverTouchesAGrant(t *testing.T) {
 	})
 }
 
-func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
+// An operator imports a refresh token while a refresh is in flight.
+//
+//	0 s  the refresh starts; the provider responds at 5 s
+//	1 s  importArrives
+func TestWriteRole_ImportDuringRefreshWins(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.latency = 5 * time.Second })
 		go func() { _ = f.rotate() }()
@@ -323,9 +332,12 @@ func TestAnOperatorsWriteDuringARefreshWins(t *testing.T) {
 	})
 }
 
-// A write during a refresh makes the next reader begin another, which must neither spend the same refresh token nor
-// have the successor thrown away.
-func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
+// A write during a refresh makes the next reader start another. That one must neither use the same refresh token nor
+// discard the new one.
+//
+//	0 s  the first reader starts a refresh; the provider responds at 2 s
+//	1 s  writeArrives, and then the second reader
+func TestRefresh_WriteAndSecondReader(t *testing.T) {
 	for name, write := range map[string]func(f roleFixture){
 		"the role's ttl":   func(f roleFixture) { f.configureRole("shop", backend.Fields{"ttl": time.Minute}, nil) },
 		"the role's scope": func(f roleFixture) { f.configureRole("shop", backend.Fields{"scope": []string{"read"}}, nil) },
@@ -358,8 +370,11 @@ func TestAWriteAndAReaderDuringARefresh(t *testing.T) {
 	}
 }
 
-// A late refusal must not mark what a newer authorisation has brought.
-func TestALateFailureNeverRemovesANewerGrant(t *testing.T) {
+// A refusal must not revoke a grant from a newer authorization.
+//
+//	0 s  the refresh starts; the provider refuses it, at 5 s
+//	1 s  userAuthorizes
+func TestRefresh_LateRefusalKeepsANewerGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.refuseRefreshes = 5*time.Second, true })
 		go func() { _ = f.rotate() }()
@@ -374,7 +389,7 @@ func TestALateFailureNeverRemovesANewerGrant(t *testing.T) {
 	})
 }
 
-func TestADiscardedGrant(t *testing.T) {
+func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		write := func(discard bool) error {
 			return f.engine.WriteConfig(f.Context(), f.storage, "marktplaats", backend.ConfigWrite{
@@ -405,7 +420,8 @@ func TestADiscardedGrant(t *testing.T) {
 	})
 }
 
-func TestStates(t *testing.T) {
+// A state is valid for one role, once, and for ten minutes.
+func TestExchange_States(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("other", authorizationCodeRole(), nil)
 		begin := func() string {
@@ -455,8 +471,8 @@ func TestStates(t *testing.T) {
 	})
 }
 
-// RFC 7636: the verifier that goes with the code is the one whose hash went with the user.
-func TestTheCodeIsProved(t *testing.T) {
+// RFC 7636: the exchange sends the verifier whose hash the user's browser sent.
+func TestExchange_PKCE(t *testing.T) {
 	roleFixture{config: "oauth2", provider: new(rotatingProvider)}.run(t, func(f roleFixture) {
 		f.configure("oauth2", standardServer())
 		f.configureRole("shop", authorizationCodeRole(), nil)
@@ -474,7 +490,7 @@ func TestTheCodeIsProved(t *testing.T) {
 	})
 }
 
-func TestAnUnauthorisedRoleSaysSo(t *testing.T) {
+func TestToken_UnauthorizedRole(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("fresh", authorizationCodeRole(), nil)
 		_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "marktplaats", Role: "fresh"})
@@ -490,7 +506,7 @@ func TestAnUnauthorisedRoleSaysSo(t *testing.T) {
 	})
 }
 
-func TestEachRefreshThatRotatesIsShared(t *testing.T) {
+func TestWriteConfig_RotatingTokensMustBeShared(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		var field *backend.FieldError
 		err := f.engine.WriteConfig(f.Context(), f.storage, "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})

@@ -17,7 +17,7 @@ func made(l *limits, i int) clientRef {
 	return clientRef{id: clientID(l.digest(fmt.Sprint("client-", i))), host: "gateway.example.com", config: fmt.Sprint("config-", i)}
 }
 
-// Whoever can write configs can make up clients, and have each held back for an hour.
+// An operator who can write configs can make up clients, each with a backoff of an hour.
 func TestLimits_MemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const clients = 3 * maxHolds
@@ -51,8 +51,8 @@ func TestLimits_MemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A hold can end between the response that set it and the entry's lock.
-func TestRecord_HoldThatHasEnded(t *testing.T) {
+// A backoff can end between the response that set it and the lock of the entry.
+func TestRecord_BackoffThatHasEnded(t *testing.T) {
 	t.Parallel()
 	e := New(Options{Client: provider.NewClient(provider.Options{})})
 	defer e.Close()

@@ -15,7 +15,8 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-func TestGrantsThatDieUnusedAreKept(t *testing.T) {
+// The definition gives the lifetime of refresh tokens.
+func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
 	f := roleFixture{config: "dying", catalog: newCatalog(t, expiringGrantsDefinition), provider: &rotatingProvider{singleUse: true, valid: map[string]bool{"imported": true}}}
 	f.run(t, func(f roleFixture) {
 		f.configure("dying", nil)
@@ -36,7 +37,7 @@ func TestGrantsThatDieUnusedAreKept(t *testing.T) {
 	})
 }
 
-func TestGrantsThatTheAnswerSaysDieAreKept(t *testing.T) {
+func TestRefreshIdle_LifetimeInResponse(t *testing.T) {
 	for _, life := range []time.Duration{150 * time.Second, 30 * time.Minute, day} {
 		t.Run(life.String(), func(t *testing.T) {
 			withExpiringRole(t, life, func(f roleFixture) {
@@ -47,7 +48,7 @@ func TestGrantsThatTheAnswerSaysDieAreKept(t *testing.T) {
 	}
 }
 
-func TestGrantsThatLiveForEverAreNotRefreshedUnread(t *testing.T) {
+func TestRefreshIdle_UnlimitedLifetimeIsLeftAlone(t *testing.T) {
 	for name, answer := range map[string]string{
 		"said": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "not said": "",
 	} {
@@ -62,8 +63,8 @@ func TestGrantsThatLiveForEverAreNotRefreshedUnread(t *testing.T) {
 	}
 }
 
-// How long an imported refresh token lives nobody has said; the first refresh does.
-func TestAnImportIsKeptFromItsFirstRefreshOn(t *testing.T) {
+// The lifetime of an imported refresh token is unknown until the first refresh returns one.
+func TestRefreshIdle_ImportStartsWithItsFirstRefresh(t *testing.T) {
 	withUnauthorizedRole(t, 150*time.Second, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.valid = map[string]bool{"imported": true} })
 		f.configureRole("shop", nil, ptr("imported"))
@@ -76,8 +77,8 @@ func TestAnImportIsKeptFromItsFirstRefreshOn(t *testing.T) {
 	})
 }
 
-// A server that keeps its refresh token and says nothing more of its end is not asked again and again for another.
-func TestAnEndThatIsNotPutOff(t *testing.T) {
+// The server keeps its refresh token and gives no new lifetime. More refreshes would not help.
+func TestRefreshIdle_UnchangedExpiryIsNotRetriedForever(t *testing.T) {
 	for name, ends := range map[string]bool{"it ends": true, "it does not end": false} {
 		t.Run(name, func(t *testing.T) {
 			withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
@@ -97,8 +98,8 @@ func TestAnEndThatIsNotPutOff(t *testing.T) {
 	}
 }
 
-// What the answer says of the refresh token's end is not lost with the rest of it.
-func TestAMalformedAnswerSaysWhenTheGrantEnds(t *testing.T) {
+// The lifetime counts even if the rest of the response is malformed.
+func TestRefreshIdle_LifetimeInMalformedResponse(t *testing.T) {
 	withExpiringRole(t, 0, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) {
 			p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q,"refresh_expires_in":"1800"}`
@@ -113,7 +114,7 @@ func TestAMalformedAnswerSaysWhenTheGrantEnds(t *testing.T) {
 	})
 }
 
-func TestAKeptGrantOutlivesItsProvidersOutage(t *testing.T) {
+func TestRefreshIdle_ProviderOutage(t *testing.T) {
 	for life, outage := range map[time.Duration]time.Duration{
 		5 * time.Minute: 210 * time.Second, 30 * time.Minute: 22 * time.Minute, day: 23 * time.Hour,
 	} {
@@ -129,8 +130,8 @@ func TestAKeptGrantOutlivesItsProvidersOutage(t *testing.T) {
 	}
 }
 
-// What another node has stored is found at once by the one that begins to write.
-func TestANodeThatBeginsToWriteKeepsGrants(t *testing.T) {
+// A node that becomes active finds the grants that another node has stored.
+func TestRefreshIdle_StandbyThatBecomesActive(t *testing.T) {
 	withUnauthorizedRole(t, 150*time.Second, func(f roleFixture) {
 		f.node.standby.Store(true)
 		f.refreshIdleFor(time.Minute)
@@ -144,8 +145,8 @@ func TestANodeThatBeginsToWriteKeepsGrants(t *testing.T) {
 	})
 }
 
-// What cannot be read is said with each look, and takes nothing else along.
-func TestWhatCannotBeReadKeepsNoGrantFromBeingKept(t *testing.T) {
+// Every scan reports the entries that it cannot read, and refreshes the others.
+func TestRefreshIdle_UnreadableEntriesStopNoOther(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		for _, key := range []string{"grant/oauth2/another", "grant/newer/shop", "config/newer"} {
 			err := f.storage.Put(f.Context(), &logical.StorageEntry{Key: key, Value: []byte(`{"format":1000}`)})
@@ -172,8 +173,8 @@ func TestWhatCannotBeReadKeepsNoGrantFromBeingKept(t *testing.T) {
 	})
 }
 
-// Storage that fails now and then has nothing forgotten, also where it fails with the first look.
-func TestStorageThatFailsNowAndThenKeepsNoGrantFromBeingKept(t *testing.T) {
+// A failed scan forgets no grant, even if it is the first one.
+func TestRefreshIdle_StorageFailsSometimes(t *testing.T) {
 	withExpiringRole(t, 5*time.Minute, func(f roleFixture) {
 		f.restart()
 		for i := range 60 {
@@ -190,8 +191,8 @@ func TestStorageThatFailsNowAndThenKeepsNoGrantFromBeingKept(t *testing.T) {
 	})
 }
 
-// Vault allows a call so much time. What there was none for is looked at with the next call, not an hour later.
-func TestALookThatIsCutOffGoesOn(t *testing.T) {
+// Vault limits the time of a call. The next call continues, and does not wait for the hourly scan.
+func TestRefreshIdle_InterruptedScanContinues(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.singleUse = false })
 		roles := []string{"a", "b", "c", "d", "e"}
@@ -215,8 +216,8 @@ func TestALookThatIsCutOffGoesOn(t *testing.T) {
 	})
 }
 
-// While nothing is due, all grants are read every hour and none in between.
-func TestKeepReadsLittle(t *testing.T) {
+// While no grant is due, a scan each hour reads all of them, and nothing is read in between.
+func TestRefreshIdle_ReadsEachGrantOncePerHour(t *testing.T) {
 	const grants = 200
 	withExpiringRole(t, 10*day, func(f roleFixture) {
 		for i := range grants - 1 {
@@ -231,8 +232,8 @@ func TestKeepReadsLittle(t *testing.T) {
 	})
 }
 
-// Where a refresh token comes with client credentials, to mint again does as well as a refresh.
-func TestARefusedRefreshFallsBackToAMint(t *testing.T) {
+// Accounda returns a refresh token with client credentials, so a mint does as well as a refresh.
+func TestRefreshIdle_GrantThatAMintReplaces(t *testing.T) {
 	roleFixture{config: "accounda", provider: &rotatingProvider{singleUse: true}}.run(t, func(f roleFixture) {
 		f.configure("accounda", nil)
 		f.configureRole("shop", backend.Fields{"grant_type": "refresh_token"}, ptr("dead"))

@@ -40,7 +40,8 @@ func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Durati
 	return time.Since(began), errs
 }
 
-func TestColdConfigurationsDoNotStormAProvider(t *testing.T) {
+// A thousand configs without a token are read at once.
+func TestLimits_ColdConfigs(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(20 * time.Millisecond)
 		took, errs := f.readColdConfigs(1000, backend.Fields{"provider": "kleinanzeigen"})
@@ -59,7 +60,7 @@ func TestColdConfigurationsDoNotStormAProvider(t *testing.T) {
 	})
 }
 
-// A client whose own requests take every place waits for itself, and is told.
+// A client that fills all of its own places gets queue errors.
 func TestLimits_QueueOfAClient(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(9 * time.Second)
@@ -89,7 +90,7 @@ func TestLimits_QueueOfAClient(t *testing.T) {
 	})
 }
 
-// Endpoints that hang, of as many clients as a host has places for, delay another client by a moment and fail nothing of it.
+// As many clients as a host has places hang. They delay another client by a moment, and none of its requests fails.
 func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Hour)
@@ -119,7 +120,7 @@ func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 	})
 }
 
-// The number of token requests that begin in any second is the documented one.
+// At most the documented number of token requests starts in any second.
 func TestLimits_PerSecond(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)
@@ -146,7 +147,7 @@ func (f fixture) wantRoleReadsFail(config string, header ...string) {
 	}
 }
 
-// A rate limit is the client's, whether or not it says how long it lasts.
+// A rate limit applies to the whole client, whether or not the response gives its duration.
 func TestLimits_OneBackoffAClient(t *testing.T) {
 	for name, header := range map[string][]string{"bare": nil, "with a wait": {"Retry-After", "60"}} {
 		t.Run(name, func(t *testing.T) {
@@ -172,8 +173,8 @@ func TestLimits_OneBackoffAClient(t *testing.T) {
 	}
 }
 
-// A stranger knows a client's id and its provider, and not its secret.
-func TestLimits_StrangersHoldNothingBack(t *testing.T) {
+// A stranger knows a client's id and provider, but not its secret.
+func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
@@ -194,8 +195,8 @@ func TestLimits_StrangersHoldNothingBack(t *testing.T) {
 	})
 }
 
-// What a config has met for its client ends with it, and an operator ends it by writing the secret.
-func TestLimits_HoldsEnd(t *testing.T) {
+// A client's backoff ends with the config that met it, or when an operator writes the secret again.
+func TestLimits_BackoffEnds(t *testing.T) {
 	for name, end := range map[string]func(f fixture) error{
 		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), f.storage, "met", false) },
 		"changed": func(f fixture) error {
@@ -230,7 +231,7 @@ func TestLimits_HoldsEnd(t *testing.T) {
 	}
 }
 
-// Verifying writes at an endpoint that hangs delay neither a role's write nor a deletion, and are told why they failed.
+// Writes that verify at a hanging endpoint delay neither a role's write nor a deletion, and report why they failed.
 func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
@@ -277,7 +278,7 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 	})
 }
 
-func TestDocumentedLimitsAreKept(t *testing.T) {
+func TestLimits_DocumentedPerMinute(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		f.endpoint.setLatency(time.Millisecond)
@@ -304,8 +305,8 @@ func TestDocumentedLimitsAreKept(t *testing.T) {
 	})
 }
 
-// Two providers behind one host, with one client's name: each has its own documented limits.
-func TestDocumentedLimitsAreTheProvidersOwn(t *testing.T) {
+// Two providers behind one host have a client of the same name. Each has its own documented limits.
+func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)
 		for _, name := range []string{"fuuffy", "kleinanzeigen"} {
@@ -331,8 +332,8 @@ func TestDocumentedLimitsAreTheProvidersOwn(t *testing.T) {
 	})
 }
 
-// The network policy says where a client's requests may go, and not who it is.
-func TestLimits_HoldsEndWhateverTheNetworkPolicy(t *testing.T) {
+// The network policy decides where requests may go. It is no part of a client's identity.
+func TestLimits_BackoffEndsUnderAnyNetworkPolicy(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		if err := f.engine.WriteSettings(f.Context(), f.storage, backend.Fields{"allow_private_addresses": true}); err != nil {
 			f.Fatal(err)
@@ -348,8 +349,8 @@ func TestLimits_HoldsEndWhateverTheNetworkPolicy(t *testing.T) {
 	})
 }
 
-// A client can be authenticated by a header alone, and be known to everybody but for that, or have no secret at all.
-func TestLimits_StrangersWithoutASecretHoldNothingBack(t *testing.T) {
+// A client may authenticate with a header only, or have no secret at all.
+func TestLimits_StrangersWithoutASecretCauseNoBackoff(t *testing.T) {
 	for name, headers := range map[string][2]map[string]*string{
 		"a header":  {{"X-Api-Key": ptr("the-victims-key")}, {"X-Api-Key": ptr("a-guess")}},
 		"no secret": {nil, nil},
@@ -377,7 +378,7 @@ func TestLimits_StrangersWithoutASecretHoldNothingBack(t *testing.T) {
 	}
 }
 
-// Who may write one config makes up clients, each of which has a mint begun that nobody waits for.
+// An operator of one config makes up clients. Each starts a mint that no caller waits for.
 func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
@@ -404,7 +405,7 @@ func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
 	})
 }
 
-// Refused verifications of one config do not displace those of another.
+// Refused verifications of one config do not evict those of another.
 func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)

@@ -15,7 +15,7 @@ import (
 // maxBytes is what a configuration whose token is in memory may cost, beside the token itself.
 const maxBytes = 2 << 10
 
-func TestMemoryOfHotConfigurations(t *testing.T) {
+func TestMemory_HotConfigs(t *testing.T) {
 	for _, n := range []int{10_000, 100_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			if n > 10_000 && os.Getenv("BENCH") == "" {

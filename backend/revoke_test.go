@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-func TestATokenIsRevokedAtItsProvider(t *testing.T) {
+func TestRevoke_SendsTheToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.configure(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
@@ -31,7 +31,7 @@ func TestATokenIsRevokedAtItsProvider(t *testing.T) {
 	})
 }
 
-func TestARevocationThatFailsIsCounted(t *testing.T) {
+func TestRevoke_CountsFailures(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.configure(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
@@ -61,8 +61,8 @@ func TestARevocationThatFailsIsCounted(t *testing.T) {
 	})
 }
 
-// Who may write a configuration must not learn by that the tokens which applications hold.
-func TestATokenIsNotRevokedElsewhere(t *testing.T) {
+// An operator who changes a config must not receive the tokens that applications hold.
+func TestRevoke_NewEndpointGetsNoOldToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.configure(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
@@ -78,7 +78,7 @@ func TestATokenIsNotRevokedElsewhere(t *testing.T) {
 	})
 }
 
-func TestARevocationURLTakesTheSecretAgain(t *testing.T) {
+func TestRevoke_NewURLRequiresTheSecret(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		err := f.writeConfig(backend.Fields{"revocation_url": "https://auth.example.com/revoke"}, false)

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestARoleThatHoldsARefreshTokenGoesOnToUseIt(t *testing.T) {
+func TestWriteRole_GrantTypeStaysWithARefreshToken(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		byClient := backend.Fields{"grant_type": "client_credentials"}
 		wantField(f.T, f.writeRole(byClient), "grant_type", "holds a refresh token")
@@ -32,7 +32,7 @@ func TestARoleThatHoldsARefreshTokenGoesOnToUseIt(t *testing.T) {
 	})
 }
 
-func TestAnotherProviderHasToGoWithTheRoles(t *testing.T) {
+func TestWriteConfig_ProviderMustSupportTheRoles(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		move := backend.ConfigWrite{
 			Fields:        backend.Fields{"provider": "fuuffy", "client_secret": "s3cret", "redirect_uri": ""},
@@ -43,7 +43,7 @@ func TestAnotherProviderHasToGoWithTheRoles(t *testing.T) {
 	})
 }
 
-func TestADeadRoleIsLeftAloneWhileItsTokenIsGood(t *testing.T) {
+func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		if _, err := f.token(); err != nil {
 			f.Fatal(err)
@@ -77,8 +77,8 @@ func TestADeadRoleIsLeftAloneWhileItsTokenIsGood(t *testing.T) {
 	})
 }
 
-// A refresh token that is never replaced can bring each reader a token of his own.
-func TestEachReaderHasItsOwnRefresh(t *testing.T) {
+// A refresh token that is never replaced can get each reader a token of their own.
+func TestRefresh_OwnTokenForEachReader(t *testing.T) {
 	f := roleFixture{
 		config: "lasting", catalog: newCatalog(t, nonRotatingDefinition),
 		provider: &rotatingProvider{latency: 100 * time.Millisecond, omitRefreshToken: true, valid: map[string]bool{"imported": true}},
@@ -98,8 +98,8 @@ func TestEachReaderHasItsOwnRefresh(t *testing.T) {
 	})
 }
 
-// Winkelstraat's page does not say with which status a refresh is refused, and minting does as well.
-func TestARefusedRefreshFallsBackToMinting(t *testing.T) {
+// Winkelstraat does not document the status of a refused refresh. Minting does as well.
+func TestRefresh_RefusalFallsBackToMint(t *testing.T) {
 	for _, refusal := range []string{
 		`400 {"code":400,"message":"Refresh token is invalid or has expired"}`,
 		`401 {"code":401,"message":"no"}`,
@@ -125,8 +125,8 @@ func TestARefusedRefreshFallsBackToMinting(t *testing.T) {
 	}
 }
 
-// A refusal that could not be written down was no interruption.
-func TestARefusalIsNoInterruption(t *testing.T) {
+// A refusal stays a refusal even if the engine could not store it.
+func TestRefresh_RefusalIsNotReportedAsInterrupted(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		for read := range int64(12) {
@@ -144,7 +144,7 @@ func TestARefusalIsNoInterruption(t *testing.T) {
 	})
 }
 
-func TestAnExchangeThatFailedIsToldAgain(t *testing.T) {
+func TestExchange_RepeatReturnsTheFirstError(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.down = true })
 		_, exchange := f.startAuthorization("shop")
@@ -162,7 +162,7 @@ func TestAnExchangeThatFailedIsToldAgain(t *testing.T) {
 	})
 }
 
-func TestAnExchangeWhoseAnswerIsMalformedSaysThatItIsAuthorised(t *testing.T) {
+func TestExchange_MalformedResponseAuthorizes(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
 		_, exchange := f.startAuthorization("shop")
@@ -174,7 +174,7 @@ func TestAnExchangeWhoseAnswerIsMalformedSaysThatItIsAuthorised(t *testing.T) {
 	})
 }
 
-func TestAStateIsOnlyUsedUpWithACode(t *testing.T) {
+func TestExchange_MissingCodeDoesNotConsumeState(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		begun, err := f.engine.Authorize(f.Context(), f.storage, f.config, "shop", "", nil)
 		if err != nil {
@@ -191,7 +191,8 @@ func TestAStateIsOnlyUsedUpWithACode(t *testing.T) {
 	})
 }
 
-func TestAStateIsNotForARoleOfTheSameName(t *testing.T) {
+// A state is not valid for a new role of the same name.
+func TestExchange_StateOfADeletedRole(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
 		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "shop"); err != nil {
@@ -202,7 +203,7 @@ func TestAStateIsNotForARoleOfTheSameName(t *testing.T) {
 	})
 }
 
-func TestAPrefixLeadsNowhereElse(t *testing.T) {
+func TestAuthorize_RedirectURIStaysBelowItsPrefix(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		for _, target := range []string{
 			"https://app.example/cb/../admin", "https://app.example/cb/%2e%2e/admin", "https://app.example/cb/..", "https://app.example/cb\tx",
@@ -213,8 +214,8 @@ func TestAPrefixLeadsNowhereElse(t *testing.T) {
 	})
 }
 
-// Accounts and their limits are the client's, whichever role asks.
-func TestARateLimitHoldsBackAllOfAClient(t *testing.T) {
+// Providers limit clients, whichever role makes the request.
+func TestLimits_RateLimitAppliesToAllRoles(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		role := func(name string) backend.Ref { return backend.Ref{Config: "kleinanzeigen", Role: name} }
@@ -241,7 +242,7 @@ func TestARateLimitHoldsBackAllOfAClient(t *testing.T) {
 	})
 }
 
-func TestASecretThatIsBroughtAgainIsTried(t *testing.T) {
+func TestWriteConfig_RefusedSecretIsTriedAgain(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		again := backend.Fields{"client_secret": "s3cret"}
@@ -275,7 +276,7 @@ func TestASecretThatIsBroughtAgainIsTried(t *testing.T) {
 	})
 }
 
-func TestMoreTimeEndsTheWaitAfterTooLittle(t *testing.T) {
+func TestWriteConfig_LongerTimeoutEndsABackoff(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.setLatency(11 * time.Second)
@@ -287,8 +288,8 @@ func TestMoreTimeEndsTheWaitAfterTooLittle(t *testing.T) {
 	})
 }
 
-// Where the definition says that it is worth it, a refresh token that came with a client credentials answer is used.
-func TestARefreshTokenThatComesWithClientCredentials(t *testing.T) {
+// If its definition says so, a refresh token from a client credentials response is used.
+func TestRefresh_TokenFromClientCredentials(t *testing.T) {
 	f := roleFixture{config: "bringing", catalog: newCatalog(t, clientRefreshDefinition), provider: &rotatingProvider{singleUse: true}}
 	f.run(t, func(f roleFixture) {
 		f.configure("bringing", nil)

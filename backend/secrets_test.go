@@ -10,8 +10,8 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// Who may write a config, or rotate its token, but not read it, does not learn the token from an error.
-func TestErrors_HoldNoTokenThatWasGivenOut(t *testing.T) {
+// An operator who may write a config or rotate its token, but not read it, must not learn the token from an error.
+func TestErrors_ContainNoIssuedToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")

@@ -40,7 +40,7 @@ func (f fixture) wantMintAllowed(want bool, when string) {
 	}
 }
 
-func TestMintsKeepToTheSettings(t *testing.T) {
+func TestSettings_ApplyToMints(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
 		f.wantMintAllowed(true, "by default")
@@ -57,7 +57,7 @@ func TestMintsKeepToTheSettings(t *testing.T) {
 	})
 }
 
-func TestMintsKeepToTheSettingsOfAnotherNode(t *testing.T) {
+func TestSettings_OfAnotherNode(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
 		f.wantMintAllowed(true, "by default")
@@ -69,8 +69,8 @@ func TestMintsKeepToTheSettingsOfAnotherNode(t *testing.T) {
 	})
 }
 
-// Vault tells a plugin nothing of a snapshot that was restored.
-func TestMintsKeepToSettingsThatWereRestored(t *testing.T) {
+// Vault does not report to a plugin that a snapshot was restored.
+func TestSettings_OfARestoredSnapshot(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
 		f.allowHost(f.engine, elsewhereHost)
@@ -88,8 +88,11 @@ func TestMintsKeepToSettingsThatWereRestored(t *testing.T) {
 	})
 }
 
-// A read that began before a change and ends after it must not be what is remembered.
-func TestSettingsThatChangeWhileTheyAreRead(t *testing.T) {
+// A mint that read the settings before a change must not cache them after it.
+//
+//	0 s    the mint reads the settings, which takes a second
+//	0.5 s  settingsChange
+func TestSettings_ChangeDuringARead(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
 		var readers atomic.Int64
@@ -110,7 +113,7 @@ func TestSettingsThatChangeWhileTheyAreRead(t *testing.T) {
 	})
 }
 
-func TestMintsReadTheSettingsOnce(t *testing.T) {
+func TestSettings_AreReadOnce(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
 		var reads atomic.Int64

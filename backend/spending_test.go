@@ -17,7 +17,7 @@ import (
 // multiples are how many times request_timeout the provider takes.
 var multiples = []float64{0.5, 1, 2, 6}
 
-// A slow provider costs its readers a 504, and no refresh token.
+// Readers of a slow provider get an error with status 504, and the refresh token is stored.
 func TestRefresh_SlowResponseIsStored(t *testing.T) {
 	for _, multiple := range multiples {
 		t.Run(fmt.Sprint(multiple), func(t *testing.T) {
@@ -54,8 +54,8 @@ func TestRefresh_SlowResponseIsStored(t *testing.T) {
 	}
 }
 
-// A write that drops the entry does not start a second refresh beside the one in flight.
-func TestRefresh_NoOtherStartsMeanwhile(t *testing.T) {
+// A write that evicts the entry does not start a second refresh while one is in flight.
+func TestRefresh_EvictionStartsNoSecondOne(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.restart()
 		before := f.provider.count()
@@ -83,7 +83,7 @@ func TestRefresh_NoOtherStartsMeanwhile(t *testing.T) {
 	})
 }
 
-// Callers of an exchange that the provider answers late are told so, and a repeat joins it.
+// A caller whose exchange takes long gets a timeout, and a repeated call joins the exchange.
 func TestExchange_SlowResponseIsStored(t *testing.T) {
 	for _, multiple := range multiples {
 		t.Run(fmt.Sprint(multiple), func(t *testing.T) {
@@ -114,8 +114,8 @@ func TestExchange_SlowResponseIsStored(t *testing.T) {
 	}
 }
 
-// Nobody waits for it, and it is stored all the same.
-func TestExchange_CallerLeaves(t *testing.T) {
+// The response is stored even if no caller waits for it.
+func TestExchange_ClientCancelDoesNotCancelIt(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
 		target, exchange := f.startAuthorization("new")
@@ -139,8 +139,8 @@ func TestExchange_CallerLeaves(t *testing.T) {
 	})
 }
 
-// Close waits ten seconds for a response that may hold a refresh token, and a second for anything else.
-func TestClose_WaitsForWhatIsSpent(t *testing.T) {
+// Close waits ten seconds for a response that may have a refresh token, and one second for any other.
+func TestClose_WaitsForRefreshTokens(t *testing.T) {
 	for _, latency := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 9 * time.Second} {
 		t.Run(latency.String(), func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
@@ -182,7 +182,7 @@ func TestClose_WaitsASecondForMints(t *testing.T) {
 	})
 }
 
-// The outcome of an exchange is that of its role, and not of a later one that bears its name.
+// The outcome of an exchange is its role's, not that of a later role with the same name.
 func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
@@ -198,7 +198,7 @@ func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 	})
 }
 
-// A mount that is closed while a state is being consumed sends the code all the same, and stores what that brings.
+// A mount that is closed while a state is being consumed still sends the code and stores the refresh token.
 func TestClose_WaitsForACodeWhoseStateIsConsumed(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
@@ -221,8 +221,8 @@ func TestClose_WaitsForACodeWhoseStateIsConsumed(t *testing.T) {
 	})
 }
 
-// A refresh token that could not be stored is, by storage that works again and is slow, before the mount is closed.
-func TestClose_StoresWhatIsPendingAlsoSlowly(t *testing.T) {
+// The storage works again before the mount is closed, but is slow.
+func TestClose_StoresThePendingGrantInSlowStorage(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		writes := 0
 		f.storage.afterPut.set(func(key string) {

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Whoever corrects what was refused is not told to wait, whichever field was wrong.
+// An operator who corrects the wrong field gets no backoff, whichever field it was.
 func TestWriteConfig_CorrectionIsTriedAtOnce(t *testing.T) {
 	for name, test := range map[string]struct{ wrong, right backend.Fields }{
 		"client_auth": {backend.Fields{"client_auth": "client_secret_basic"}, nil},
@@ -43,8 +43,8 @@ func TestWriteConfig_CorrectionIsTriedAtOnce(t *testing.T) {
 	}
 }
 
-// A config that authenticates in another way holds nothing back of one that authenticates right.
-func TestLimits_RefusalIsForAWayOfAuthentication(t *testing.T) {
+// A config that authenticates in the wrong way causes no backoff for one that authenticates in the right way.
+func TestLimits_RefusalIsForOneAuthMethod(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		f.respondWith(func(r *http.Request, _ url.Values) reply {
 			if r.Header.Get("Authorization") != "" {
@@ -61,9 +61,8 @@ func TestLimits_RefusalIsForAWayOfAuthentication(t *testing.T) {
 	})
 }
 
-// A provider that refuses a refresh by the client's code is asked for another token with the client credentials, as it is
-// if it refuses the refresh token.
-func TestLimits_RefusedRefreshLeavesTheMint(t *testing.T) {
+// If a provider refuses the client of a refresh, the engine still mints with client credentials.
+func TestLimits_RefusedRefreshAllowsAMint(t *testing.T) {
 	catalog := newCatalog(t, refreshingMintsDefinition)
 	withTenants(t, catalog, func(f tenantsFixture) {
 		f.respondWith(func(_ *http.Request, form url.Values) reply {
@@ -81,7 +80,7 @@ func TestLimits_RefusedRefreshLeavesTheMint(t *testing.T) {
 	})
 }
 
-// All roles of a client that is refused, or limited, at once cost no more requests than were in flight with the first.
+// All roles of a refused or limited client are read at once. Only requests already in flight reach the provider.
 func TestLimits_OneFailureForAllRolesAtOnce(t *testing.T) {
 	for name, failure := range map[string]reply{
 		"limited": limitedBare, "limited for an hour": limitedForAnHour, "refused": refusedClient, "refused by the status": refusedBare,
@@ -114,7 +113,7 @@ func TestLimits_OneFailureForAllRolesAtOnce(t *testing.T) {
 	}
 }
 
-// A refusal of what a role asks for is that role's.
+// If a provider refuses the scope of a role, other roles get no backoff.
 func TestLimits_RefusalOfARoleIsItsOwn(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		f.respondWith(func(_ *http.Request, form url.Values) reply {
@@ -132,8 +131,8 @@ func TestLimits_RefusalOfARoleIsItsOwn(t *testing.T) {
 	})
 }
 
-// A tool that repeats a write makes few requests, whatever the provider answers that does not pass at once.
-func TestWriteConfig_RepeatedWriteAsksOnce(t *testing.T) {
+// A tool that repeats a write causes few requests, unless the failure is one that passes soon.
+func TestWriteConfig_RepeatedWriteSendsOneRequest(t *testing.T) {
 	for name, failure := range map[string]reply{"limited": limitedBare, "limited for an hour": limitedForAnHour, "refused": refusedClient} {
 		for what, stored := range map[string]bool{"a new config": false, "a stored one": true} {
 			t.Run(name+"/"+what, func(t *testing.T) {
@@ -158,8 +157,8 @@ func TestWriteConfig_RepeatedWriteAsksOnce(t *testing.T) {
 	}
 }
 
-// A secret that was refused is not asked again before the wait is over, also if it is written without verification.
-func TestWriteConfig_SameSecretUnverifiedEndsNoRefusal(t *testing.T) {
+// A refused secret gets a backoff even if it is written again without verification.
+func TestWriteConfig_SameSecretUnverifiedEndsNoBackoff(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		f.respondToAll(refusedClient)
 		f.configure("a", clientFields("a"))
@@ -177,9 +176,8 @@ func TestWriteConfig_SameSecretUnverifiedEndsNoRefusal(t *testing.T) {
 	})
 }
 
-// However many wait for their turn, a read is answered before Vault gives it up after 90 seconds, and what it waited for
-// goes on.
-func TestLimits_ReadsAreAnsweredInTime(t *testing.T) {
+// However long the queue, a read returns before Vault gives up after 90 seconds, and its mint continues.
+func TestLimits_ReadsReturnInTime(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		const configs = 3200 // whose requests take long, so that a host begins 32 a second
 		f.respondToAll(reply{latency: 5 * time.Second})
@@ -211,8 +209,8 @@ func TestLimits_ReadsAreAnsweredInTime(t *testing.T) {
 	})
 }
 
-// A reader of a token of its own is answered in time, too.
-func TestLimits_ReadsOfOwnTokensAreAnsweredInTime(t *testing.T) {
+// The same without shared tokens.
+func TestLimits_ReadsOfOwnTokensReturnInTime(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		const configs = 3200
 		f.respondToAll(reply{latency: 5 * time.Second})
@@ -238,8 +236,8 @@ func TestLimits_ReadsOfOwnTokensAreAnsweredInTime(t *testing.T) {
 	})
 }
 
-// Other clients of a host delay a client whose many roles are read at once, and fail none of them.
-func TestLimits_OthersFailNothing(t *testing.T) {
+// Other clients of a host delay a client whose roles are all read at once, but none of its reads fails.
+func TestLimits_OtherClientsFailNothing(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		const roles = 60
 		f.respondToAll(reply{latency: 2 * time.Second}) // so that a host begins 32 a second
@@ -279,8 +277,8 @@ func TestLimits_OthersFailNothing(t *testing.T) {
 	})
 }
 
-// A verification that does not get its turn in time is told so before Vault gives the write up.
-func TestWriteConfig_VerificationInTime(t *testing.T) {
+// A verification that does not get its turn returns before Vault gives the write up.
+func TestWriteConfig_VerificationReturnsInTime(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		const others = 3200 // whose requests take long, so that a host begins 32 a second
 		f.respondToAll(reply{latency: 5 * time.Second})
@@ -299,8 +297,8 @@ func TestWriteConfig_VerificationInTime(t *testing.T) {
 	})
 }
 
-// A tenant whose many tokens are to be revoked at an endpoint that hangs does not cost another's revocation.
-func TestRevoke_EachTenantHasPlaces(t *testing.T) {
+// A tenant with many revocations at a hanging endpoint does not prevent those of another tenant.
+func TestRevoke_HangingTenantDelaysNoOther(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		own := backend.Fields{"reuse_token": false}
 		f.configure("hangs", clientFields("hangs", own, backend.Fields{"revocation_url": "https://hangs.example.com/revoke"}))
@@ -333,8 +331,8 @@ func TestRevoke_EachTenantHasPlaces(t *testing.T) {
 	})
 }
 
-// Once an operator has ended a wait, the current token is replaced before it is needed again.
-func TestLimits_EndedHoldIsForgottenByReplacements(t *testing.T) {
+// If an operator ends a backoff, the current token is replaced before it expires.
+func TestLimits_EndedBackoffAllowsReplacements(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		f.configure("a", clientFields("a"))
 		f.wantToken("a")

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestATokenIsReplacedBeforeItIsNeeded(t *testing.T) {
+func TestToken_IsReplacedAhead(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -30,7 +30,7 @@ func TestATokenIsReplacedBeforeItIsNeeded(t *testing.T) {
 	})
 }
 
-func TestATokenThatNobodyReadsIsNotReplaced(t *testing.T) {
+func TestToken_UnreadTokenIsNotReplaced(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
 			f.Fatal(err)
@@ -43,8 +43,8 @@ func TestATokenThatNobodyReadsIsNotReplaced(t *testing.T) {
 	})
 }
 
-// Vault Agent reads a lease that cannot be renewed again when 85 to 95% of it are over.
-func TestAnAgentsNextReadYieldsANewerToken(t *testing.T) {
+// Vault Agent reads again after 85 to 95% of a lease that it cannot renew.
+func TestToken_AgentsNextReadGetsANewerToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		last := f.wantToken("token-1")
@@ -63,7 +63,7 @@ func TestAnAgentsNextReadYieldsANewerToken(t *testing.T) {
 	})
 }
 
-func TestReadersDoNotWaitForAReplacement(t *testing.T) {
+func TestToken_ReplacementBlocksNoReader(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -80,8 +80,8 @@ func TestReadersDoNotWaitForAReplacement(t *testing.T) {
 	})
 }
 
-// A token in its last seconds is handed out only where there is no newer one.
-func TestATokenAboutToEndIsNotPreferred(t *testing.T) {
+// A token in its last seconds is served only if there is no newer one.
+func TestToken_ExpiringTokenIsTheLastResort(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		began := time.Now()
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
@@ -95,7 +95,7 @@ func TestATokenAboutToEndIsNotPreferred(t *testing.T) {
 	})
 }
 
-func TestRefreshBeforeCountsUpToHalfTheLifetime(t *testing.T) {
+func TestToken_RefreshBeforeIsAtMostHalfTheLifetime(t *testing.T) {
 	for before, latest := range map[time.Duration]time.Duration{10 * time.Minute: 50 * time.Minute, 24 * time.Hour: 30 * time.Minute} {
 		t.Run(before.String(), func(t *testing.T) {
 			withFixture(t, func(f fixture) {
@@ -113,7 +113,7 @@ func TestRefreshBeforeCountsUpToHalfTheLifetime(t *testing.T) {
 	}
 }
 
-func TestAStandbyReplacesNothing(t *testing.T) {
+func TestToken_StandbyReplacesNothing(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -123,7 +123,7 @@ func TestAStandbyReplacesNothing(t *testing.T) {
 	})
 }
 
-func TestRotate(t *testing.T) {
+func TestRotate_ReplacesTheToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -149,7 +149,7 @@ func TestRotate(t *testing.T) {
 	})
 }
 
-func TestTheNextRotationIsNeverNow(t *testing.T) {
+func TestNextRotation_IsNeverNow(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		next := func() time.Duration {
@@ -176,7 +176,7 @@ func TestTheNextRotationIsNeverNow(t *testing.T) {
 	})
 }
 
-func TestOneMintForAllWhoWait(t *testing.T) {
+func TestToken_OneMintForAllReaders(t *testing.T) {
 	for name, status := range map[string]int{"success": 0, "failure": http.StatusInternalServerError} {
 		t.Run(name, func(t *testing.T) {
 			withFixture(t, func(f fixture) {
@@ -199,7 +199,7 @@ func TestOneMintForAllWhoWait(t *testing.T) {
 	}
 }
 
-func TestWhoAskedFirstMayGoAway(t *testing.T) {
+func TestToken_ClientCancelDoesNotCancelMint(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		ctx, cancel := context.WithCancel(f.Context())
@@ -221,7 +221,7 @@ func TestWhoAskedFirstMayGoAway(t *testing.T) {
 	})
 }
 
-func TestAGoodTokenIsServedWhileTheProviderFails(t *testing.T) {
+func TestToken_ValidTokenOutlivesAnOutage(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -246,7 +246,7 @@ func TestAGoodTokenIsServedWhileTheProviderFails(t *testing.T) {
 	})
 }
 
-func TestBackoffGrowsToAMinute(t *testing.T) {
+func TestBackoff_GrowsToAMinute(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.respond(http.StatusBadGateway)
@@ -266,7 +266,7 @@ func TestBackoffGrowsToAMinute(t *testing.T) {
 	})
 }
 
-func TestARefusalIsHeldBackUntilTheConfigurationChanges(t *testing.T) {
+func TestBackoff_RefusalEndsWithAConfigChange(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.respond(http.StatusBadRequest)
@@ -288,7 +288,7 @@ func TestARefusalIsHeldBackUntilTheConfigurationChanges(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsObeyedWithinBounds(t *testing.T) {
+func TestBackoff_RetryAfterIsBounded(t *testing.T) {
 	for _, test := range []struct {
 		header   string
 		wait     time.Duration
@@ -325,7 +325,7 @@ func TestRetryAfterIsObeyedWithinBounds(t *testing.T) {
 	}
 }
 
-func TestAMintForAnOldConfigurationNeverBecomesTheNewOnes(t *testing.T) {
+func TestToken_MintOfAnOldConfigIsDiscarded(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.setLatency(5 * time.Second)
@@ -342,7 +342,7 @@ func TestAMintForAnOldConfigurationNeverBecomesTheNewOnes(t *testing.T) {
 	})
 }
 
-func TestADeletedConfigurationLeavesNothing(t *testing.T) {
+func TestDeleteConfig_LeavesNothing(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		first := f.wantToken("token-1")
@@ -360,8 +360,8 @@ func TestADeletedConfigurationLeavesNothing(t *testing.T) {
 	})
 }
 
-// Another node's write is only told as a key that changed.
-func TestAnInvalidatedConfigurationIsReadAgain(t *testing.T) {
+// Vault reports another node's write only as a key that changed.
+func TestInvalidate_ReadsTheConfigAgain(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
@@ -370,7 +370,8 @@ func TestAnInvalidatedConfigurationIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestWithoutReuseEachReadMintsItsOwn(t *testing.T) {
+// Each read mints a token of its own. static-creds keeps sharing one.
+func TestToken_WithoutReuse(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.configure(backend.Fields{"reuse_token": false})
@@ -410,8 +411,7 @@ func TestWithoutReuseEachReadMintsItsOwn(t *testing.T) {
 	})
 }
 
-// What is written as it is changes nothing.
-func TestTheSameAgainKeepsTheToken(t *testing.T) {
+func TestWriteConfig_SameValuesKeepTheToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		again := backend.Fields{
 			"client_id": "id", "client_secret": "s3cret", "scope": []string{}, "audience": "", "headers": map[string]*string{},
@@ -427,7 +427,7 @@ func TestTheSameAgainKeepsTheToken(t *testing.T) {
 	})
 }
 
-func TestAVerifiedTokenBecomesTheCurrentOne(t *testing.T) {
+func TestWriteConfig_VerifiedTokenBecomesCurrent(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
 			f.Fatal(err)
@@ -455,7 +455,7 @@ func TestAVerifiedTokenBecomesTheCurrentOne(t *testing.T) {
 	})
 }
 
-func TestClosingEndsAMintUnderWay(t *testing.T) {
+func TestClose_EndsAMintInFlight(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.setLatency(time.Hour)
@@ -479,7 +479,7 @@ func TestClosingEndsAMintUnderWay(t *testing.T) {
 	})
 }
 
-func TestAPanicUnderAMintIsAnError(t *testing.T) {
+func TestToken_PanicBecomesAnError(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.panics = true
@@ -492,7 +492,7 @@ func TestAPanicUnderAMintIsAnError(t *testing.T) {
 	})
 }
 
-func TestLeaseTTL(t *testing.T) {
+func TestToken_LeaseTTL(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	issued := func(lifetime, ttl time.Duration) *backend.Issued {
@@ -514,7 +514,7 @@ func TestLeaseTTL(t *testing.T) {
 	}
 }
 
-func TestATokenWithoutAWholeSecondIsNotHandedOut(t *testing.T) {
+func TestToken_LastSecondIsNotServed(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.expiresIn = "1" // and the answer takes 100 ms
@@ -534,8 +534,8 @@ func TestATokenWithoutAWholeSecondIsNotHandedOut(t *testing.T) {
 	})
 }
 
-// A reader that waits for what replaces a token which is about to end gets that token rather than an error.
-func TestNobodyWaitsPastTheEndOfAGoodToken(t *testing.T) {
+// A reader waits for the replacement of an expiring token. If that takes too long, the reader gets the expiring one.
+func TestToken_WaitEndsWhileTheTokenIsValid(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
 			f.Fatal(err)
@@ -548,7 +548,7 @@ func TestNobodyWaitsPastTheEndOfAGoodToken(t *testing.T) {
 	})
 }
 
-func TestAReaderAfterTheTTLFindsTheNextToken(t *testing.T) {
+func TestToken_ReadAfterTheTTLGetsTheNext(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.setLatency(500 * time.Millisecond)
@@ -564,8 +564,8 @@ func TestAReaderAfterTheTTLFindsTheNextToken(t *testing.T) {
 	})
 }
 
-// What is written while a mint is under way, and changes nothing that the token depends on, begins no second one.
-func TestAMintGoesOnUnderOtherTerms(t *testing.T) {
+// A write during a mint that changes nothing the token depends on starts no second mint.
+func TestToken_WriteOfTTLRestartsNoMint(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.endpoint.setLatency(5 * time.Second)
@@ -583,7 +583,7 @@ func TestAMintGoesOnUnderOtherTerms(t *testing.T) {
 	})
 }
 
-func TestAClosedEngineAsksVaultNothing(t *testing.T) {
+func TestClose_EndsCallsToVault(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		go func() { _, _ = f.token(f.Context()) }()
@@ -597,7 +597,7 @@ func TestAClosedEngineAsksVaultNothing(t *testing.T) {
 	})
 }
 
-func TestReadersOfTheirOwnTokensShareFailures(t *testing.T) {
+func TestToken_WithoutReuseSharesFailures(t *testing.T) {
 	for _, header := range []string{"600", ""} {
 		t.Run("Retry-After: "+header, func(t *testing.T) {
 			withFixture(t, func(f fixture) {
@@ -619,8 +619,12 @@ func TestReadersOfTheirOwnTokensShareFailures(t *testing.T) {
 	}
 }
 
-// What began before the provider asked to be left alone, and ends after it, changes nothing of that.
-func TestARateLimitIsNotForgotten(t *testing.T) {
+// A request that started before a rate limit, and ends after it, does not end the backoff.
+//
+//	0 s    the first request starts; the provider responds at 1 s, with a token or an error
+//	0.1 s  the second request gets the rate limit
+//	5 s    the backoff must still last
+func TestBackoff_LateResponseKeepsARateLimit(t *testing.T) {
 	for _, late := range []int{0, http.StatusInternalServerError} {
 		t.Run(fmt.Sprint(late), func(t *testing.T) {
 			withFixture(t, func(f fixture) {

@@ -22,7 +22,7 @@ func (f roleFixture) redirectTo(text string) []error {
 	return errs
 }
 
-// The user's browser goes where the redirect URI says, and takes the code there.
+// The user's browser takes the code wherever the redirect URI points.
 func TestRedirectURI_Refused(t *testing.T) {
 	withRoleWithoutRedirect(t, func(f roleFixture) {
 		for text, says := range map[string]string{
@@ -114,9 +114,8 @@ func TestRedirectURI_Accepted(t *testing.T) {
 	})
 }
 
-// A parameter that is there twice is read as one or the other, by the server's taste (RFC 6749, section 3.1, forbids
-// it).
-func TestURLs_HoldNoParameterOfTheEngines(t *testing.T) {
+// A server may read either value of a parameter that comes twice. RFC 6749, section 3.1, forbids it.
+func TestURLs_ContainNoParameterOfTheEngine(t *testing.T) {
 	withRoleWithoutRedirect(t, func(f roleFixture) {
 		const endpoint = "https://auth.example.com/authorize?"
 		for _, query := range []string{
@@ -140,7 +139,7 @@ func TestURLs_HoldNoParameterOfTheEngines(t *testing.T) {
 	})
 }
 
-func TestURLs_HoldNoParameterThatGoesIntoTheirQuery(t *testing.T) {
+func TestURLs_ContainNoParameterOfTheirOwnQuery(t *testing.T) {
 	withRoleWithoutRedirect(t, func(f roleFixture) {
 		for _, field := range []string{"token_url", "revocation_url"} {
 			const endpoint = "https://auth.example.com/x"
