@@ -15,9 +15,10 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// respond is the one door through which errors leave. On the way to Vault an error keeps its meaning only as one
-// of the SDK's own, unwrapped: a status other than 400 and 403 as a bare coded error without a response, and
-// ErrReadOnly as itself, because it is how a standby learns to forward the request.
+// respond is the one door through which errors leave.
+//
+// On the way to Vault, an error keeps its meaning only as one of the SDK's own, unwrapped. A status other than 400 and 403
+// needs a bare coded error without a response. ErrReadOnly stays itself, because it makes a standby forward the request.
 func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical.Response, err error) (*logical.Response, error) {
 	if err == nil {
 		return resp, nil
@@ -25,77 +26,87 @@ func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical
 	if sentinel := sentinelOf(err); sentinel != nil {
 		return nil, sentinel
 	}
-	var (
-		again *backend.BeginAgainError
-		next  string
-	)
-	if errors.As(err, &again) {
-		err = again.Err
-		next = "; begin again with: " + authorizeCommand(req, again.Config, again.Role)
+	switch status, text := g.describe(ctx, req, err); status {
+	case 0:
+		return nil, fmt.Errorf("%s%w", subject(req), err)
+	case http.StatusBadRequest:
+		return logical.ErrorResponse(text), logical.ErrInvalidRequest
+	default:
+		return nil, logical.CodedError(status, text)
 	}
-	switch status, text := g.describe(ctx, req, err); {
-	case status == http.StatusBadRequest:
-		return logical.ErrorResponse(text + next), logical.ErrInvalidRequest
-	case status != 0:
-		return nil, logical.CodedError(status, text+next)
-	case next != "":
-		return nil, fmt.Errorf("%w%s", err, next)
-	}
-	return nil, err
 }
 
-// describe says what an error means to the caller: the status, and the text. The status is 0 where it is no error that
-// is known here, such as the storage's.
+// describe returns the status and the text of an error. The status is 0 for an error that is unknown here, such as the
+// storage's.
+//
+// The text begins with the config's name, and the role's, because several configs can belong to one provider. The
+// exception is an error that names a field.
 func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (status int, text string) {
+	status, text = g.explain(ctx, req, err)
+	if !errors.As(err, new(*backend.FieldError)) {
+		text = subject(req) + text
+	}
+	var exchange *backend.ExchangeError
+	if errors.As(err, &exchange) {
+		if status == 0 {
+			text += exchange.Error()
+		}
+		status = http.StatusBadRequest // any other status would make a client repeat what cannot succeed
+		if exchange.Restart {
+			text += "; start again with: " + authorizeCommand(req, exchange.Config, exchange.Role)
+		}
+	}
+	return status, text
+}
+
+// explain returns the status and the text of an error, without its subject.
+func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (status int, text string) {
 	var (
-		field    *backend.FieldError
-		missing  *backend.NotFoundError
-		heldBack *backend.HeldBackError
-		queue    *backend.QueueError
-		busy     *backend.BusyError
-		noGrant  *backend.UnauthorizedError
-		failure  *provider.Error
-		unsaved  *backend.UnsavedError
-		inFlight *backend.InFlightError
-		large    *backend.TooLargeError
+		missing      *backend.NotFoundError
+		unauthorized *backend.UnauthorizedError
+		backoff      *backend.BackoffError
+		failure      *provider.Error
 	)
 	switch {
-	case errors.As(err, &field):
+	case errors.As(err, new(*backend.FieldError)):
 		return http.StatusBadRequest, err.Error()
 	case errors.As(err, &missing):
 		return g.notFound(ctx, req, missing)
-	case errors.As(err, &noGrant):
-		return http.StatusBadRequest, noGrant.Error() + "; " + remedy(req, noGrant)
-	case errors.As(err, &heldBack):
-		return heldBackStatus(heldBack.Cause.Kind), heldBack.Error()
-	case errors.As(err, &busy):
-		return http.StatusServiceUnavailable, busy.Error()
-	case errors.As(err, &queue):
-		return http.StatusServiceUnavailable, queue.Error()
-	case errors.As(err, &inFlight):
-		return http.StatusServiceUnavailable, inFlight.Error()
+	case errors.As(err, &unauthorized):
+		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
+	case errors.As(err, &backoff):
+		return backoffStatus(backoff.Cause.Kind), err.Error()
+	case errors.As(err, new(*backend.BusyError)), errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
+		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
 		return statusOf(failure.Kind), err.Error()
-	case errors.As(err, &unsaved):
-		return http.StatusInternalServerError, unsaved.Error()
-	case errors.As(err, &large):
-		return http.StatusInternalServerError, large.Error()
+	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
+		return http.StatusInternalServerError, err.Error()
 	}
-	// Storage is another process: its errors of a request that has ended are text, so the context counts, too.
+	// Storage is another process: its errors about a request that has ended are text, so the context counts, too.
 	switch ended := ctx.Err(); {
 	case errors.Is(err, context.Canceled), errors.Is(ended, context.Canceled):
 		return http.StatusServiceUnavailable, "the request was canceled"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(ended, context.DeadlineExceeded):
-		return http.StatusGatewayTimeout, "the request took too long and was given up; try again in a moment"
+		return http.StatusGatewayTimeout, "the request took too long; try again in a moment"
 	}
 	return 0, ""
 }
 
-// sentinelOf returns the SDK's own error that an error stands for. Storage is another process: what it says comes
-// back as text.
+// subject returns what a request is about, to begin an error with: "config: ", "config/role: ", or nothing.
+func subject(req *logical.Request) string {
+	for _, prefix := range []string{credsPrefix, staticCredsPrefix, rotatePrefix, configPrefix, rolesPrefix, authorizePrefix, exchangePrefix} {
+		if name, ok := strings.CutPrefix(req.Path, prefix); ok && name != "" {
+			return strings.TrimSuffix(name, "/") + ": "
+		}
+	}
+	return ""
+}
+
+// sentinelOf returns the SDK's own error for which an error stands. Storage is another process, so its errors are text.
 func sentinelOf(err error) error {
 	if errors.As(err, new(*provider.Error)) || errors.As(err, new(*backend.FieldError)) {
-		return nil // its text may be anybody's
+		return nil // its text can be a provider's
 	}
 	if strings.Contains(err.Error(), logical.ErrReadOnly.Error()) {
 		return logical.ErrReadOnly
@@ -108,10 +119,10 @@ func sentinelOf(err error) error {
 	return nil
 }
 
-// notFound is 404 for the resource itself; for what is made from it, 400 with the command that creates it.
+// notFound returns 404 for the resource itself, and 400 with the command that creates it for what is made from it.
 func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *backend.NotFoundError) (status int, text string) {
 	text = missing.Error()
-	if strings.HasPrefix(req.Path, "config/") || strings.HasPrefix(req.Path, "roles/") {
+	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) {
 		return http.StatusNotFound, text
 	}
 	if missing.Role == "" {
@@ -119,28 +130,27 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 	}
 	d, known := g.definitionOf(ctx, req, missing.Config)
 	if known && byUser(req) && !d.Has(provider.AuthorizationCode) {
-		return http.StatusBadRequest, text + ", and " + d.Name + " has no authorization_code grant to authorise one with"
+		return http.StatusBadRequest, text + ", and " + d.Name + " has no authorization_code grant to authorize one with"
 	}
 	return http.StatusBadRequest, text + "; create it with: " + roleCommand(req, missing, d)
 }
 
-// byUser tells whether a request is for a role that a user authorises.
+// byUser reports whether a request is for a role that a user authorizes.
 func byUser(req *logical.Request) bool {
 	return strings.HasPrefix(req.Path, authorizePrefix) || strings.HasPrefix(req.Path, exchangePrefix)
 }
 
-// definitionOf returns the definition of a configuration's provider, as far as it can be had: it is for a better text
-// alone.
+// definitionOf returns the definition of a config's provider, if it can be read. It only serves a better text.
 func (g *guard) definitionOf(ctx context.Context, req *logical.Request, config string) (provider.Definition, bool) {
-	c, err := g.plugin.engine.Config(ctx, req.Storage, config)
+	c, err := g.plugin.engine.Config(ctx, config)
 	if err != nil || c == nil {
 		return provider.Definition{}, false
 	}
 	return g.plugin.engine.Definition(c)
 }
 
-// configCommand creates a configuration, with all that its provider requires. Which provider that is, the name says
-// only where a provider bears it.
+// configCommand returns the command that creates a config, with all that its provider requires. Only a config with the name
+// of a provider needs no provider field.
 func (g *guard) configCommand(req *logical.Request, config string) string {
 	command := "vault write " + req.MountPoint + "config/" + config
 	d, known := g.plugin.engine.Catalog().Lookup(config)
@@ -157,7 +167,7 @@ func (g *guard) configCommand(req *logical.Request, config string) string {
 	return command
 }
 
-// roleCommand creates a role that the request can be repeated with.
+// roleCommand returns the command that creates a role with which the request can be repeated.
 func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provider.Definition) string {
 	path := fmt.Sprintf("%sroles/%s/%s", req.MountPoint, missing.Config, missing.Role)
 	switch {
@@ -169,12 +179,12 @@ func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provide
 	return "vault write -f " + path
 }
 
-// authorizeCommand begins a user's authorisation.
+// authorizeCommand returns the command that starts a user's authorization.
 func authorizeCommand(req *logical.Request, config, role string) string {
 	return fmt.Sprintf("vault write %s%s%s/%s redirect_uri=…", req.MountPoint, authorizePrefix, config, role)
 }
 
-// remedy says how a role comes to the refresh token that it lacks.
+// remedy returns how to give a role the refresh token that it lacks.
 func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 	role := e.Role
 	if role == "" {
@@ -183,11 +193,11 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 	if e.Import {
 		return fmt.Sprintf("import one with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
-	return "begin with: " + authorizeCommand(req, e.Config, role)
+	return "start with: " + authorizeCommand(req, e.Config, role)
 }
 
-// heldBackStatus is 503 only for failures that pass by themselves: a refusal must not look like an outage.
-func heldBackStatus(kind provider.Kind) int {
+// backoffStatus returns 503 only for failures that pass without a change: a refusal must not look like an outage.
+func backoffStatus(kind provider.Kind) int {
 	if kind.Permanent() || kind == provider.RateLimited {
 		return statusOf(kind)
 	}

@@ -72,7 +72,7 @@ func (m *mount) write(path string, data map[string]any) {
 	m.must(req.Operation, path, data)
 }
 
-func TestTheCommandThatCreatesAConfigurationWorks(t *testing.T) {
+func TestErrors_CommandCreatesConfig(t *testing.T) {
 	t.Parallel()
 	for config, fields := range map[string]map[string]any{
 		"kleinanzeigen": {"client_id": "id", "client_secret": "s3cret"},
@@ -97,7 +97,7 @@ func TestTheCommandThatCreatesAConfigurationWorks(t *testing.T) {
 	}
 }
 
-func TestTheCommandThatCreatesARoleWorks(t *testing.T) {
+func TestErrors_CommandCreatesRole(t *testing.T) {
 	t.Parallel()
 	for name, fields := range map[string]map[string]any{
 		"kleinanzeigen": nil,
@@ -115,7 +115,7 @@ func TestTheCommandThatCreatesARoleWorks(t *testing.T) {
 	}
 }
 
-// at says where the simulator has a provider.
+// at returns the fields of a config of a provider in the simulator.
 func (m *mount) at(provider string) map[string]any {
 	where := map[string]any{"provider": provider}
 	switch provider {
@@ -128,7 +128,7 @@ func (m *mount) at(provider string) map[string]any {
 	return where
 }
 
-func TestTheCommandThatCreatesARoleForAUserWorks(t *testing.T) {
+func TestErrors_CommandCreatesRoleForUser(t *testing.T) {
 	t.Parallel()
 	m := mounted(t)
 	m.configure("a", m.at("marktplaats"))
@@ -142,8 +142,8 @@ func TestTheCommandThatCreatesARoleForAUserWorks(t *testing.T) {
 	m.follow(m.refused(400, logical.ReadOperation, "creds/a/other", nil), redirect)
 }
 
-// No command makes a role that the provider has no grant for.
-func TestARoleThatNoUserCanAuthorise(t *testing.T) {
+// There is no command for a role whose grant type the provider does not have.
+func TestErrors_RoleThatNoUserCanAuthorize(t *testing.T) {
 	t.Parallel()
 	m := mounted(t)
 	m.configure("a", nil)
@@ -153,22 +153,23 @@ func TestARoleThatNoUserCanAuthorise(t *testing.T) {
 	}
 }
 
-func TestTheCommandThatBeginsAgainWorks(t *testing.T) {
+func TestErrors_CommandStartsAgain(t *testing.T) {
 	t.Parallel()
 	m := mounted(t)
 	m.configure("a", m.at("marktplaats"))
 	m.must(logical.CreateOperation, "roles/a/shop", map[string]any{"grant_type": "authorization_code"})
 	text := m.refused(400, logical.UpdateOperation, "exchange/a/shop", map[string]any{"code": "a code", "state": "a state"})
-	if !strings.HasPrefix(text, "state: is not known") || strings.Count(text, "begin again") != 1 {
+	if !strings.HasPrefix(text, "state: is unknown") || strings.Count(text, "start again") != 1 {
 		t.Error(text)
 	}
 	m.follow(text, map[string]any{"redirect_uri": "https://app.example.com/callback"})
 }
 
-func TestWhatStorageSaysIsTakenFromStorageAlone(t *testing.T) {
+// An error of the storage is one of Vault's own only if the storage has returned it, and not a provider.
+func TestRespond_ReadOnlyIsTheStoragesAlone(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
-	req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop", Storage: new(logical.InmemStorage)}
+	req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop"}
 	for _, test := range []struct {
 		err    error
 		status int
@@ -184,42 +185,79 @@ func TestWhatStorageSaysIsTakenFromStorageAlone(t *testing.T) {
 			}
 			continue
 		}
-		if code, text := status(req.Operation, resp, err); code != test.status || text != test.err.Error() {
+		if code, text := status(req.Operation, resp, err); code != test.status || text != "a/shop: "+test.err.Error() {
 			t.Errorf("%d %q, want %d and %q", code, text, test.status, test.err)
 		}
 	}
 }
 
-// Why an authorisation came to nothing decides the status, and the command is told whatever it was.
-func TestAnAuthorisationThatCameToNothing(t *testing.T) {
+// Each path's errors begin with the config and the role in the path, but for an error that names a field.
+func TestRespond_SubjectComesFirst(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
-	refused := &provider.Error{Provider: "marktplaats", Kind: provider.RefusedGrant, Code: "invalid_grant", StatusCode: 400}
+	refused := &provider.Error{Provider: "kleinanzeigen", Kind: provider.RefusedClient, Code: "invalid_client", StatusCode: 400}
+	const refusal = "kleinanzeigen refused the client: invalid_client (HTTP 400)"
 	for _, test := range []struct {
-		err    error
-		status int
+		path string
+		err  error
+		want string
 	}{
-		{&backend.FieldError{Field: "state", Problem: "is over"}, 400},
-		{&backend.QueueError{Provider: "marktplaats"}, 503},
-		{&backend.HeldBackError{Cause: refused}, 400},
-		{&backend.HeldBackError{Cause: &provider.Error{Provider: "marktplaats", Kind: provider.Unavailable}}, 503},
-		{refused, 400},
-		{&provider.Error{Provider: "marktplaats", Kind: provider.Unavailable, StatusCode: 500}, 502},
-		{&provider.Error{Provider: "marktplaats", Kind: provider.Timeout}, 504},
-		{&provider.Error{Provider: "marktplaats", Kind: provider.RateLimited}, 429},
-		{errors.New("the storage is gone"), 500},
+		{"creds/ka-3", refused, "ka-3: " + refusal},
+		{"creds/ka-3/shop", refused, "ka-3/shop: " + refusal},
+		{"static-creds/ka-3", refused, "ka-3: " + refusal},
+		{"rotate/ka-3/shop", refused, "ka-3/shop: " + refusal},
+		{"config/ka-3", refused, "ka-3: " + refusal},
+		{"roles/ka-3/shop", &backend.BusyError{Entry: "config/ka-3"}, "ka-3/shop: " + (&backend.BusyError{Entry: "config/ka-3"}).Error()},
+		{"exchange/ka-3/shop", &backend.FieldError{Field: "code", Problem: "is required"}, "code: is required"},
+		{"creds/ka-3", &backend.BackoffError{Wait: 3 * time.Second, Cause: refused}, "ka-3: " + refusal + "; the next token request can be sent in 3s"},
+		{"settings", &backend.BusyError{Entry: "settings"}, (&backend.BusyError{Entry: "settings"}).Error()},
+		{"creds/ka-3", errors.New("the storage is gone"), "ka-3: the storage is gone"},
 	} {
-		req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop", MountPoint: "shops/market/", Storage: new(logical.InmemStorage)}
-		resp, err := b.respond(t.Context(), req, nil, &backend.BeginAgainError{Config: "a", Role: "shop", Err: test.err})
-		code, text := status(req.Operation, resp, err)
-		want := test.err.Error() + "; begin again with: vault write shops/market/authorize/a/shop redirect_uri=…"
-		if code != test.status || text != want {
-			t.Errorf("%d %q\n\twant %d %q", code, text, test.status, want)
+		req := &logical.Request{Operation: logical.ReadOperation, Path: test.path}
+		resp, err := b.respond(t.Context(), req, nil, test.err)
+		if _, text := status(req.Operation, resp, err); text != test.want {
+			t.Errorf("%s: %q\n\twant %q", test.path, text, test.want)
 		}
 	}
 }
 
-// blocked is a storage that answers nothing, as one does whose cluster has no quorum: its error is that of another process.
+// A client repeats a request that gets a 5xx, so a failure after the state was consumed is a 400, whatever its cause. A
+// command follows if a user has to authorize the role again.
+func TestRespond_FailedExchangeIs400(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	refused := &provider.Error{Provider: "marktplaats", Kind: provider.RefusedGrant, Code: "invalid_grant", StatusCode: 400}
+	for _, cause := range []error{
+		&backend.FieldError{Field: "state", Problem: "has expired"},
+		&backend.QueueError{Provider: "marktplaats"},
+		&backend.BackoffError{Cause: refused},
+		&backend.BackoffError{Cause: &provider.Error{Provider: "marktplaats", Kind: provider.Unavailable}},
+		refused,
+		&provider.Error{Provider: "marktplaats", Kind: provider.Unavailable, StatusCode: 500},
+		&provider.Error{Provider: "marktplaats", Kind: provider.Timeout},
+		&provider.Error{Provider: "marktplaats", Kind: provider.RateLimited},
+		&backend.UnsavedError{Err: errors.New("no quorum")},
+		errors.New("the storage is gone"),
+	} {
+		for _, restart := range []bool{true, false} {
+			req := &logical.Request{Operation: logical.UpdateOperation, Path: "exchange/a/shop", MountPoint: "shops/market/"}
+			resp, err := b.respond(t.Context(), req, nil, &backend.ExchangeError{Config: "a", Role: "shop", Restart: restart, Err: cause})
+			code, text := status(req.Operation, resp, err)
+			want := "a/shop: " + cause.Error()
+			if errors.As(cause, new(*backend.FieldError)) {
+				want = cause.Error()
+			}
+			if restart {
+				want += "; start again with: vault write shops/market/authorize/a/shop redirect_uri=…"
+			}
+			if code != 400 || text != want {
+				t.Errorf("%d %q\n\twant 400 %q", code, text, want)
+			}
+		}
+	}
+}
+
+// blocked is the storage of a cluster without a quorum: it never answers, and its error is that of another process.
 type blocked struct{ logical.InmemStorage }
 
 func (*blocked) Get(ctx context.Context, _ string) (*logical.StorageEntry, error) {
@@ -227,16 +265,16 @@ func (*blocked) Get(ctx context.Context, _ string) (*logical.StorageEntry, error
 	return nil, errors.New("rpc error: code = DeadlineExceeded desc = " + ctx.Err().Error())
 }
 
-// Vault gives a request up after 90 seconds, and answers it without words.
-func TestRespond_BeforeVaultGivesUp(t *testing.T) {
+// Vault gives a request 90 seconds, and then answers without a reason.
+func TestRespond_ComesBeforeVaultGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, _ := inProcess(t)
+		b, _ := inProcessOn(t, new(blocked))
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		for _, path := range []string{"config/a", "creds/a", "static-creds/a/role"} {
 			began := time.Now()
-			resp, err := b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: new(blocked)})
+			resp, err := b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: path})
 			code, text := status(logical.ReadOperation, resp, err)
 			if took := time.Since(began); took > 85*time.Second || code != 503 && code != 504 || !strings.Contains(text, "try again") {
 				t.Errorf("%s: %d %q after %v", path, code, text, took)

@@ -66,8 +66,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 			p.pathsSettings(),
 		),
 		Secrets: []*framework.Secret{p.secretToken()},
-		PeriodicFunc: func(ctx context.Context, req *logical.Request) error {
-			return p.engine.Keep(ctx, req.Storage)
+		PeriodicFunc: func(ctx context.Context, _ *logical.Request) error {
+			return p.engine.RefreshIdle(ctx)
 		},
 		Invalidate: func(_ context.Context, key string) { p.engine.Invalidate(key) },
 		Clean:      func(context.Context) { p.engine.Close() },

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/internal/panics"
 )
 
 // guard checks each request before the framework sees it. The framework repeats a bad value in its error, which Vault
@@ -40,11 +41,17 @@ const maxRequest = 80 * time.Second
 
 // HandleRequest checks a request's path and fields, handles it, and maps errors to those that Vault understands.
 func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			resp, err = nil, backend.Recovered(g.Logger(), panicked)
-		}
-	}()
+	panicked := panics.ToError(g.Logger(), func() error {
+		resp, err = g.handle(ctx, req)
+		return nil
+	})
+	if panicked != nil {
+		return nil, panicked
+	}
+	return resp, err
+}
+
+func (g *guard) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if resp := g.plugin.readHot(req); resp != nil {
 		return resp, nil
 	}
@@ -52,7 +59,7 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation,
 		logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
 	default: // help, revoke, renew, rollback: no fields from a caller
-		resp, err = g.Backend.HandleRequest(ctx, req)
+		resp, err := g.Backend.HandleRequest(ctx, req)
 		return g.respond(ctx, req, resp, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxRequest)
@@ -71,24 +78,26 @@ func (g *guard) HandleRequest(ctx context.Context, req *logical.Request) (resp *
 	}
 	bare := *req
 	bare.Data = nil
-	resp, err = g.Backend.HandleRequest(ctx, &bare)
+	resp, err := g.Backend.HandleRequest(ctx, &bare)
 	return g.respond(ctx, req, resp, err)
 }
 
 // HandleExistenceCheck reports whether a write updates an existing resource. It ignores the fields, because Vault logs
 // the errors of this check. The write itself checks the fields.
 func (g *guard) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			checkFound, exists, err = false, false, backend.Recovered(g.Logger(), panicked)
-		}
-	}()
 	if _, err := g.route(req); err != nil {
 		return false, false, nil // the request itself reports the error
 	}
 	bare := *req
 	bare.Data = nil
-	return g.Backend.HandleExistenceCheck(ctx, &bare)
+	panicked := panics.ToError(g.Logger(), func() error {
+		checkFound, exists, err = g.Backend.HandleExistenceCheck(ctx, &bare)
+		return nil
+	})
+	if panicked != nil {
+		return false, false, panicked
+	}
+	return checkFound, exists, err
 }
 
 // route returns the path that matches the request, or nil.

@@ -26,18 +26,18 @@ func TestGuard_FieldErrors(t *testing.T) {
 	}{
 		{
 			logical.DeleteOperation, "config/a", map[string]any{"discard_grant": "true"},
-			"discard_grant: unknown field (did you mean discard_grants?); accepted: discard_grants",
+			"discard_grant: unknown field (did you mean discard_grants?); use discard_grants",
 		},
-		{logical.DeleteOperation, "config/a", map[string]any{"client_id": "x"}, "client_id: unknown field; accepted: discard_grants"},
+		{logical.DeleteOperation, "config/a", map[string]any{"client_id": "x"}, "client_id: unknown field; use discard_grants"},
 		{logical.DeleteOperation, "roles/a/r", map[string]any{"discard_grants": "true"}, "discard_grants: unknown field; remove it, because this operation takes no fields"},
 		{logical.DeleteOperation, "settings", map[string]any{"allowed_hosts": "x"}, "allowed_hosts: unknown field; remove it, because this operation takes no fields"},
 		{logical.ReadOperation, "creds/a", map[string]any{"ttl": "5m"}, "ttl: unknown field; remove it, because this operation takes no fields"},
 		{logical.UpdateOperation, "rotate/a", map[string]any{"force": true}, "force: unknown field; remove it, because this operation takes no fields"},
 		{
 			logical.UpdateOperation, "settings", map[string]any{"allowed_host": "x"},
-			"allowed_host: unknown field (did you mean allowed_hosts?); accepted: allow_private_addresses, allowed_hosts",
+			"allowed_host: unknown field (did you mean allowed_hosts?); use allow_private_addresses, allowed_hosts",
 		},
-		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(an invalid name): unknown field; accepted: allow_private_addresses, allowed_hosts"},
+		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(an invalid name): unknown field; use allow_private_addresses, allowed_hosts"},
 		{logical.UpdateOperation, "roles/a/r", map[string]any{"role": "s"}, "role: is part of the path; remove it from the request"},
 
 		{logical.UpdateOperation, "config/a", map[string]any{"ttl": nil}, "ttl: must not be null; omit it to keep its value, or send null in a PATCH to reset it"},
@@ -49,7 +49,7 @@ func TestGuard_FieldErrors(t *testing.T) {
 		{logical.UpdateOperation, "authorize/a/r", map[string]any{"scope": nil}, "scope: must not be null; omit it"},
 		{logical.UpdateOperation, "exchange/a/r", map[string]any{"code": nil}, "code: must not be null; omit it"},
 
-		{logical.ReadOperation, "roles/x/a..b", nil, "path: contains two dots in a row; accepted: names of letters, digits and _, with - and . inside, and in a role's name also @"},
+		{logical.ReadOperation, "roles/x/a..b", nil, "path: contains two dots in a row; use names of letters, digits and _, with - and . inside, and in a role's name also @"},
 	} {
 		req := &logical.Request{Operation: test.operation, Path: test.path, Data: test.data, Storage: new(logical.InmemStorage)}
 		resp, err := b.HandleRequest(t.Context(), req)
@@ -92,7 +92,7 @@ func TestGuard_UnsupportedOperationBeforeFields(t *testing.T) {
 
 func TestReadField_Durations(t *testing.T) {
 	t.Parallel()
-	const form, outOfRange = "ttl: has the wrong type or format", "ttl: is out of range; accepted: 0s to 3650d"
+	const form, outOfRange = "ttl: has the wrong type or format", "ttl: is out of range; use 0s to 3650d"
 	for _, test := range []struct {
 		raw  any
 		want time.Duration
@@ -152,7 +152,7 @@ func TestGuard_RequestTimeoutRange(t *testing.T) {
 			Data: map[string]any{"client_id": "id", "client_secret": "s3cret", "verify_connection": false, "request_timeout": timeout},
 		}
 		resp, err := b.HandleRequest(t.Context(), req)
-		if code, text := status(req.Operation, resp, err); code != 400 || text != "request_timeout: is out of range; accepted: 1s to 15s" {
+		if code, text := status(req.Operation, resp, err); code != 400 || text != "request_timeout: is out of range; use 1s to 15s" {
 			t.Errorf("%v: %d %q", timeout, code, text)
 		}
 	}

@@ -19,8 +19,8 @@ func BenchmarkHotRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(vendors.Close)
-	backend, _ := inProcess(b)
 	storage := new(logical.InmemStorage)
+	backend, _ := inProcessOn(b, storage)
 	for _, write := range []struct {
 		path string
 		data map[string]any

@@ -57,7 +57,7 @@ func (p *plugin) authorize(ctx context.Context, req *logical.Request, data *fram
 	fields := fieldsOf(ctx)
 	redirectURI, _ := fields["redirect_uri"].(string)
 	scope, _ := fields["scope"].([]string)
-	begun, err := p.engine.Authorize(ctx, req.Storage, configName(data), roleName(data), redirectURI, scope)
+	begun, err := p.engine.Authorize(ctx, configName(data), roleName(data), redirectURI, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -73,15 +73,15 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 		value, _ := fieldsOf(ctx)[field].(string)
 		return value
 	}
-	issued, err := p.engine.Exchange(ctx, req.Storage, configName(data), roleName(data), backend.Redirect{
+	token, err := p.engine.Exchange(ctx, configName(data), roleName(data), backend.Callback{
 		Code: text("code"), State: text("state"), Error: text("error"), ErrorDescription: text("error_description"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"scope":      issued.Scope,
-		"expires_at": issued.ExpiresAt().UTC().Format(time.RFC3339),
+		"scope":      token.Scope,
+		"expires_at": token.ExpiresAt().UTC().Format(time.RFC3339),
 	}}, nil
 }
 

@@ -15,10 +15,12 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
+const configPrefix = "config/"
+
 func (p *plugin) pathsConfig() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: "config/?$",
+			Pattern: configPrefix + "?$",
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: local(p.listConfigs, "List the configs."),
 			},
@@ -26,7 +28,7 @@ func (p *plugin) pathsConfig() []*framework.Path {
 			HelpDescription: "Lists the names of all configs.",
 		},
 		{
-			Pattern: "config/" + framework.GenericNameRegex("config"),
+			Pattern: configPrefix + framework.GenericNameRegex("config"),
 			Fields:  configFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation:   local(p.readConfig, "Read a config, without its secrets."),
@@ -79,7 +81,7 @@ func configFields() map[string]*framework.FieldSchema {
 }
 
 func (p *plugin) listConfigs(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := p.engine.ListConfigs(ctx, req.Storage)
+	names, err := p.engine.ListConfigs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +89,11 @@ func (p *plugin) listConfigs(ctx context.Context, req *logical.Request, _ *frame
 }
 
 func (p *plugin) configExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	return p.engine.ConfigExists(ctx, req.Storage, configName(data))
+	return p.engine.ConfigExists(ctx, configName(data))
 }
 
 func (p *plugin) readConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	config, err := p.engine.Config(ctx, req.Storage, configName(data))
+	config, err := p.engine.Config(ctx, configName(data))
 	if err != nil || config == nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	fields := fieldsOf(ctx)
 	verify, given := fields["verify_connection"].(bool)
 	name := configName(data)
-	err := p.engine.WriteConfig(ctx, req.Storage, name, backend.ConfigWrite{
+	err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
 		Fields:        fields,
 		Patch:         req.Operation == logical.PatchOperation,
 		Verify:        verify || !given,
@@ -111,7 +113,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	if err != nil || given && !verify {
 		return nil, err
 	}
-	config, err := p.engine.Config(ctx, req.Storage, name)
+	config, err := p.engine.Config(ctx, name)
 	if err != nil || config == nil {
 		return nil, err
 	}
@@ -124,7 +126,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 }
 
 func (p *plugin) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteConfig(ctx, req.Storage, configName(data), discardGrants(ctx))
+	return nil, p.engine.DeleteConfig(ctx, configName(data), discardGrants(ctx))
 }
 
 func discardGrants(ctx context.Context) bool {
@@ -192,7 +194,7 @@ func seconds(d time.Duration) int64 {
 const configSynopsis = `A client's credentials at one provider.`
 
 const configDescription = `
-A config has the client credentials that a marketplace issued, and says how to
+A config has the client credentials that a marketplace token, and says how to
 get tokens with them. If the config has the name of a provider, client_id and
 client_secret are enough. Otherwise, "provider" names the provider.
 

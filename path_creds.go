@@ -43,12 +43,12 @@ func tokenFields() map[string]*framework.FieldSchema {
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	want := backend.Ref{Config: configName(data), Role: roleName(data)}
 	for {
-		issued, err := p.engine.Token(ctx, req.Storage, want)
+		token, err := p.engine.Token(ctx, want)
 		if err != nil {
 			return nil, err
 		}
-		if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
-			return p.leaseToken(want.Config, issued, ttl), nil
+		if ttl := token.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
+			return p.leaseToken(want.Config, token, ttl), nil
 		}
 		// Less than a second was left. Get the next token.
 	}
@@ -72,15 +72,15 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 		return nil
 	}
 	want.Shared = static
-	issued := p.engine.Current(want)
-	if issued == nil {
+	token := p.engine.Current(want)
+	if token == nil {
 		return nil
 	}
 	if static {
-		return p.staticToken(want, issued)
+		return p.staticToken(want, token)
 	}
-	if ttl := issued.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
-		return p.leaseToken(want.Config, issued, ttl)
+	if ttl := token.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
+		return p.leaseToken(want.Config, token, ttl)
 	}
 	return nil
 }
@@ -94,19 +94,19 @@ func refOf(path string) (backend.Ref, bool) {
 }
 
 // tokenData returns the fields of a token for its reader.
-func tokenData(issued *backend.Issued) map[string]any {
-	shown := make(map[string]any, len(issued.Extra)+10) // room for what static-creds/ adds
-	maps.Copy(shown, issued.Extra)
-	shown["access_token"] = issued.AccessToken
-	shown["token_type"] = issued.TokenType
-	shown["expires_at"] = issued.ExpiresAt().UTC().Format(time.RFC3339)
-	shown["scope"] = issued.Scope
-	shown["provider"] = issued.Provider
-	if issued.APIURL != "" {
-		shown["api_url"] = issued.APIURL
+func tokenData(token *backend.Token) map[string]any {
+	shown := make(map[string]any, len(token.Extra)+10) // room for what static-creds/ adds
+	maps.Copy(shown, token.Extra)
+	shown["access_token"] = token.AccessToken
+	shown["token_type"] = token.TokenType
+	shown["expires_at"] = token.ExpiresAt().UTC().Format(time.RFC3339)
+	shown["scope"] = token.Scope
+	shown["provider"] = token.Provider
+	if token.APIURL != "" {
+		shown["api_url"] = token.APIURL
 	}
-	if issued.Use != "" {
-		shown["use"] = issued.Use
+	if token.Use != "" {
+		shown["use"] = token.Use
 	}
 	return shown
 }

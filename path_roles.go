@@ -13,6 +13,8 @@ import (
 )
 
 // roleRegex captures a role's name. It may contain @, because an identity alias is often an e-mail address.
+const rolesPrefix = "roles/"
+
 func roleRegex() string {
 	return framework.GenericNameWithAtRegex("role")
 }
@@ -37,20 +39,20 @@ func (p *plugin) pathsRoles() []*framework.Path {
 	}
 	return []*framework.Path{
 		{
-			Pattern:         "roles/?$",
+			Pattern:         rolesPrefix + "?$",
 			Operations:      lists,
 			HelpSynopsis:    "List the configs that have roles.",
 			HelpDescription: "Lists the names of the configs that have roles.",
 		},
 		{
-			Pattern:         "roles/" + framework.GenericNameRegex("config") + "/?$",
+			Pattern:         rolesPrefix + framework.GenericNameRegex("config") + "/?$",
 			Fields:          map[string]*framework.FieldSchema{"config": configField()},
 			Operations:      lists,
 			HelpSynopsis:    "List the roles of a config.",
 			HelpDescription: "Lists the names of a config's roles.",
 		},
 		{
-			Pattern: "roles/" + rolePath(),
+			Pattern: rolesPrefix + rolePath(),
 			Fields:  roleFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation:   local(p.readRole, "Read a role, without its refresh token."),
@@ -89,7 +91,7 @@ func (p *plugin) listRoles(ctx context.Context, req *logical.Request, data *fram
 	if _, ok := data.Schema["config"]; ok {
 		config = configName(data)
 	}
-	names, err := p.engine.ListRoles(ctx, req.Storage, config)
+	names, err := p.engine.ListRoles(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +99,13 @@ func (p *plugin) listRoles(ctx context.Context, req *logical.Request, data *fram
 }
 
 func (p *plugin) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	role, err := p.engine.Role(ctx, req.Storage, configName(data), roleName(data))
+	role, err := p.engine.Role(ctx, configName(data), roleName(data))
 	return role != nil, err
 }
 
 func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	config, name := configName(data), roleName(data)
-	role, err := p.engine.Role(ctx, req.Storage, config, name)
+	role, err := p.engine.Role(ctx, config, name)
 	if err != nil || role == nil {
 		return nil, err
 	}
@@ -115,8 +117,8 @@ func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *frame
 		"redirect_uri": role.RedirectURI,
 		"ttl":          seconds(role.TTL),
 	}
-	if role.User() {
-		authorization, err := p.engine.Authorization(ctx, req.Storage, config, name)
+	if role.UsesRefreshToken() {
+		authorization, err := p.engine.GrantStatus(ctx, config, name)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +127,7 @@ func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *frame
 	return &logical.Response{Data: shown}, nil
 }
 
-func showAuthorization(shown map[string]any, a backend.Authorization) {
+func showAuthorization(shown map[string]any, a backend.GrantStatus) {
 	shown["authorized"] = a.Authorized
 	shown["needs_authorization"] = a.NeedsAuthorization
 	if !a.AuthorizedAt.IsZero() {
@@ -145,7 +147,7 @@ func (p *plugin) writeRole(ctx context.Context, req *logical.Request, data *fram
 		text, _ := value.(string) // null resets nothing
 		refreshToken = &text
 	}
-	return nil, p.engine.WriteRole(ctx, req.Storage, configName(data), roleName(data), backend.RoleWrite{
+	return nil, p.engine.WriteRole(ctx, configName(data), roleName(data), backend.RoleWrite{
 		Fields:       fields,
 		Patch:        req.Operation == logical.PatchOperation,
 		RefreshToken: refreshToken,
@@ -153,7 +155,7 @@ func (p *plugin) writeRole(ctx context.Context, req *logical.Request, data *fram
 }
 
 func (p *plugin) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteRole(ctx, req.Storage, configName(data), roleName(data))
+	return nil, p.engine.DeleteRole(ctx, configName(data), roleName(data))
 }
 
 // roleName returns the role in the path, or "" if the path has none.

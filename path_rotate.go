@@ -12,9 +12,11 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
+const rotatePrefix = "rotate/"
+
 func (p *plugin) pathsRotate() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: "rotate/" + tokenRegex(),
+		Pattern: rotatePrefix + tokenRegex(),
 		Fields:  tokenFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: forwarded(p.rotate, "Mint a new current token."),
@@ -25,12 +27,12 @@ func (p *plugin) pathsRotate() []*framework.Path {
 }
 
 func (p *plugin) rotate(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	issued, err := p.engine.Rotate(ctx, req.Storage, backend.Ref{Config: configName(data), Role: roleName(data)})
+	token, err := p.engine.Rotate(ctx, backend.Ref{Config: configName(data), Role: roleName(data)})
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"expires_at": issued.ExpiresAt().UTC().Format(time.RFC3339),
+		"expires_at": token.ExpiresAt().UTC().Format(time.RFC3339),
 	}}, nil
 }
 
@@ -38,5 +40,5 @@ const rotateSynopsis = `Mint a new current token.`
 
 const rotateDescription = `
 Mints a new current token, and only then drops the old one. If minting fails, the
-old token stays. Existing leases keep the token that they were issued for.
+old token stays. Existing leases keep the token that they were token for.
 `

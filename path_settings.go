@@ -33,7 +33,7 @@ func (p *plugin) pathsSettings() []*framework.Path {
 }
 
 func (p *plugin) readSettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	settings, err := p.engine.Settings(ctx, req.Storage)
+	settings, err := p.engine.Settings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -44,11 +44,11 @@ func (p *plugin) readSettings(ctx context.Context, req *logical.Request, _ *fram
 }
 
 func (p *plugin) writeSettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.WriteSettings(ctx, req.Storage, fieldsOf(ctx))
+	return nil, p.engine.WriteSettings(ctx, fieldsOf(ctx))
 }
 
 func (p *plugin) deleteSettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteSettings(ctx, req.Storage)
+	return nil, p.engine.DeleteSettings(ctx)
 }
 
 const settingsSynopsis = `The mount's network policy.`

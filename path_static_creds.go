@@ -28,19 +28,19 @@ func (p *plugin) pathsStaticCreds() []*framework.Path {
 
 func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	want := backend.Ref{Config: configName(data), Role: roleName(data), Shared: true}
-	issued, err := p.engine.Token(ctx, req.Storage, want)
+	token, err := p.engine.Token(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	return p.staticToken(want, issued), nil
+	return p.staticToken(want, token), nil
 }
 
 // staticToken returns a token in the format of Vault's own static credentials. Their ttl says when to read again.
-func (p *plugin) staticToken(want backend.Ref, issued *backend.Issued) *logical.Response {
-	shown := tokenData(issued)
-	shown["ttl"] = seconds(p.engine.NextRotation(want, issued))
-	shown["rotation_period"] = max(seconds(issued.RotationPeriod()), 1)
-	shown["last_vault_rotation"] = issued.SentAt.UTC().Format(time.RFC3339)
+func (p *plugin) staticToken(want backend.Ref, token *backend.Token) *logical.Response {
+	shown := tokenData(token)
+	shown["ttl"] = seconds(p.engine.NextRotation(want, token))
+	shown["rotation_period"] = max(seconds(token.RotationPeriod()), 1)
+	shown["last_vault_rotation"] = token.SentAt.UTC().Format(time.RFC3339)
 	return &logical.Response{Data: shown}
 }
 

@@ -172,8 +172,8 @@ func (readOnly) Delete(context.Context, string) error             { return logic
 // Vault forwards a request to the active node only if it gets exactly this error.
 func TestErrors_ReadOnlyIsReturnedUnwrapped(t *testing.T) {
 	t.Parallel()
-	b, _ := inProcess(t)
 	storage := readOnly{new(logical.InmemStorage)}
+	b, _ := inProcessOn(t, storage)
 	for path, data := range map[string]map[string]any{
 		"settings": {"allow_private_addresses": true},
 		"config/kleinanzeigen": {
@@ -190,13 +190,19 @@ func TestErrors_ReadOnlyIsReturnedUnwrapped(t *testing.T) {
 	}
 }
 
-// inProcess returns the backend without gRPC, and its log.
+// inProcess returns the backend without gRPC, on storage in memory, and its log.
 func inProcess(t testing.TB) (*guard, *bytes.Buffer) {
+	t.Helper()
+	return inProcessOn(t, new(logical.InmemStorage))
+}
+
+// inProcessOn returns the backend without gRPC, on the mount's storage, and its log.
+func inProcessOn(t testing.TB, storage logical.Storage) (*guard, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	b, err := Factory(t.Context(), &logical.BackendConfig{
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: log}),
-		System: logical.TestSystemView(),
+		System: logical.TestSystemView(), StorageView: storage,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -285,8 +291,8 @@ func TestStorage_NewerFormatIsLeftUnchanged(t *testing.T) {
 		{"settings", "settings", logical.DeleteOperation, nil},
 		{"settings", "config/kleinanzeigen", logical.UpdateOperation, credentials},
 	} {
-		b, _ := inProcess(t)
 		storage := new(logical.InmemStorage)
+		b, _ := inProcessOn(t, storage)
 		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: test.stored, Value: []byte(newer)}); err != nil {
 			t.Fatal(err)
 		}
@@ -351,8 +357,8 @@ func FuzzField(f *testing.F) {
 func TestGuard_NeverRepeatsValues(t *testing.T) {
 	t.Parallel()
 	const canary = "CANARY-7f3a"
-	b, log := inProcess(t)
 	storage := new(logical.InmemStorage)
+	b, log := inProcessOn(t, storage)
 	for _, path := range []string{
 		"config/kleinanzeigen", "settings", "roles/kleinanzeigen/role", "authorize/kleinanzeigen/role", "exchange/kleinanzeigen/role",
 	} {

@@ -38,12 +38,12 @@ const (
 )
 
 // leaseToken returns a token with a lease.
-func (p *plugin) leaseToken(config string, issued *backend.Issued, ttl time.Duration) *logical.Response {
-	internal := map[string]any{leaseTokenID: issued.ID}
-	if !issued.ReuseToken && issued.Revocable {
-		internal[leaseConfig], internal[leaseClient], internal[leaseAccessToken] = config, issued.ClientGeneration, issued.AccessToken
+func (p *plugin) leaseToken(config string, token *backend.Token, ttl time.Duration) *logical.Response {
+	internal := map[string]any{leaseTokenID: token.ID}
+	if !token.ReuseToken && token.Revocable {
+		internal[leaseConfig], internal[leaseClient], internal[leaseAccessToken] = config, token.ClientGeneration, token.AccessToken
 	}
-	resp := p.Secret(secretTokenType).Response(tokenData(issued), internal)
+	resp := p.Secret(secretTokenType).Response(tokenData(token), internal)
 	resp.Secret.TTL = ttl
 	return resp
 }

@@ -6,126 +6,111 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// stateLifetime is how long an authorisation may take from its beginning to its end.
+// stateLifetime is how long a user has to finish an authorization.
 const stateLifetime = 10 * time.Minute
 
-// authorization is one that was begun (RFC 6749, section 4.1.1).
-type authorization struct {
-	Format int `json:"format"`
-	// ClientGeneration and RoleID are the configuration's and the role's identity that it was begun for.
-	ClientGeneration string    `json:"client"`
-	RoleID           string    `json:"role_id"`
-	Config           string    `json:"config"`
-	Role             string    `json:"role"`
-	RedirectURI      string    `json:"redirect_uri"`
-	Scope            []string  `json:"scope,omitempty"`
-	CodeVerifier     string    `json:"code_verifier,omitempty"`
-	ExpiresAt        time.Time `json:"expires_at"`
-}
-
-// Begun is an authorisation that a user can now give.
-type Begun struct {
+// AuthorizationRequest is an authorization that a user can now give.
+type AuthorizationRequest struct {
 	// URL is where to send the user.
 	URL string
-	// State comes back with the redirect, and ends the authorisation once.
+	// State comes back with the redirect. It finishes the authorization, once.
 	State     string
 	ExpiresAt time.Time
 }
 
-// stateKey is where a state is stored: under its hash, so that a listing of the storage shows nothing of use.
-func stateKey(state string) string {
-	sum := sha256.Sum256([]byte(state))
-	return statePrefix + hex.EncodeToString(sum[:])
-}
-
-// Authorize begins the authorization code grant for a role.
-func (e *Engine) Authorize(ctx context.Context, s logical.Storage, config, name, redirectURI string, scope []string) (*Begun, error) {
-	c, role, d, err := e.userRole(ctx, s, config, name)
+// Authorize starts the authorization code grant for a role (RFC 6749, section 4.1). An empty redirect URI or scope stands
+// for that of the role, or else of the config.
+func (e *Engine) Authorize(ctx context.Context, config, role, redirectURI string, scope []string) (*AuthorizationRequest, error) {
+	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
 	if err != nil {
 		return nil, err
 	}
-	merged := c.with(role)
+	merged, err := authorizedWith(u, redirectURI, scope)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := e.store.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pending := &store.PendingAuthorization{
+		ClientGeneration: u.config.ClientGeneration, RoleID: u.role.ID, Config: config, Role: role,
+		RedirectURI: merged.RedirectURI, Scope: merged.Scope,
+		ExpiresAt: time.Now().UTC().Add(stateLifetime).Truncate(time.Second),
+	}
+	state, challenge := store.NewID(), ""
+	if u.definition.Authorization.PKCE {
+		pending.CodeVerifier = store.NewID() + store.NewID() // 52 characters; RFC 7636 wants 43 to 128
+		sum := sha256.Sum256([]byte(pending.CodeVerifier))
+		challenge = base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	target, err := merged.Request(settings.Network()).AuthorizationURL(u.definition, state, challenge)
+	if err != nil {
+		return nil, asFieldError(err)
+	}
+	e.store.SweepPending(ctx)
+	if err := e.store.PutPending(ctx, state, pending); err != nil {
+		return nil, err
+	}
+	return &AuthorizationRequest{URL: target, State: state, ExpiresAt: pending.ExpiresAt}, nil
+}
+
+// authorizedWith returns the role's config with the redirect URI and the scope of an authorization request.
+func authorizedWith(u *userRole, redirectURI string, scope []string) (*Config, error) {
+	merged := u.config.With(u.role)
 	if len(scope) > 0 {
 		merged.Scope = scope
 	}
-	if err := checkRedirect(merged, d, redirectURI); err != nil {
+	if err := checkRegistered(merged, u.definition, redirectURI); err != nil {
 		return nil, err
 	}
 	if redirectURI != "" {
 		merged.RedirectURI = redirectURI
 	}
-	if err := checkTaken(merged, d, Settings{}); err != nil {
-		return nil, err
-	}
-	settings, err := e.Settings(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	a := authorization{
-		Format: storageFormat, ClientGeneration: c.ClientGeneration, RoleID: role.ID, Config: config, Role: name, RedirectURI: merged.RedirectURI, Scope: merged.Scope,
-		ExpiresAt: time.Now().UTC().Add(stateLifetime).Truncate(time.Second),
-	}
-	state, challenge := newID(), ""
-	if d.Authorization.PKCE {
-		a.CodeVerifier = newID() + newID() // 52 characters of RFC 7636's 43 to 128
-		sum := sha256.Sum256([]byte(a.CodeVerifier))
-		challenge = base64.RawURLEncoding.EncodeToString(sum[:])
-	}
-	target, err := merged.request(settings).AuthorizationURL(d, state, challenge)
-	if err != nil {
-		return nil, asFieldError(err)
-	}
-	e.sweepStates(ctx, s)
-	if err := store(ctx, s, stateKey(state), a); err != nil {
-		return nil, err
-	}
-	return &Begun{URL: target, State: state, ExpiresAt: a.ExpiresAt}, nil
+	return merged, checkTaken(merged, u.definition)
 }
 
-// userRole reads a role that a user authorises.
-func (e *Engine) userRole(ctx context.Context, s logical.Storage, config, name string) (*Config, *Role, provider.Definition, error) {
-	var none provider.Definition
-	c, err := e.Config(ctx, s, config)
+// userRole is a role that a user authorizes, with its config and the definition of its provider.
+type userRole struct {
+	config     *Config
+	role       *Role
+	definition provider.Definition
+}
+
+// userRole loads a role that a user authorizes.
+func (e *Engine) userRole(ctx context.Context, key store.Key) (*userRole, error) {
+	c, err := e.requireConfig(ctx, key.Config)
 	if err != nil {
-		return nil, nil, none, err
+		return nil, err
 	}
-	if c == nil {
-		return nil, nil, none, &NotFoundError{Config: config}
-	}
-	role, err := e.roleOf(ctx, s, c, slotKey{config, name})
+	role, err := e.requireRole(ctx, c, key.Role)
 	if err != nil {
-		return nil, nil, none, err
+		return nil, err
 	}
-	if role == nil {
-		return nil, nil, none, &NotFoundError{Config: config, Role: name}
-	}
-	d, ok := e.Definition(c)
-	if !ok {
-		return nil, nil, none, notOneOf("provider", c.Provider, e.catalog.Names())
+	d, err := e.requireDefinition(c)
+	if err != nil {
+		return nil, err
 	}
 	if role.GrantType != string(provider.AuthorizationCode) {
-		return nil, nil, none, &FieldError{Field: "role", Problem: "has the grant type " + role.GrantType, Accepted: "a role with grant_type=authorization_code"}
+		return nil, &FieldError{Field: "role", Problem: "has the grant type " + role.GrantType, Accepted: "a role with grant_type=authorization_code"}
 	}
-	return c, role, d, nil
+	return &userRole{c, role, d}, nil
 }
 
-// checkRedirect holds a redirect URI to the one that is registered, as far as the role or the configuration says which
-// that is.
-func checkRedirect(merged *Config, d provider.Definition, redirectURI string) error {
+// checkRegistered checks a redirect URI against the registered one, if the role or the config has one.
+func checkRegistered(merged *Config, d provider.Definition, redirectURI string) error {
 	registered := merged.RedirectURI
 	if redirectURI == "" && registered == "" {
-		return &FieldError{Field: "redirect_uri", Problem: "is required, here, in the role or in the configuration"}
+		return &FieldError{Field: "redirect_uri", Problem: "is required; give it here, or store it in the role or in the config"}
 	}
 	if redirectURI == "" {
 		return nil
@@ -135,19 +120,19 @@ func checkRedirect(merged *Config, d provider.Definition, redirectURI string) er
 		return err
 	}
 	prefix := d.Authorization.RedirectURI == "prefix"
-	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && within(redirectURI, registered) {
+	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && isBelow(redirectURI, registered) {
 		return nil
 	}
 	accepted := registered
 	if prefix {
-		accepted += ", and what begins with it, without a fragment and without .. in its path"
+		accepted += ", or a URI that starts with it, without a fragment and without .. in its path"
 	}
-	return &FieldError{Field: "redirect_uri", Problem: "is not the one that is registered", Accepted: accepted}
+	return &FieldError{Field: "redirect_uri", Problem: "is not the registered one", Accepted: accepted}
 }
 
-// within keeps a prefix from standing for what a browser does not find below it: another host, whose name begins with
-// the one where the prefix ends, or what the path leads back up to.
-func within(redirectURI, registered string) bool {
+// isBelow reports whether a browser finds a redirect URI below the registered prefix. It does not if the prefix ends within
+// the name of another host, or if the path leads back up.
+func isBelow(redirectURI, registered string) bool {
 	u, err := url.Parse(redirectURI)
 	if err != nil {
 		return false
@@ -155,18 +140,4 @@ func within(redirectURI, registered string) bool {
 	above, err := url.Parse(registered)
 	up := slices.ContainsFunc(strings.Split(u.Path, "/"), func(segment string) bool { return segment == ".." })
 	return err == nil && !up && u.Scheme == above.Scheme && u.Host == above.Host
-}
-
-// sweepStates removes states that are over. It is a courtesy: what is left counts for nothing.
-func (e *Engine) sweepStates(ctx context.Context, s logical.Storage) {
-	keys, err := s.List(ctx, statePrefix)
-	if err != nil {
-		return
-	}
-	for _, key := range keys[:min(len(keys), 100)] {
-		var a authorization
-		if found, err := load(ctx, s, statePrefix+key, &a); err == nil && found && time.Now().After(a.ExpiresAt) {
-			_ = s.Delete(ctx, statePrefix+key)
-		}
-	}
 }

@@ -86,15 +86,15 @@ func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 				}
 				_, exchange := f.startAuthorization(role)
 				f.failAfterCommit(http.StatusInternalServerError, `{"refresh_token":%q}`)
-				if err := exchange(); !errors.As(err, new(*backend.BeginAgainError)) {
+				if err := exchange(); !errors.As(err, new(*backend.ExchangeError)) {
 					f.Errorf("%v", err)
 				}
 				f.restart()
 				f.succeed()
-				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: role}); err != nil {
+				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: role}); err != nil {
 					f.Error(err)
 				}
-				status, err := f.engine.Authorization(f.Context(), f.storage, f.config, role)
+				status, err := f.engine.GrantStatus(f.Context(), f.config, role)
 				if err != nil || !status.Authorized {
 					f.Errorf("%+v, %v", status, err)
 				}
@@ -117,12 +117,12 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 1<<20 - 100 })
 		_, exchange := f.startAuthorization("shop")
 		var field *backend.FieldError
-		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.BeginAgainError)) {
+		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.ExchangeError)) {
 			f.Errorf("%.300v", err)
 		}
 		large := strings.Repeat("0123456789abcdef", 1<<16)
-		err := f.engine.WriteRole(f.Context(), f.storage, f.config, "shop", backend.RoleWrite{RefreshToken: &large})
-		wantField(f.T, err, "refresh_token", "larger than an entry")
+		err := f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{RefreshToken: &large})
+		wantField(f.T, err, "refresh_token", "does not fit into an entry")
 	})
 }
 

@@ -1,77 +1,80 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package backend is the engine behind the mount: the configurations, the settings and the tokens of one mount,
-// what may be stored in them, and when a provider is asked for a token. It knows neither HTTP nor how Vault
-// describes a field.
+// Package backend is the engine behind the mount. It validates and stores configs, roles and settings, and decides where
+// a token comes from. It speaks no HTTP, and does not know how Vault describes a field.
+//
+// The [Engine] connects these parts, each a package with a lock of its own:
+//
+//   - tokencache keeps the current token of each config and role, and decides what to do with a read.
+//   - grants keeps refresh tokens, and uses each for one request at a time.
+//   - throttle sends token requests, within the limits of clients and hosts.
+//   - store reads and writes what the mount stores.
+//   - lifetime ends background work together with the mount.
+//
+// A read goes one way: the cache asks the [source], which reads the config and asks throttle, or grants, which asks
+// throttle.
 package backend
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"fmt"
-	"runtime"
-	"runtime/debug"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/semaphore"
 
+	"vault-plugin-secrets-marketplace/backend/internal/digest"
+	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// closeWait bounds how long [Engine.Close] waits for work in flight: while a mount is disabled, Vault routes no request of
-// any mount until it returns. closeListen bounds it while a request that spends something has no response yet, or its
-// outcome is not stored: the response may hold the only copy of a refresh token.
 const (
-	closeWait   = time.Second
+	// closeWait bounds how long [Engine.Close] waits for work in progress. While a mount is disabled, Vault routes no request
+	// of any mount until Close returns.
+	closeWait = time.Second
+	// closeListen bounds that wait while a request that uses a refresh token or a code has no response yet, or its outcome is
+	// not stored: the response can hold the only copy of a refresh token.
 	closeListen = 10 * time.Second
+	// maxRead bounds how long a caller waits for a token. Vault gives a request 90 seconds, and answers a longer one itself,
+	// without a reason. The fetch goes on.
+	maxRead = 75 * time.Second
+	// fetchTimeout bounds a fetch from end to end: its turn, the longest token request, and the storage reads before it.
+	fetchTimeout = throttle.MaxQueue + throttle.MaxPace + maxRequestTimeout + 5*time.Second
 )
 
-// errClosed is the answer of an engine whose mount is gone.
-var errClosed = errors.New("the mount is being closed")
-
-// Engine holds what one mount knows. It is safe for concurrent use. Nothing runs and nothing is read before the
+// Engine is what one mount knows and does. It is safe for concurrent use. It starts nothing, and reads nothing, before the
 // first request.
+//
+// Locks are taken in this order, and no other lock is taken while a mutex is held, but for lifetime's:
+//
+//  1. verifying: a write that is verified at the provider, by config
+//  2. [grants.RoleLock]: a request that uses a role's refresh token or code
+//  3. store.Lock of a config, or of a state, or of the settings
+//  4. store.Lock of a grant
+//  5. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or
+//     [verifications], held for memory alone
+//  6. the mutex of lifetime
 type Engine struct {
 	catalog  *provider.Catalog
 	client   *provider.Client
 	logger   hclog.Logger
-	storage  logical.Storage
 	mayWrite func() bool
 
-	// life is the context of work that must outlive a request. Close ends it, once it has waited.
-	life context.Context
-	end  context.CancelFunc
-	work sync.WaitGroup
+	life     *lifetime.Lifetime
+	store    *store.Store
+	requests *throttle.Client
+	grants   *grants.Store
+	cache    *tokencache.Cache
+	settings settingsCache
+	idle     idleSchedule
 
-	// writers keeps two writes of one storage entry apart; verifications two verifying writes of one config. Whoever needs
-	// both takes a verification first.
-	writers, verifications keyedLock
-	// spendings keeps two requests that spend something of one role apart.
-	spendings *spendings
-	// limits is where a mint waits for its turn.
-	limits *limits
-	// exchanges are the code exchanges in flight, and the outcomes of those that ended a short time ago.
-	exchanges exchanges
-	// revocations counts what became of tokens that were to be revoked at their provider.
-	revocations revocations
-
-	mu     sync.Mutex
-	closed bool
-	// kept is when all grants were last looked at for those that die unused, and keepAt when one is to be looked at again.
-	kept   time.Time
-	keepAt map[slotKey]time.Time
-	// unsaved holds refresh tokens that could not be stored, until they can.
-	unsaved map[slotKey]*grant
-	// settings are those that mints keep to.
-	settings rememberedSettings
-	// slots holds the tokens in memory by configuration and role. A slot is replaced, never changed, when what its token
-	// depends on changes; whoever works for an old one sees by its address that it is not wanted any more.
-	slots map[slotKey]*slot
+	verifying     store.Locks
+	verifications verifications
+	exchanges     exchanges
+	revocations   revocations
 }
 
 // Options configures an [Engine].
@@ -79,63 +82,56 @@ type Options struct {
 	Catalog *provider.Catalog
 	Client  *provider.Client
 	Logger  hclog.Logger
-	// Storage is the mount's, for work that no request asks for.
+	// Storage is the mount's.
 	Storage logical.Storage
-	// MayWrite tells whether this node may write the storage, and so may do work that no request asks for.
+	// MayWrite reports whether this node may write the storage. Only then does it do work that no request asks for.
 	MayWrite func() bool
 }
 
 // New returns the engine of one mount.
 func New(o Options) *Engine {
-	life, end := context.WithCancel(context.Background())
-	return &Engine{
-		catalog:   o.Catalog,
-		client:    o.Client,
-		logger:    o.Logger,
-		storage:   o.Storage,
-		mayWrite:  o.MayWrite,
-		life:      life,
-		end:       end,
-		slots:     make(map[slotKey]*slot),
-		spendings: newSpendings(),
-		limits:    newLimits(),
-		unsaved:   make(map[slotKey]*grant),
-		keepAt:    make(map[slotKey]time.Time),
-	}
+	e := &Engine{catalog: o.Catalog, client: o.Client, logger: o.Logger, mayWrite: o.MayWrite}
+	e.life = lifetime.New(o.Logger)
+	e.store = store.New(o.Storage)
+	e.settings.store = e.store
+	e.requests = throttle.New(o.Client, e.life)
+	e.verifications.keys = digest.NewKey()
+	e.grants = grants.New(grants.Options{
+		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
+		Stored:  e.idle.checkNow,
+		Flushed: e.exchanges.forgetFailures,
+	})
+	e.cache = tokencache.New(tokencache.Options{Source: &source{e}, Life: e.life, MayRefresh: o.MayWrite, FetchTimeout: fetchTimeout})
+	return e
 }
 
-// Close ends all work and all connections. It waits a second at most for work in flight, and up to ten while a request
-// that spends a refresh token or a code waits for its response. Refresh tokens in memory are stored by then, if
-// they can.
+// Close ends all work and all connections. It waits for work in progress for a second, and for ten while a request that
+// uses a refresh token or a code waits for its response. It stores refresh tokens that are pending in memory, if it can.
 func (e *Engine) Close() {
-	e.mu.Lock()
-	e.closed = true // no work begins from here on
-	for _, sl := range e.slots {
-		sl.stop()
-	}
-	e.mu.Unlock()
-	idle := e.spendings.close()
-	stored, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stored)
-		_ = e.saveUnsaved(e.life, e.storage) // requests that hang must not delay it
-		<-idle
-		if err := e.saveUnsaved(e.life, e.storage); err != nil {
-			e.logger.Error("a refresh token is lost that could not be stored", "error", err)
-		}
-	}()
-	go func() {
-		defer close(ended)
-		e.work.Wait()
-		<-stored
-	}()
-	e.awaitEnd(ended, stored, idle)
-	e.end()
+	e.life.Close()
+	e.cache.Close()
+	e.awaitEnd()
+	e.life.End()
 	e.client.Close()
 }
 
 // awaitEnd waits until all work of the mount has ended, within the bounds of Close.
-func (e *Engine) awaitEnd(ended, stored, idle <-chan struct{}) {
+func (e *Engine) awaitEnd() {
+	used := e.grants.Close()
+	flushed, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(flushed)
+		_ = e.grants.FlushPending(e.life.Context()) // without a wait for requests that hang
+		<-used
+		if err := e.grants.FlushPending(e.life.Context()); err != nil {
+			e.logger.Error("a refresh token is lost, because it could not be stored", "error", err)
+		}
+	}()
+	go func() {
+		defer close(ended)
+		<-e.life.Idle()
+		<-flushed
+	}()
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()
 	select {
@@ -144,45 +140,34 @@ func (e *Engine) awaitEnd(ended, stored, idle <-chan struct{}) {
 	case <-timer.C:
 	}
 	select {
-	case <-idle:
-		if !e.anyUnsaved() {
+	case <-used:
+		if !e.grants.AnyPending() {
 			return
 		}
 	default:
 	}
 	timer.Reset(closeListen - closeWait)
 	select {
-	case <-stored:
+	case <-flushed:
 	case <-timer.C:
 	}
 }
 
-// open returns an error once the engine is being closed: what is sent then would be cut off.
-func (e *Engine) open() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return errClosed
+// Invalidate forgets what is in memory of a storage entry that another node has changed.
+func (e *Engine) Invalidate(path string) {
+	switch changed := store.ChangedAt(path); {
+	case changed.Settings:
+		e.settings.forget()
+	case changed.Key.Role != "":
+		e.cache.Invalidate(tokencache.Key(changed.Key))
+	case changed.Key.Config != "":
+		e.cache.InvalidateConfig(changed.Key.Config)
 	}
-	return nil
 }
 
-// Invalidate forgets what is in memory of a storage entry that another node has changed.
-func (e *Engine) Invalidate(key string) {
-	if key == settingsKey {
-		e.forgetSettings()
-		return
-	}
-	if name, ok := strings.CutPrefix(key, configPrefix); ok {
-		e.drop(name)
-		return
-	}
-	for _, prefix := range []string{rolePrefix, grantPrefix} {
-		if path, ok := strings.CutPrefix(key, prefix); ok {
-			config, role, _ := strings.Cut(path, "/")
-			e.dropRole(config, role)
-		}
-	}
+// SealWrapped returns the storage paths whose entries hold secrets.
+func SealWrapped() []string {
+	return store.SealWrapped()
 }
 
 // Catalog returns the definitions of the mount's providers.
@@ -190,64 +175,59 @@ func (e *Engine) Catalog() *provider.Catalog {
 	return e.catalog
 }
 
-// Recovered makes an error of a recovered panic, and logs where it happened. One process serves many mounts, so
-// no panic may leave it. What was panicked with is only logged where it is the Go runtime's own word: anything
-// else may hold a secret.
-func Recovered(logger hclog.Logger, panicked any) error {
-	what := fmt.Sprintf("%T", panicked)
-	if own, ok := panicked.(runtime.Error); ok {
-		what = own.Error()
-	}
-	logger.Error("recovered from a panic", "panic", what, "stack", string(debug.Stack()))
-	return fmt.Errorf("internal error of the plugin (the server's log has the details)")
+// Definition returns the definition of a config's provider.
+func (e *Engine) Definition(c *Config) (provider.Definition, bool) {
+	return e.catalog.Lookup(c.Provider)
 }
 
-// newID returns a random identity.
-func newID() string {
-	return rand.Text()
-}
-
-// keyedLock is a lock for each name. Those who wait for one get it in their order.
-type keyedLock struct {
-	mu    sync.Mutex
-	locks map[string]*nameLock
-}
-
-// nameLock is the lock of a name. The lock of keyedLock guards users: how many hold it, or wait for it.
-type nameLock struct {
-	users int
-	held  *semaphore.Weighted
-}
-
-// acquire waits for the name's lock and returns what releases it. If that takes longer than maxQueue, or the caller leaves,
-// it returns a *[BusyError].
-func (l *keyedLock) acquire(ctx context.Context, name string) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, maxQueue)
-	defer cancel()
-	l.mu.Lock()
-	own, ok := l.locks[name]
+// requireDefinition is Definition with the error of a provider that the catalog does not have.
+func (e *Engine) requireDefinition(c *Config) (provider.Definition, error) {
+	d, ok := e.catalog.Lookup(c.Provider)
 	if !ok {
-		if l.locks == nil {
-			l.locks = make(map[string]*nameLock)
-		}
-		own = &nameLock{held: semaphore.NewWeighted(1)}
-		l.locks[name] = own
+		return d, notOneOf("provider", c.Provider, e.catalog.Names())
 	}
-	own.users++
-	l.mu.Unlock()
-	leave := func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if own.users--; own.users == 0 {
-			delete(l.locks, name)
-		}
-	}
-	if own.held.Acquire(ctx, 1) != nil {
-		leave()
-		return nil, &BusyError{Entry: name}
-	}
-	return func() {
-		own.held.Release(1)
-		leave()
-	}, nil
+	return d, nil
+}
+
+// Ref names a token.
+type Ref struct {
+	// Config is the config's name.
+	Config string
+	// Role is the role's name; empty: the token is the config's own.
+	Role string
+	// Shared asks for the shared token, even if the config gives each reader of a leased token one of their own.
+	Shared bool
+}
+
+func (r Ref) want() tokencache.Want {
+	return tokencache.Want{Key: tokencache.Key{Config: r.Config, Role: r.Role}, Shared: r.Shared}
+}
+
+// Current returns the current token if it is fresh, from memory alone. Otherwise it returns nil.
+func (e *Engine) Current(ref Ref) *Token {
+	return e.cache.Peek(ref.want())
+}
+
+// Token returns the current token while it is valid, else a new one; see [tokencache.Cache.Get].
+func (e *Engine) Token(ctx context.Context, ref Ref) (*Token, error) {
+	ctx, cancel := e.boundRead(ctx, ref)
+	defer cancel()
+	return e.cache.Get(ctx, ref.want())
+}
+
+// Rotate fetches a new current token. If that fails, the old one stays.
+func (e *Engine) Rotate(ctx context.Context, ref Ref) (*Token, error) {
+	ctx, cancel := e.boundRead(ctx, ref)
+	defer cancel()
+	return e.cache.Refresh(ctx, ref.want().Key)
+}
+
+// NextRotation returns how long the token stays the current one; see [tokencache.Cache.NextRefresh].
+func (e *Engine) NextRotation(ref Ref, token *Token) time.Duration {
+	return e.cache.NextRefresh(ref.want().Key, token)
+}
+
+// boundRead bounds how long a caller waits for a token.
+func (e *Engine) boundRead(ctx context.Context, ref Ref) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, maxRead, &QueueError{Provider: "the provider of " + ref.Config})
 }

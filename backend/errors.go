@@ -6,103 +6,91 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/agext/levenshtein"
 
-	"vault-plugin-secrets-marketplace/provider"
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
+	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
 )
 
-// FieldError is a value that cannot be taken. It never holds the value itself, which may be a secret in the
-// wrong place; but for an authorisation's error, which is the provider's word and was cleaned.
+// The errors of the engine's parts.
+type (
+	// BackoffError reports a token request that was not sent because of an earlier failure.
+	BackoffError = backoff.Error
+	// QueueError reports a token request that did not get its turn in time.
+	QueueError = throttle.QueueError
+	// BusyError reports a write that other writes delayed for too long.
+	BusyError = store.BusyError
+	// TooLargeError reports a refresh token that does not fit into a storage entry.
+	TooLargeError = store.TooLargeError
+	// UnauthorizedError reports a role without a usable refresh token.
+	UnauthorizedError = grants.UnauthorizedError
+	// UnsavedError reports a new refresh token that the storage has not taken yet.
+	UnsavedError = grants.UnsavedError
+	// InFlightError reports that another request of the role is overdue, and still in flight.
+	InFlightError = grants.InFlightError
+)
+
+// FieldError reports a value that a field does not accept. It never repeats the value, which can be a secret in the wrong
+// place. The exception is the error of an authorization, which comes from the provider and was cleaned.
 type FieldError struct {
 	// Field is the field's name.
 	Field string
-	// Problem says what is wrong with it.
+	// Problem says what is wrong with the value.
 	Problem string
-	// Accepted says what is accepted; it may be empty where Problem says it already.
+	// Accepted says what the field accepts, to stand behind "use". It is empty if Problem says so already.
 	Accepted string
 }
 
+// Error returns the field, what is wrong, and what to use.
 func (e *FieldError) Error() string {
 	text := e.Field + ": " + e.Problem
 	if e.Accepted != "" {
-		text += "; accepted: " + e.Accepted
+		text += "; use " + e.Accepted
 	}
 	return text
 }
 
-// NotFoundError is a configuration, or a role of one, that does not exist.
+// NotFoundError reports that a config, or a role of one, does not exist.
 type NotFoundError struct {
 	Config, Role string
 }
 
+// Error returns what does not exist.
 func (e *NotFoundError) Error() string {
 	if e.Role != "" {
 		return fmt.Sprintf("there is no role %q of %q", e.Role, e.Config)
 	}
-	return fmt.Sprintf("there is no configuration %q", e.Config)
+	return fmt.Sprintf("there is no config %q", e.Config)
 }
 
-// HeldBackError is a token request that was not made, because the provider failed, or asked to be left alone, a
-// moment ago. It is answered from memory.
-type HeldBackError struct {
-	// Wait is how long no token request will be made for this configuration or role.
-	Wait time.Duration
-	// Cause is the failure that began it.
-	Cause *provider.Error
-	// hold is what holds it back, which others may share; nil in an error that was made for a single caller.
-	hold *hold
+// Is makes the cache forget the name.
+func (e *NotFoundError) Is(target error) bool {
+	return target == tokencache.ErrNotFound
 }
 
-func (e *HeldBackError) Error() string {
-	cause := *e.Cause
-	cause.RetryAfter = 0                                                 // Wait says it, and by now it is less
-	wait := max(e.Wait+time.Second-1, time.Second).Truncate(time.Second) // who comes back then is not too early
-	return fmt.Sprintf("the next token request is made in %s: %s", wait, &cause)
+// ExchangeError reports an authorization that failed after its state was consumed. The same request cannot succeed.
+type ExchangeError struct {
+	Config, Role string
+	// Restart says that a user has to authorize the role again. Otherwise a refresh token was received.
+	Restart bool
+	Err     error
 }
 
-func (e *HeldBackError) Unwrap() error {
-	return e.Cause
+// Error returns the cause.
+func (e *ExchangeError) Error() string {
+	return e.Err.Error()
 }
 
-// BusyError is a write that others of the same storage entry did not let through in time. Nothing was stored.
-type BusyError struct {
-	// Entry is what is being written, such as "config/shop".
-	Entry string
-}
-
-// Error returns what is being written, and what to do.
-func (e *BusyError) Error() string {
-	return e.Entry + ": other writes of it, or their verification, are still in progress, and nothing was stored; repeat the write in a moment"
-}
-
-// UnsavedError is a new refresh token that the storage did not take. It is in memory until it does.
-type UnsavedError struct {
-	Err error
-}
-
-func (e *UnsavedError) Error() string {
-	return "a new refresh token could not be stored, and is kept in memory until it can: " + e.Err.Error()
-}
-
-func (e *UnsavedError) Unwrap() error {
+// Unwrap returns the cause.
+func (e *ExchangeError) Unwrap() error {
 	return e.Err
 }
 
-// TooLargeError is a refresh token that the storage does not take, even as the only one of its grant.
-type TooLargeError struct {
-	// Size is the refresh token's length in bytes.
-	Size int
-}
-
-// Error returns what is too large, and which setting of Vault decides that.
-func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("a refresh token of %d bytes is larger than an entry of Vault's storage may be (max_entry_size); "+
-		"raise that in the server's storage stanza, or ask the provider for smaller tokens", e.Size)
-}
-
-// Nearest returns the candidate that a mistyped word most likely means, or "".
+// Nearest returns the candidate that a mistyped word most likely means; empty if none is near.
 func Nearest(word string, candidates []string) string {
 	best, distance := "", len(word)/2+1
 	for _, candidate := range slices.Sorted(slices.Values(candidates)) {
@@ -113,17 +101,19 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// asFieldError makes a field's error of a request that cannot be made; its text begins with the field.
-func asFieldError(err error) error {
-	field, problem, _ := strings.Cut(err.Error(), ": ")
-	return &FieldError{Field: field, Problem: problem}
-}
-
-// notOneOf is the error of a value that is not among those accepted.
+// notOneOf returns the error of a value that is not among the accepted ones.
 func notOneOf(field, value string, accepted []string) *FieldError {
 	problem := "is not known"
 	if nearest := Nearest(value, accepted); nearest != "" {
 		problem += ", did you mean " + nearest + "?"
 	}
-	return &FieldError{Field: field, Problem: problem, Accepted: strings.Join(accepted, ", ")}
+	return &FieldError{Field: field, Problem: problem, Accepted: oneOf(accepted)}
+}
+
+// oneOf lists accepted values.
+func oneOf(accepted []string) string {
+	if len(accepted) == 1 {
+		return accepted[0]
+	}
+	return "one of " + strings.Join(accepted, ", ")
 }

@@ -12,123 +12,139 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Redirect is what came back with the user.
-type Redirect struct {
+// Callback is what comes back with the user (RFC 6749, section 4.1.2).
+type Callback struct {
 	Code, State string
-	// Error and ErrorDescription are there where the user or the provider refused (RFC 6749, section 4.1.2.1).
+	// Error and ErrorDescription are set if the user or the provider has refused (section 4.1.2.1).
 	Error, ErrorDescription string
 }
 
-// Exchange ends the authorization code grant: it exchanges the code for a refresh token that stays here. A repeat with the
-// same state joins the exchange in flight, or gets the outcome of the one that has ended: Vault's API client repeats a
-// request by itself if the response is 5xx.
-func (e *Engine) Exchange(ctx context.Context, s logical.Storage, config, name string, r Redirect) (*Issued, error) {
-	c, role, d, err := e.userRole(ctx, s, config, name)
+// Exchange finishes the authorization code grant: it exchanges the code for a refresh token, which stays in the engine.
+//
+// A repeat with the same state joins the exchange in flight, or gets the outcome of one that has ended: Vault's API client
+// repeats a request if it gets a 5xx. A failure after the state was consumed is an *[ExchangeError].
+func (e *Engine) Exchange(ctx context.Context, config, role string, callback Callback) (*Token, error) {
+	key := store.Key{Config: config, Role: role}
+	u, err := e.userRole(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	x := &exchange{Engine: e, s: s, key: slotKey{config, name}, config: c, role: role}
-	call := e.exchanges.get(r, role.ID, c.ClientGeneration)
+	call := e.exchanges.get(callback, u)
 	switch {
 	case call != nil:
-	case r.Code == "" && r.Error == "":
-		return nil, &FieldError{Field: "code", Problem: "is required: it comes back with the user, beside the state"}
+	case callback.Code == "" && callback.Error == "":
+		return nil, &FieldError{Field: "code", Problem: "is required; it comes back with the user, together with the state"}
 	default:
-		if call, err = x.start(ctx, c.with(role), d, r); err != nil {
+		x := &exchange{Engine: e, key: key, userRole: *u, callback: callback}
+		if call, err = x.start(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return call.wait(ctx, c, d)
+	late := grants.LateError(e.call(key, u.config, u.definition, Settings{}))
+	return call.wait(ctx, u.config.RequestTimeout, late)
 }
 
-// exchange is the end of an authorization: what was stored when its turn came.
+// exchange is one exchange of a code. Its fields are what was stored when its turn came.
 type exchange struct {
 	*Engine
-	s          logical.Storage
-	key        slotKey
-	spending   *spending
-	turn       func() // gives the turn back; nil for a denial, which sends nothing
-	config     *Config
-	role       *Role
-	definition provider.Definition
-	settings   Settings
-	before     grant
-	// cleanup holds what finish undoes, in reverse.
+	userRole
+	key      store.Key
+	callback Callback
+
+	lock *grants.RoleLock
+	// turn ends the turn at the provider; nil for a refusal, which sends nothing.
+	turn     func()
+	settings Settings
+	before   store.Grant
+	pending  *store.PendingAuthorization
+	// cleanup are what finish calls, in reverse.
 	cleanup []func()
-	// running says that run has begun, and calls finish.
+	// running says that run calls finish.
 	running bool
 }
 
-// start waits for the exchange's turn, consumes its state, and starts it. It does everything that can fail without the code
-// being spent before it consumes the state. If another exchange of the state has started by then, it returns that one.
-func (x *exchange) start(ctx context.Context, merged *Config, d provider.Definition, r Redirect) (*exchangeCall, error) {
+// start waits for the exchange's turn, consumes its state, and starts it. Everything that can fail without the code comes
+// before the state is consumed. If another exchange of the state has started by then, start returns that one.
+func (x *exchange) start(ctx context.Context) (*exchangeCall, error) {
 	defer func() {
 		if !x.running {
 			x.finish()
 		}
 	}()
-	if err := x.beginWork(); err != nil {
-		return nil, err
-	}
-	x.cleanup = append(x.cleanup, x.work.Done)
-	// A refresh at the same time would throw away one of the two refresh tokens.
-	spending, err := x.spendings.acquire(ctx, x.key)
-	if call := x.exchanges.get(r, x.role.ID, x.config.ClientGeneration); call != nil || err != nil {
-		if err == nil {
-			spending.release()
-		}
-		if call != nil {
-			return call, nil
-		}
-		return nil, err
-	}
-	x.spending = spending
-	x.cleanup = append(x.cleanup, spending.release)
-	if r.Error == "" {
-		if x.turn, err = x.queue(ctx, merged, d, codeRequest(merged, Settings{})); err != nil {
-			return nil, err
-		}
-		x.cleanup = append(x.cleanup, x.turn)
-	}
-	// Read everything again: the waits above may have outdated it.
-	if err := x.read(ctx); err != nil {
-		return nil, err
-	}
-	if r.Error == "" {
-		if err := x.spending.reserve(); err != nil { // or a Close from here on would cost the state
-			return nil, err
-		}
-	}
-	a, err := x.takeState(ctx, r.State)
+	done, err := x.life.Begin()
 	if err != nil {
 		return nil, err
 	}
-	call := &exchangeCall{roleID: x.role.ID, client: x.config.ClientGeneration, redirect: r, until: a.ExpiresAt, overdue: x.spending.overdue, done: make(chan struct{})}
+	x.cleanup = append(x.cleanup, done)
+	// A refresh at the same time would lose one of the two refresh tokens.
+	lock, err := x.grants.LockRole(ctx, x.key)
+	if err == nil {
+		x.lock = lock
+		x.cleanup = append(x.cleanup, lock.Release)
+	}
+	if call := x.exchanges.get(x.callback, &x.userRole); call != nil {
+		return call, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if x.callback.Error == "" {
+		if err := x.reserve(ctx); err != nil {
+			return nil, err
+		}
+	}
+	// The waits above may have outdated what was read before them.
+	if err := x.read(ctx); err != nil {
+		return nil, err
+	}
+	if x.callback.Error == "" {
+		if err := x.lock.Reserve(); err != nil { // from here on a Close waits for the code's request
+			return nil, err
+		}
+	}
+	if x.pending, err = x.consumeState(ctx); err != nil {
+		return nil, err
+	}
+	call := &exchangeCall{
+		roleID: x.role.ID, client: x.config.ClientGeneration, callback: x.callback, until: x.pending.ExpiresAt,
+		overdue: x.lock.Overdue(), done: make(chan struct{}),
+	}
 	x.exchanges.add(call)
 	x.running = true
-	go x.run(call, a, r)
+	go x.run(call)
 	return call, nil
 }
 
-// run carries out the exchange. The caller may leave: that changes nothing from here on.
-func (x *exchange) run(call *exchangeCall, a *authorization, r Redirect) {
+// reserve waits for the exchange's turn at the provider.
+func (x *exchange) reserve(ctx context.Context) error {
+	turn, err := x.requests.Reserve(ctx, x.codeCall(x.config.With(x.role)))
+	if err != nil {
+		return err
+	}
+	x.turn = turn
+	x.cleanup = append(x.cleanup, turn)
+	return nil
+}
+
+// run carries out the exchange, even if the caller leaves.
+func (x *exchange) run(call *exchangeCall) {
 	defer x.finish()
-	var (
-		issued *Issued
-		err    error
-	)
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			issued, err = nil, Recovered(x.logger, panicked)
-		}
-		call.finish(issued, err)
-	}()
-	issued, err = x.trade(a, r)
+	var token *Token
+	err := x.life.Protect(func() (err error) {
+		token, err = x.exchangeCode()
+		return err
+	})
+	if err != nil {
+		token = nil
+	}
+	call.finish(token, err)
 }
 
 // finish gives back what start has taken.
@@ -139,151 +155,230 @@ func (x *exchange) finish() {
 }
 
 // read reads what the exchange depends on.
-func (x *exchange) read(ctx context.Context) (err error) {
-	if x.config, x.role, x.definition, err = x.userRole(ctx, x.s, x.key.config, x.key.role); err != nil {
+func (x *exchange) read(ctx context.Context) error {
+	u, err := x.Engine.userRole(ctx, x.key)
+	if err != nil {
 		return err
 	}
-	if x.settings, err = x.Settings(ctx, x.s); err != nil {
+	x.userRole = *u
+	if x.settings, err = x.store.Settings(ctx); err != nil {
 		return err
 	}
-	if _, err := load(ctx, x.s, grantPrefix+x.key.path(), &x.before); err != nil {
+	if x.before, err = x.store.Grant(ctx, x.key); err != nil {
 		return err
 	}
-	return x.open()
+	return x.life.Check()
 }
 
-func codeRequest(merged *Config, settings Settings) provider.Request {
-	request := merged.request(settings)
-	request.Grant = provider.AuthorizationCode
-	return request
+// codeCall returns the token request of the exchange, but for its code.
+func (x *exchange) codeCall(merged *Config) throttle.Call {
+	call := x.call(x.key, merged, x.definition, x.settings)
+	call.Request.Grant = provider.AuthorizationCode
+	return call
 }
 
-// trade trades the code of a state that is used up, at its turn. That the client goes away changes nothing from here on.
-func (x *exchange) trade(a *authorization, r Redirect) (*Issued, error) {
-	if r.Error != "" {
-		said := provider.Clean(r.Error+" "+r.ErrorDescription, r.Code, r.State)
-		return nil, x.beginAgain(&FieldError{Field: "error", Problem: "the authorisation was refused: " + said + ", and nothing was changed"})
+// exchangeCode exchanges the code, whose state is consumed.
+func (x *exchange) exchangeCode() (*Token, error) {
+	if x.callback.Error != "" {
+		text := provider.Clean(x.callback.Error+" "+x.callback.ErrorDescription, x.callback.Code, x.callback.State)
+		return nil, x.restart(&FieldError{Field: "error", Problem: "the authorization was refused: " + text + "; nothing was changed"})
 	}
-	merged := x.config.with(x.role)
-	merged.RedirectURI, merged.Scope = a.RedirectURI, a.Scope
-	merged.tokens = x.tokensOf(x.key)
-	request := codeRequest(merged, x.settings)
-	request.Secrets = slices.Concat(request.Secrets, x.before.candidates())
-	request.Code, request.CodeVerifier = r.Code, a.CodeVerifier
-	token, failure := x.spend(x.spending, x.turn, merged, x.definition, request)
+	merged := x.config.With(x.role)
+	merged.RedirectURI, merged.Scope = x.pending.RedirectURI, x.pending.Scope
+	call := x.codeCall(merged)
+	call.Request.Secrets = slices.Concat(call.Request.Secrets, x.before.Candidates())
+	call.Request.Code, call.Request.CodeVerifier = x.callback.Code, x.pending.CodeVerifier
+	token, failure := x.lock.Send(x.turn, call)
 	x.turn()
 	if token.RefreshTokenUnconfirmed && failure != nil {
-		return nil, x.keepCandidate(token.RefreshToken, failure)
+		return nil, x.saveCandidate(token.RefreshToken, failure)
 	}
 	if token.RefreshToken == "" {
 		if failure == nil {
-			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; it may take a scope that grants offline access"}
+			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; " +
+				"ask for a scope that grants offline access"}
 		}
-		return nil, x.beginAgain(failure)
+		return nil, x.restart(failure)
 	}
+	return x.saveGrant(token, failure)
+}
+
+// saveGrant stores the new grant, and activates it. It keeps a refresh token that an operator has imported since the
+// exchange started.
+func (x *exchange) saveGrant(token provider.Token, failure error) (*Token, error) {
 	at := time.Now().UTC()
-	g := &grant{
+	g := &store.Grant{
 		ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version,
 		RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
 	}
-	return x.keep(g, token, failure)
-}
-
-// keep stores a new grant, and does not give up before saveTimeout. Then, when no write of the config is in progress, it puts the grant in
-// force. A refresh token that an operator has imported since the exchange began stays.
-func (x *exchange) keep(g *grant, token provider.Token, failure error) (*Issued, error) {
-	stored, err := x.save(x.s, x.key, g, func(*grant) {})
-	if errors.Is(err, errGrantChanged) {
+	stored, err := x.grants.PutDurably(x.key, g, func(*store.Grant) {})
+	if errors.Is(err, grants.ErrChanged) {
 		stored, err = x.storedAfterAll(g)
 	}
 	var large *TooLargeError
 	switch {
 	case errors.As(err, &large):
-		return nil, x.beginAgain(&FieldError{Field: "code", Problem: x.definition.Name + " answered with what cannot be stored: " + large.Error()})
-	case err != nil:
+		return nil, x.restart(&FieldError{Field: "code", Problem: x.definition.Name + " answered with a refresh token that cannot be stored: " + large.Error()})
+	case errors.As(err, new(*ExchangeError)):
 		return nil, err
+	case err != nil:
+		return nil, x.failed(err)
 	}
-	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
+	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
-	issued, err := x.authorized(ctx, stored, token)
+	issued, err := x.activate(ctx, stored, token)
 	if err == nil {
 		err = failure
 	}
-	var again *BeginAgainError
-	if err != nil && !errors.As(err, &again) {
-		return nil, fmt.Errorf("%w; its refresh token was stored, and the role is authorised", err)
+	if err != nil && !errors.As(err, new(*ExchangeError)) {
+		return nil, x.failed(fmt.Errorf("%w; its refresh token was stored, and the role is authorized", err))
 	}
 	return issued, err
 }
 
-// storedAfterAll returns the grant if a write that seemed to fail has stored it. Else the stored one is an operator's.
-func (x *exchange) storedAfterAll(g *grant) (*grant, error) {
-	ctx, cancel := context.WithTimeout(x.life, flightTimeout)
+// storedAfterAll returns the grant if a write that seemed to fail has stored it. Otherwise an operator has written one.
+func (x *exchange) storedAfterAll(g *store.Grant) (*store.Grant, error) {
+	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
-	stored, err := x.grantOf(ctx, x.s, x.config, x.key)
+	stored, err := x.grants.Get(ctx, x.config, x.key)
 	if err == nil && (stored == nil || stored.RefreshToken != g.RefreshToken) {
-		err = x.beginAgain(&FieldError{Field: "role", Problem: "was given another refresh token while the code was exchanged, so that of the code was not stored"})
+		return nil, x.restart(&FieldError{Field: "role", Problem: "got another refresh token during the exchange, so the one of this code was not stored"})
 	}
 	return stored, err
 }
 
-// keepCandidate stores what an error response to a code held where a refresh token stands: the provider may have committed
-// the exchange. It is tried by the next refresh, beside the refresh token that the role holds, if it holds one.
-func (x *exchange) keepCandidate(candidate string, failure error) error {
+// saveCandidate stores a word from the error response to a code, where a refresh token stands in a success: the provider
+// may have committed the exchange. The next refresh tries it, beside the refresh token that the role holds, if any.
+func (x *exchange) saveCandidate(candidate string, failure error) error {
 	before := x.before
-	if !before.usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {
-		before = grant{ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version, AuthorizedAt: time.Now().UTC()}
+	if !before.Usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {
+		before = store.Grant{ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version, AuthorizedAt: time.Now().UTC()}
 	}
-	if _, err := x.save(x.s, x.key, &before, func(g *grant) { g.setCandidate(candidate) }); err != nil {
-		return errors.Join(failure, err)
+	if _, err := x.grants.PutDurably(x.key, &before, func(g *store.Grant) { g.SetCandidate(candidate) }); err != nil {
+		return x.failed(errors.Join(failure, err))
 	}
-	x.dropRole(x.key.config, x.key.role)
-	return x.beginAgain(fmt.Errorf("%w; its response held what may be a refresh token, which the next read of the role tries", failure))
+	x.cache.Invalidate(tokencache.Key(x.key))
+	return x.restart(fmt.Errorf("%w; its response contained what may be a refresh token, which the next read of the role tries", failure))
 }
 
-// exchanges holds the code exchanges in flight, and the outcome of each until its state would have expired.
+// activate makes the access token of a stored grant the current one. If the config or the role has changed since the user
+// authorized it, activate deletes the grant instead.
+func (x *exchange) activate(ctx context.Context, g *store.Grant, response provider.Token) (*Token, error) {
+	release, err := x.store.Lock(ctx, store.ConfigLock(x.key.Config))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	x.cache.Invalidate(tokencache.Key(x.key))
+	now, err := x.Engine.userRole(ctx, x.key)
+	gone := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
+	switch {
+	case gone, err == nil && (now.config.ClientGeneration != g.ClientGeneration || now.role.ID != g.RoleID):
+		if err := x.grants.DeleteIfUnchanged(ctx, x.key, g); err != nil {
+			return nil, err
+		}
+		return nil, x.restart(&FieldError{Field: "role", Problem: "was changed during the exchange, so nothing was stored"})
+	case err != nil || response.AccessToken == "":
+		return nil, err
+	}
+	token, err := newToken(response, policyOf(now.config, now.role, now.definition))
+	if err != nil {
+		return nil, err
+	}
+	if now.config.Generation == x.config.Generation && reflect.DeepEqual(x.role, now.role) {
+		x.cache.Put(tokencache.Key(x.key), token)
+	}
+	return token, nil
+}
+
+// consumeState deletes the state and returns its pending authorization. A state is good once, for ten minutes, and for the
+// role for which it was made.
+func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorization, error) {
+	refuse := func(problem string) (*store.PendingAuthorization, error) {
+		return nil, x.restart(&FieldError{Field: "state", Problem: problem})
+	}
+	state := x.callback.State
+	if state == "" {
+		return nil, &FieldError{Field: "state", Problem: "is required; it is what authorize/ returned"}
+	}
+	release, err := x.store.Lock(ctx, store.StatePath(state))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	pending, err := x.store.Pending(ctx, state)
+	switch {
+	case err != nil:
+		return nil, err
+	case pending == nil:
+		return refuse("is unknown: it was never issued, was used before, or has expired")
+	case pending.Config != x.key.Config || pending.Role != x.key.Role:
+		return refuse("belongs to another role")
+	case pending.ClientGeneration != x.config.ClientGeneration || pending.RoleID != x.role.ID:
+		return refuse("was issued before the role, or the client, was changed")
+	}
+	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // uncanceled, so that the outcome is known
+		return nil, err
+	}
+	if time.Now().After(pending.ExpiresAt) {
+		return refuse("expired at " + pending.ExpiresAt.Format(time.RFC3339))
+	}
+	return pending, nil
+}
+
+// restart returns the error of an exchange after which a user has to authorize the role again.
+func (x *exchange) restart(err error) error {
+	return &ExchangeError{Config: x.key.Config, Role: x.key.Role, Restart: true, Err: err}
+}
+
+// failed returns the error of an exchange that has brought a refresh token.
+func (x *exchange) failed(err error) error {
+	return &ExchangeError{Config: x.key.Config, Role: x.key.Role, Err: err}
+}
+
+// exchanges holds the exchanges in flight, and the outcome of each until its state would have expired.
 type exchanges struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards calls
 	calls map[string]*exchangeCall
 }
 
-// exchangeCall is one exchange, for all callers who wait for it.
+// exchangeCall is one exchange, for all callers that wait for it. token and err are set when done is closed.
 type exchangeCall struct {
-	// roleID and client are the identity of the role and the config's client generation: a successor is not answered.
+	// roleID and client identify the role and the config's client: a later role of the same name gets no outcome.
 	roleID, client string
-	redirect       Redirect
+	callback       Callback
 	until          time.Time
-	// overdue is closed when the request has outlasted request_timeout; done once issued and err are set.
+	// overdue is closed when the request has outlasted request_timeout.
 	overdue <-chan struct{}
 	done    chan struct{}
-	issued  *Issued
+	token   *Token
 	err     error
 }
 
-// add adds the exchange of a state that was consumed, and removes those whose state has expired.
+// add adds an exchange, and removes the outcomes of those whose state has expired.
 func (x *exchanges) add(call *exchangeCall) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.calls == nil {
 		x.calls = make(map[string]*exchangeCall)
 	}
-	maps.DeleteFunc(x.calls, func(_ string, old *exchangeCall) bool { return old.ended() && time.Now().After(old.until) })
-	x.calls[stateKey(call.redirect.State)] = call
+	maps.DeleteFunc(x.calls, func(_ string, old *exchangeCall) bool { return old.expired() })
+	x.calls[store.StatePath(call.callback.State)] = call
 }
 
-// get returns the role's exchange of what has come back with the user; nil if there is none, or its state has expired.
-func (x *exchanges) get(r Redirect, roleID, client string) *exchangeCall {
+// get returns the role's exchange of that callback. It returns nil if there is none, or if its state has expired.
+func (x *exchanges) get(callback Callback, u *userRole) *exchangeCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	call, ok := x.calls[stateKey(r.State)]
-	if !ok || call.roleID != roleID || call.client != client || call.redirect != r || call.ended() && time.Now().After(call.until) {
+	call, ok := x.calls[store.StatePath(callback.State)]
+	if !ok || call.roleID != u.role.ID || call.client != u.config.ClientGeneration || call.callback != callback || call.expired() {
 		return nil
 	}
 	return call
 }
 
-// drop removes the failures of a role's exchanges: its refresh token was stored after all.
-func (x *exchanges) drop(roleID string) {
+// forgetFailures removes the failed exchanges of a role, whose refresh token was stored after all.
+func (x *exchanges) forgetFailures(roleID string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	maps.DeleteFunc(x.calls, func(_ string, call *exchangeCall) bool {
@@ -291,8 +386,8 @@ func (x *exchanges) drop(roleID string) {
 	})
 }
 
-func (c *exchangeCall) finish(issued *Issued, err error) {
-	c.issued, c.err = issued, err
+func (c *exchangeCall) finish(token *Token, err error) {
+	c.token, c.err = token, err
 	close(c.done)
 }
 
@@ -305,15 +400,18 @@ func (c *exchangeCall) ended() bool {
 	}
 }
 
-// wait returns the outcome. A caller waits until the request is overdue; one who comes later waits for the config's
-// request_timeout again.
-func (c *exchangeCall) wait(ctx context.Context, config *Config, d provider.Definition) (*Issued, error) {
+func (c *exchangeCall) expired() bool {
+	return c.ended() && time.Now().After(c.until)
+}
+
+// wait returns the outcome, or the late error once the request is overdue. A caller who comes later waits for timeout.
+func (c *exchangeCall) wait(ctx context.Context, timeout time.Duration, late error) (*Token, error) {
 	overdue := c.overdue
 	select {
 	case <-overdue:
-		late, cancel := context.WithTimeout(ctx, config.RequestTimeout)
+		bounded, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		overdue = late.Done()
+		overdue = bounded.Done()
 	default:
 	}
 	select {
@@ -323,96 +421,9 @@ func (c *exchangeCall) wait(ctx context.Context, config *Config, d provider.Defi
 	}
 	switch {
 	case c.ended():
-		return c.issued, c.err
+		return c.token, c.err
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return nil, overdueError(config, d)
-}
-
-// BeginAgainError is an authorisation that came to nothing, and does not with the same state and code.
-type BeginAgainError struct {
-	Config, Role string
-	Err          error
-}
-
-func (e *BeginAgainError) Error() string {
-	return fmt.Sprintf("%s; begin again with authorize/%s/%s", e.Err, e.Config, e.Role)
-}
-
-func (e *BeginAgainError) Unwrap() error {
-	return e.Err
-}
-
-func (x *exchange) beginAgain(err error) error {
-	return &BeginAgainError{Config: x.key.config, Role: x.key.role, Err: err}
-}
-
-// authorized makes the access token the current one that came with a grant which is stored, unless the configuration or
-// the role is not any more what the user has authorised: then it deletes the grant.
-func (x *exchange) authorized(ctx context.Context, g *grant, token provider.Token) (*Issued, error) {
-	release, err := x.writers.acquire(ctx, configPrefix+x.key.config)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	x.dropRole(x.key.config, x.key.role)
-	now, nowRole, d, err := x.userRole(ctx, x.s, x.key.config, x.key.role)
-	gone := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
-	switch {
-	case gone, err == nil && (now.ClientGeneration != g.ClientGeneration || nowRole.ID != g.RoleID):
-		if err := x.deleteGrantOf(ctx, x.s, x.key, g); err != nil {
-			return nil, err
-		}
-		return nil, x.beginAgain(&FieldError{Field: "role", Problem: "was changed while the code was exchanged, so nothing was stored"})
-	case err != nil || token.AccessToken == "":
-		return nil, err
-	}
-	issued, err := issue(d, token, now.terms(d))
-	if err != nil {
-		return nil, err
-	}
-	issued.RoleTTL = nowRole.TTL
-	if now.Generation == x.config.Generation && reflect.DeepEqual(x.role, nowRole) {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.Engine.start(x.key, issued)
-	}
-	return issued, nil
-}
-
-// takeState ends a state: it is good once, for the role that it was made for, and for ten minutes.
-func (x *exchange) takeState(ctx context.Context, state string) (*authorization, error) {
-	refuse := func(problem string) (*authorization, error) {
-		return nil, x.beginAgain(&FieldError{Field: "state", Problem: problem})
-	}
-	if state == "" {
-		return nil, &FieldError{Field: "state", Problem: "is required: it is what authorize/ answered"}
-	}
-	release, err := x.writers.acquire(ctx, stateKey(state))
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	a := new(authorization)
-	found, err := load(ctx, x.s, stateKey(state), a)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return refuse("is not known: it was never given out, was used before, or is over")
-	}
-	if a.Config != x.key.config || a.Role != x.key.role {
-		return refuse("belongs to another role")
-	}
-	if a.ClientGeneration != x.config.ClientGeneration || a.RoleID != x.role.ID {
-		return refuse("was given out before the role, or the client, was changed")
-	}
-	if err := x.s.Delete(context.WithoutCancel(ctx), stateKey(state)); err != nil { // or nobody knew whether it was
-		return nil, err
-	}
-	if time.Now().After(a.ExpiresAt) {
-		return refuse("is over since " + a.ExpiresAt.Format(time.RFC3339))
-	}
-	return a, nil
+	return nil, late
 }

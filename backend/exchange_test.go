@@ -126,7 +126,7 @@ func TestExchange_GrantIsNotInherited(t *testing.T) {
 				time.Sleep(time.Minute)
 			}
 		})
-		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "new"); err != nil {
+		if err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
 			f.Fatal(err)
 		}
 		if err := <-exchanged; err == nil {
@@ -152,7 +152,7 @@ func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 		<-exchanged
 		f.storage.fail(nil)
 		write := backend.RoleWrite{Fields: backend.Fields{"grant_type": "client_credentials"}}
-		wantField(f.T, f.engine.WriteRole(f.Context(), f.storage, f.config, "new", write), "grant_type", "holds a refresh token")
+		wantField(f.T, f.engine.WriteRole(f.Context(), f.config, "new", write), "grant_type", "holds a refresh token")
 	})
 }
 
@@ -169,12 +169,12 @@ func TestExchange_QueueTimeoutDoesNotConsumeState(t *testing.T) {
 		var readers sync.WaitGroup
 		for i := range others {
 			readers.Go(func() {
-				_, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
+				_, _ = f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
 			})
 		}
 		time.Sleep(100 * time.Millisecond)
 		var queue *backend.QueueError
-		if err := exchange(); !errors.As(err, &queue) || errors.As(err, new(*backend.BeginAgainError)) {
+		if err := exchange(); !errors.As(err, &queue) || errors.As(err, new(*backend.ExchangeError)) {
 			f.Errorf("%v, want that it did not get its turn", err)
 		}
 		readers.Wait()
@@ -194,7 +194,7 @@ func TestExchange_WaitsForConfigWrite(t *testing.T) {
 			}
 		})
 		written := inBackground(func() error {
-			return f.engine.WriteConfig(f.Context(), f.storage, f.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}})
+			return f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}})
 		})
 		time.Sleep(time.Second)
 		if err := exchange(); err != nil {
@@ -207,50 +207,31 @@ func TestExchange_WaitsForConfigWrite(t *testing.T) {
 	})
 }
 
-// A config that can mint again does so if a refresh fails, once the token before has expired.
-func TestRefresh_FailureFallsBackToMint(t *testing.T) {
-	roleFixture{config: "bringing", provider: new(rotatingProvider)}.run(t, func(f roleFixture) {
-		f.restartWith(newCatalog(f.T, clientRefreshDefinition), providerFunc(func(body string) (int, string) {
-			if strings.Contains(body, "grant_type=refresh_token") {
-				return http.StatusInternalServerError, ""
-			}
-			return http.StatusOK, `{"access_token":"t","expires_in":3600,"refresh_token":"r"}`
-		}))
-		f.configure("bringing", nil)
-		for range 10 {
-			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "bringing"}); err != nil {
-				f.Error(err)
-			}
-			time.Sleep(61 * time.Minute)
-		}
-	})
-}
-
 // All readers of a limited client get the backoff at once, however many roles they read.
 func TestLimits_BackoffIsReportedAtOnce(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		config := backend.ConfigWrite{Fields: backend.Fields{"client_id": "id", "client_secret": "s3cret"}}
-		if err := f.engine.WriteConfig(f.Context(), f.storage, "fuuffy", config); err != nil {
+		if err := f.engine.WriteConfig(f.Context(), "fuuffy", config); err != nil {
 			f.Fatal(err)
 		}
 		role := func(i int) string { return fmt.Sprint("role-", i) }
 		const roles = 150
 		for i := range roles {
-			if err := f.engine.WriteRole(f.Context(), f.storage, "fuuffy", role(i), backend.RoleWrite{}); err != nil {
+			if err := f.engine.WriteRole(f.Context(), "fuuffy", role(i), backend.RoleWrite{}); err != nil {
 				f.Fatal(err)
 			}
 		}
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "600")
-		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy"}); err == nil {
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "fuuffy"}); err == nil {
 			f.Fatal("there was no rate limit")
 		}
 		began := time.Now()
 		var readers sync.WaitGroup
 		for i := range roles {
 			readers.Go(func() {
-				_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy", Role: role(i)})
-				if !errors.As(err, new(*backend.HeldBackError)) || time.Since(began) > 0 {
+				_, err := f.engine.Token(f.Context(), backend.Ref{Config: "fuuffy", Role: role(i)})
+				if !errors.As(err, new(*backend.BackoffError)) || time.Since(began) > 0 {
 					f.Errorf("%v after %v", err, time.Since(began))
 				}
 			})
@@ -295,7 +276,7 @@ func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		time.Sleep(time.Until(first.ReplaceAt) - time.Minute)
+		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		time.Sleep(time.Minute + time.Second)
 		f.configureRole("shop", backend.Fields{"ttl": time.Minute}, nil)
@@ -321,7 +302,7 @@ func TestExchange_VerificationDoesNotDelayStorage(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		written := inBackground(func() error {
 			write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-			return f.engine.WriteConfig(f.Context(), f.storage, f.config, write)
+			return f.engine.WriteConfig(f.Context(), f.config, write)
 		})
 		time.Sleep(100 * time.Millisecond)
 		if !f.grantStatus().Authorized {
@@ -351,7 +332,7 @@ func TestExchange_WaitForStorageOccupiesNoTurn(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		began := time.Now()
 		write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-		if err := f.engine.WriteConfig(f.Context(), f.storage, f.config, write); err != nil || time.Since(began) > time.Second {
+		if err := f.engine.WriteConfig(f.Context(), f.config, write); err != nil || time.Since(began) > time.Second {
 			f.Errorf("%v after %v", err, time.Since(began))
 		}
 		for _, done := range exchanged {
@@ -370,7 +351,7 @@ func TestClose_HangingMintDelaysNoPendingGrant(t *testing.T) {
 		f.configureRole("other", backend.Fields{"grant_type": "client_credentials"}, nil)
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		read := inBackground(func() error {
-			_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "other"})
+			_, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "other"})
 			return err
 		})
 		time.Sleep(100 * time.Millisecond)
@@ -391,7 +372,7 @@ func TestClose_QueuedExchangeKeepsItsState(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		f.engine.Close()
 		closed := time.Now()
-		if err := <-exchanged; err == nil || errors.As(err, new(*backend.BeginAgainError)) || time.Since(closed) > time.Second {
+		if err := <-exchanged; err == nil || errors.As(err, new(*backend.ExchangeError)) || time.Since(closed) > time.Second {
 			f.Errorf("%v, %v after the end", err, time.Since(closed))
 		}
 		wait()
@@ -440,7 +421,7 @@ func TestRefresh_PreviousTokenHasItsOwnTimeout(t *testing.T) {
 		var readers sync.WaitGroup
 		for i := range others {
 			readers.Go(func() {
-				_, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
+				_, _ = f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: fmt.Sprint("r", i)})
 			})
 		}
 		time.Sleep(time.Second)

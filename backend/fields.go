@@ -8,55 +8,73 @@ import (
 	"time"
 )
 
-// Fields holds the fields that a write or a patch brings, by name. A value is a string, bool, time.Duration,
-// []string or map[string]*string; in a patch nil resets the field to its default, and a nil in a map removes
-// that key.
+// Fields holds the fields of a write or a patch, by name. A value is a string, bool, time.Duration, []string or
+// map[string]*string. In a patch, nil resets the field to its default, and a nil in a map removes that key.
 type Fields map[string]any
 
-// has tells whether the write brings a value for the field.
+// has reports whether the write brings a value for the field.
 func (f Fields) has(name string) bool {
 	value, ok := f[name]
 	return ok && value != nil
 }
 
-// places are pointers to where the fields of a stored thing are, by name.
-type places map[string]any
+// trait says what depends on a field.
+type trait uint8
 
-// apply merges fields into the thing that target points into; defaults points into a fresh one. A write
-// replaces a map that it brings, a patch merges it by key.
-func (f Fields) apply(target, defaults places, patch bool) {
-	for name, value := range f {
-		place, ok := target[name]
+const (
+	// isURL: the field overrides a URL of the provider's definition.
+	isURL trait = 1 << iota
+	// repoints: the field decides where the stored secrets are sent, and how.
+	repoints
+	// affectsToken: tokens depend on the field.
+	affectsToken
+)
+
+// field is a stored field of a T that a write can set.
+type field[T any] struct {
+	name string
+	// at returns a pointer to the field: a *string, *bool, *time.Duration, *[]string or *map[string]string.
+	at     func(*T) any
+	traits trait
+}
+
+// fields are the stored fields of a T.
+type fields[T any] []field[T]
+
+// apply merges a write into target. defaults is a fresh T. A write replaces a map that it brings, a patch merges it by key.
+func (all fields[T]) apply(write Fields, target, defaults *T, patch bool) {
+	for _, f := range all {
+		value, ok := write[f.name]
 		if !ok {
-			continue // a field that is not stored
+			continue
 		}
 		switch value := value.(type) {
 		case nil:
-			reflect.ValueOf(place).Elem().Set(reflect.ValueOf(defaults[name]).Elem())
+			reflect.ValueOf(f.at(target)).Elem().Set(reflect.ValueOf(f.at(defaults)).Elem())
 		case string:
-			*place.(*string) = value
+			*f.at(target).(*string) = value
 		case bool:
-			*place.(*bool) = value
+			*f.at(target).(*bool) = value
 		case time.Duration:
-			*place.(*time.Duration) = value
+			*f.at(target).(*time.Duration) = value
 		case []string:
 			if len(value) == 0 {
 				value = nil // as an empty list comes back from storage
 			}
-			*place.(*[]string) = value
+			*f.at(target).(*[]string) = value
 		case map[string]*string:
-			stored := place.(*map[string]string)
+			stored := f.at(target).(*map[string]string)
 			*stored = mergeMap(*stored, value, patch)
 		}
 	}
 }
 
-func mergeMap(stored map[string]string, brought map[string]*string, patch bool) map[string]string {
+func mergeMap(stored map[string]string, given map[string]*string, patch bool) map[string]string {
 	merged := make(map[string]string)
 	if patch {
 		maps.Copy(merged, stored)
 	}
-	for key, value := range brought {
+	for key, value := range given {
 		if value == nil {
 			delete(merged, key)
 		} else {
@@ -69,12 +87,12 @@ func mergeMap(stored map[string]string, brought map[string]*string, patch bool) 
 	return merged
 }
 
-// changed lists the named fields whose values differ.
-func changed(before, after places, names []string) []string {
+// changed returns the names of the fields with a trait whose values differ.
+func (all fields[T]) changed(before, after *T, with trait) []string {
 	var differing []string
-	for _, name := range names {
-		if !reflect.DeepEqual(before[name], after[name]) {
-			differing = append(differing, name)
+	for _, f := range all {
+		if f.traits&with != 0 && !reflect.DeepEqual(f.at(before), f.at(after)) {
+			differing = append(differing, f.name)
 		}
 	}
 	return differing

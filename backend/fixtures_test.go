@@ -168,7 +168,7 @@ func (f fixture) configure(fields backend.Fields) {
 }
 
 func (f fixture) writeConfig(fields backend.Fields, verify bool) error {
-	return f.engine.WriteConfig(f.Context(), f.storage, "kleinanzeigen", backend.ConfigWrite{Fields: fields, Verify: verify})
+	return f.engine.WriteConfig(f.Context(), "kleinanzeigen", backend.ConfigWrite{Fields: fields, Verify: verify})
 }
 
 // configureClient writes a config with all required fields.
@@ -185,17 +185,17 @@ func (f fixture) configureOwnTokens() {
 	f.wantToken("token-1")
 }
 
-func (f fixture) token(ctx context.Context) (*backend.Issued, error) {
-	return f.engine.Token(ctx, f.storage, backend.Ref{Config: "kleinanzeigen"})
+func (f fixture) token(ctx context.Context) (*backend.Token, error) {
+	return f.engine.Token(ctx, backend.Ref{Config: "kleinanzeigen"})
 }
 
 // sharedToken reads the token as static-creds does: without a lease.
-func (f fixture) sharedToken() (*backend.Issued, error) {
-	return f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen", Shared: true})
+func (f fixture) sharedToken() (*backend.Token, error) {
+	return f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen", Shared: true})
 }
 
 // wantToken reads a token and compares it.
-func (f fixture) wantToken(want string) *backend.Issued {
+func (f fixture) wantToken(want string) *backend.Token {
 	f.Helper()
 	issued, err := f.token(f.Context())
 	if err != nil {
@@ -208,7 +208,7 @@ func (f fixture) wantToken(want string) *backend.Issued {
 }
 
 // wantSharedToken is sharedToken, and must not fail.
-func (f fixture) wantSharedToken() *backend.Issued {
+func (f fixture) wantSharedToken() *backend.Token {
 	f.Helper()
 	issued, err := f.sharedToken()
 	if err != nil {
@@ -218,11 +218,11 @@ func (f fixture) wantSharedToken() *backend.Issued {
 }
 
 // wantBackoff checks that a read fails with a backoff of at most so long, and sends no token request.
-func (f fixture) wantBackoff(atMost time.Duration) *backend.HeldBackError {
+func (f fixture) wantBackoff(atMost time.Duration) *backend.BackoffError {
 	f.Helper()
 	before := f.endpoint.count()
 	_, err := f.token(f.Context())
-	var backoff *backend.HeldBackError
+	var backoff *backend.BackoffError
 	if !errors.As(err, &backoff) {
 		f.Fatalf("%v, want a backoff", err)
 	}
@@ -460,7 +460,7 @@ func (f roleFixture) configure(name string, fields backend.Fields) {
 	f.Helper()
 	write := backend.Fields{"client_id": "id", "client_secret": "s3cret"}
 	maps.Copy(write, fields)
-	if err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: write}); err != nil {
+	if err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: write}); err != nil {
 		f.Fatal(err)
 	}
 }
@@ -469,21 +469,21 @@ func (f roleFixture) configure(name string, fields backend.Fields) {
 func (f roleFixture) writeConfig(fields backend.Fields) error {
 	write := backend.Fields{"client_secret": "s3cret"}
 	maps.Copy(write, fields)
-	return f.engine.WriteConfig(f.Context(), f.storage, f.config, backend.ConfigWrite{Fields: write})
+	return f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: write})
 }
 
 // configureRole writes a role. A refresh token that is not nil is imported.
 func (f roleFixture) configureRole(name string, fields backend.Fields, refreshToken *string) {
 	f.Helper()
 	write := backend.RoleWrite{Fields: fields, RefreshToken: refreshToken}
-	if err := f.engine.WriteRole(f.Context(), f.storage, f.config, name, write); err != nil {
+	if err := f.engine.WriteRole(f.Context(), f.config, name, write); err != nil {
 		f.Fatal(err)
 	}
 }
 
 // writeRole changes the role "shop".
 func (f roleFixture) writeRole(fields backend.Fields) error {
-	return f.engine.WriteRole(f.Context(), f.storage, f.config, "shop", backend.RoleWrite{Fields: fields})
+	return f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{Fields: fields})
 }
 
 // authorize has a user authorize the role "shop", and returns the URL that the user's browser was sent to.
@@ -504,30 +504,30 @@ func (f roleFixture) authorizeRole(name string) string {
 // startAuthorization returns the URL that the user's browser is sent to, and a function that exchanges the code.
 func (f roleFixture) startAuthorization(name string) (target string, exchange func() error) {
 	f.Helper()
-	begun, err := f.engine.Authorize(f.Context(), f.storage, f.config, name, "", nil)
+	begun, err := f.engine.Authorize(f.Context(), f.config, name, "", nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	return begun.URL, func() error {
-		_, err := f.engine.Exchange(f.Context(), f.storage, f.config, name, backend.Redirect{Code: "c", State: begun.State})
+		_, err := f.engine.Exchange(f.Context(), f.config, name, backend.Callback{Code: "c", State: begun.State})
 		return err
 	}
 }
 
 // token reads the token of the role "shop".
-func (f roleFixture) token() (*backend.Issued, error) {
-	return f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "shop"})
+func (f roleFixture) token() (*backend.Token, error) {
+	return f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "shop"})
 }
 
 // readRole reads the token of another role.
 func (f roleFixture) readRole(name string) error {
-	_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: name})
+	_, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: name})
 	return err
 }
 
 // rotate refreshes the token of the role "shop" now.
 func (f roleFixture) rotate() error {
-	_, err := f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "shop"})
+	_, err := f.engine.Rotate(f.Context(), backend.Ref{Config: f.config, Role: "shop"})
 	return err
 }
 
@@ -537,7 +537,7 @@ func (f roleFixture) wantRefreshWorks() {
 	f.Helper()
 	var err error
 	for range 20 {
-		if err = f.rotate(); !errors.As(err, new(*backend.HeldBackError)) {
+		if err = f.rotate(); !errors.As(err, new(*backend.BackoffError)) {
 			break
 		}
 		time.Sleep(5 * time.Second)
@@ -561,9 +561,9 @@ func (f roleFixture) wantRecovery() {
 }
 
 // grantStatus returns what reading the role "shop" shows of its authorization.
-func (f roleFixture) grantStatus() backend.Authorization {
+func (f roleFixture) grantStatus() backend.GrantStatus {
 	f.Helper()
-	status, err := f.engine.Authorization(f.Context(), f.storage, f.config, "shop")
+	status, err := f.engine.GrantStatus(f.Context(), f.config, "shop")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -575,7 +575,7 @@ func (f roleFixture) refreshIdleFor(duration time.Duration) {
 	f.Helper()
 	end := time.Now().Add(duration)
 	for ; time.Now().Before(end); time.Sleep(min(time.Minute, time.Until(end))) {
-		if err := f.engine.Keep(f.Context(), f.storage); err != nil {
+		if err := f.engine.RefreshIdle(f.Context()); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -990,7 +990,7 @@ func (f tenantsFixture) wantRequests(want int) {
 }
 
 func (f tenantsFixture) writeConfig(name string, fields backend.Fields, verify bool) error {
-	return f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: fields, Verify: verify})
+	return f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields, Verify: verify})
 }
 
 // configure writes a config without verifying it.
@@ -1003,14 +1003,14 @@ func (f tenantsFixture) configure(name string, fields backend.Fields) {
 
 func (f tenantsFixture) configureRole(config, name string, fields backend.Fields) {
 	f.Helper()
-	if err := f.engine.WriteRole(f.Context(), f.storage, config, name, backend.RoleWrite{Fields: fields}); err != nil {
+	if err := f.engine.WriteRole(f.Context(), config, name, backend.RoleWrite{Fields: fields}); err != nil {
 		f.Fatal(err)
 	}
 }
 
 // readToken reads a token of a role, or of the config if role is empty.
 func (f tenantsFixture) readToken(config, role string) error {
-	_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config, Role: role})
+	_, err := f.engine.Token(f.Context(), backend.Ref{Config: config, Role: role})
 	return err
 }
 
@@ -1023,9 +1023,9 @@ func (f tenantsFixture) wantToken(config string) {
 }
 
 // wantBackoff checks that an error is a backoff after that kind of failure.
-func (f tenantsFixture) wantBackoff(err error, kind provider.Kind) *backend.HeldBackError {
+func (f tenantsFixture) wantBackoff(err error, kind provider.Kind) *backend.BackoffError {
 	f.Helper()
-	var backoff *backend.HeldBackError
+	var backoff *backend.BackoffError
 	if !errors.As(err, &backoff) || backoff.Cause.Kind != kind {
 		f.Fatalf("%v, want a backoff", err)
 	}
@@ -1206,11 +1206,11 @@ type scheduleRun struct {
 	mu       sync.Mutex
 	current  *backend.Engine
 	closing  bool
-	outages  int             // of the storage, that still last
-	epoch    int             // counts events that may drop the token from memory
-	known    *backend.Issued // read since the last such event
-	granting int             // calls that are giving the role a grant
-	grants   int             // such calls so far
+	outages  int            // of the storage, that still last
+	epoch    int            // counts events that may drop the token from memory
+	known    *backend.Token // read since the last such event
+	granting int            // calls that are giving the role a grant
+	grants   int            // such calls so far
 }
 
 func newScheduleRun(t *testing.T, singleGrant bool) *scheduleRun {
@@ -1276,23 +1276,23 @@ func (r *scheduleRun) giveGrant(do func() error) (err error) {
 }
 
 func (r *scheduleRun) writeConfig(fields backend.Fields, verify bool) error {
-	return r.engine().WriteConfig(r.Context(), r.storage, r.config, backend.ConfigWrite{Fields: fields, Verify: verify})
+	return r.engine().WriteConfig(r.Context(), r.config, backend.ConfigWrite{Fields: fields, Verify: verify})
 }
 
 func (r *scheduleRun) writeRole(fields backend.Fields, refreshToken *string) error {
-	return r.engine().WriteRole(r.Context(), r.storage, r.config, "shop", backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
+	return r.engine().WriteRole(r.Context(), r.config, "shop", backend.RoleWrite{Fields: fields, RefreshToken: refreshToken})
 }
 
 // authorize has a user authorize the role. The user takes a while. With retry, a failed exchange is repeated, as Vault's
 // API client repeats it.
 func (r *scheduleRun) authorize(takes time.Duration, retry bool) error {
-	begun, err := r.engine().Authorize(r.Context(), r.storage, r.config, "shop", "", nil)
+	begun, err := r.engine().Authorize(r.Context(), r.config, "shop", "", nil)
 	if err != nil {
 		return err
 	}
 	time.Sleep(takes)
 	exchange := func() error {
-		_, err := r.engine().Exchange(r.Context(), r.storage, r.config, "shop", backend.Redirect{Code: "c", State: begun.State})
+		_, err := r.engine().Exchange(r.Context(), r.config, "shop", backend.Callback{Code: "c", State: begun.State})
 		return err
 	}
 	return r.giveGrant(func() error {
@@ -1313,7 +1313,7 @@ func (r *scheduleRun) read(shared bool, patience time.Duration) {
 	r.mu.Lock()
 	engine, epoch, known := r.current, r.epoch, r.known
 	r.mu.Unlock()
-	issued, err := engine.Token(ctx, r.storage, backend.Ref{Config: r.config, Role: "shop", Shared: shared})
+	issued, err := engine.Token(ctx, backend.Ref{Config: r.config, Role: "shop", Shared: shared})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch now := time.Now(); {
@@ -1372,7 +1372,7 @@ func (r *scheduleRun) restart() {
 }
 
 func (r *scheduleRun) rotate() error {
-	_, err := r.engine().Rotate(r.Context(), r.storage, backend.Ref{Config: r.config, Role: "shop"})
+	_, err := r.engine().Rotate(r.Context(), backend.Ref{Config: r.config, Role: "shop"})
 	return err
 }
 
@@ -1381,7 +1381,7 @@ func (r *scheduleRun) rotate() error {
 func (r *scheduleRun) refreshWorks() (err error) {
 	for range 30 {
 		err = r.rotate()
-		if !errors.As(err, new(*backend.HeldBackError)) && !errors.As(err, new(*backend.InFlightError)) && !timedOut(err) {
+		if !errors.As(err, new(*backend.BackoffError)) && !errors.As(err, new(*backend.InFlightError)) && !timedOut(err) {
 			return err
 		}
 		time.Sleep(5 * time.Second)
@@ -1424,25 +1424,7 @@ evidence:
   - {facts: [environments, client_auth, grants, refresh_tokens], known_by: documentation, source: "https://shop.example.com/docs"}
 `
 
-// clientRefreshDefinition is a provider whose client credentials responses have a refresh token, for the next token.
-const clientRefreshDefinition = `
-format: 1
-name: bringing
-title: Bringing
-documentation: https://shop.example.com/docs
-
-environments: {production: {token_url: "https://shop.example.com/token"}}
-client_auth: [client_secret_post]
-grants:
-  client_credentials: {}
-  refresh_token: {parameters: {refresh_token: {from: refresh_token}}}
-refresh_tokens: {rotation: always, previous: dies, with_client_credentials: used}
-
-evidence:
-  - {facts: [environments, client_auth, grants, refresh_tokens], known_by: documentation, source: "https://shop.example.com/docs"}
-`
-
-// refreshingMintsDefinition is the same with refresh tokens whose predecessors need not be revoked.
+// refreshingMintsDefinition is a provider whose client credentials responses contain a refresh token.
 const refreshingMintsDefinition = `
 format: 1
 name: mints
@@ -1462,7 +1444,7 @@ grants:
         from: refresh_token
 refresh_tokens:
   rotation: always
-  with_client_credentials: used
+  with_client_credentials: unused
 token_lifetime: 3600
 
 evidence:

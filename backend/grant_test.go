@@ -43,7 +43,7 @@ func TestRefresh_ClientCancelDoesNotCancelIt(t *testing.T) {
 		ctx, cancel := context.WithCancel(f.Context())
 		left := make(chan error)
 		go func() {
-			_, err := f.engine.Token(ctx, f.storage, backend.Ref{Config: "marktplaats", Role: "shop"})
+			_, err := f.engine.Token(ctx, backend.Ref{Config: "marktplaats", Role: "shop"})
 			left <- err
 		}()
 		synctest.Wait()
@@ -121,7 +121,7 @@ func TestRefresh_PendingTokenIsStoredLater(t *testing.T) {
 		})
 		t.Run("the first code/"+test.name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
-				if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "shop"); err != nil {
+				if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
 					f.Fatal(err)
 				}
 				f.configureRole("shop", authorizationCodeRole(), nil)
@@ -145,7 +145,7 @@ func TestClose_StoresThePendingGrant(t *testing.T) {
 func TestDeleteRole_FailureKeepsThePendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
-		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "shop"); err == nil {
+		if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err == nil {
 			f.Error("it was deleted")
 		}
 		f.storage.fail(nil)
@@ -162,7 +162,7 @@ func TestWriteRole_FailedImportDropsTheToken(t *testing.T) {
 		}
 		f.storage.unwritable.Store(ptr("grant/"))
 		write := backend.RoleWrite{Fields: backend.Fields{"scope": []string{"narrow"}}, RefreshToken: ptr("imported")}
-		if err := f.engine.WriteRole(f.Context(), f.storage, f.config, "shop", write); err == nil {
+		if err := f.engine.WriteRole(f.Context(), f.config, "shop", write); err == nil {
 			f.Error("it was stored")
 		}
 		f.storage.unwritable.Store(nil)
@@ -183,7 +183,7 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 				return
 			}
 			if puts++; puts == 2 { // the first is the intent
-				go func() { deleted <- f.engine.DeleteConfig(f.Context(), f.storage, f.config, true) }()
+				go func() { deleted <- f.engine.DeleteConfig(f.Context(), f.config, true) }()
 				time.Sleep(time.Second)
 			}
 		})
@@ -201,8 +201,8 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 // A refresh token in memory must not be stored after its role or config was deleted.
 func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 	for name, lose := range map[string]func(f roleFixture) error{
-		"the role is deleted":          func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.storage, f.config, "new") },
-		"the configuration is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.storage, f.config, true) },
+		"the role is deleted":          func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.config, "new") },
+		"the configuration is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.config, true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
@@ -392,7 +392,7 @@ func TestRefresh_LateRefusalKeepsANewerGrant(t *testing.T) {
 func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		write := func(discard bool) error {
-			return f.engine.WriteConfig(f.Context(), f.storage, "marktplaats", backend.ConfigWrite{
+			return f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{
 				Fields: backend.Fields{"client_id": "other", "client_secret": "s3cret"}, DiscardGrants: discard,
 			})
 		}
@@ -400,7 +400,7 @@ func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 		if err := write(false); !errors.As(err, &field) || field.Field != "discard_grants" || !strings.Contains(field.Problem, "shop") {
 			f.Errorf("a new client: %v", err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), f.storage, "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
+		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
 			f.Errorf("a deletion: %v", err)
 		}
 		f.wantRefreshWorks()
@@ -410,7 +410,7 @@ func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
 			f.Errorf("after the client was changed: %v", err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), f.storage, "marktplaats", true); err != nil {
+		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
 			f.Fatal(err)
 		}
 		keys, err := logical.CollectKeys(f.Context(), f.storage.Storage)
@@ -425,7 +425,7 @@ func TestExchange_States(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("other", authorizationCodeRole(), nil)
 		begin := func() string {
-			begun, err := f.engine.Authorize(f.Context(), f.storage, "marktplaats", "shop", "https://app.example/cb/deeper", []string{"write"})
+			begun, err := f.engine.Authorize(f.Context(), "marktplaats", "shop", "https://app.example/cb/deeper", []string{"write"})
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -441,31 +441,31 @@ func TestExchange_States(t *testing.T) {
 			}
 			return begun.State
 		}
-		refused := func(role string, r backend.Redirect, says string) {
+		refused := func(role string, r backend.Callback, says string) {
 			f.Helper()
-			_, err := f.engine.Exchange(f.Context(), f.storage, "marktplaats", role, r)
+			_, err := f.engine.Exchange(f.Context(), "marktplaats", role, r)
 			var field *backend.FieldError
 			if !errors.As(err, &field) || !strings.Contains(err.Error(), says) {
 				f.Errorf("%+v: %v, want it to say %q", r, err, says)
 			}
 		}
-		refused("shop", backend.Redirect{Code: "c"}, "state")
-		refused("shop", backend.Redirect{Code: "c", State: "made up"}, "not known")
-		refused("other", backend.Redirect{Code: "c", State: begin()}, "another role")
-		refused("shop", backend.Redirect{State: begin()}, "code")
-		refused("shop", backend.Redirect{State: begin(), Error: "access_denied", ErrorDescription: "no\r\nthanks"}, "access_denied no thanks")
+		refused("shop", backend.Callback{Code: "c"}, "state")
+		refused("shop", backend.Callback{Code: "c", State: "made up"}, "unknown")
+		refused("other", backend.Callback{Code: "c", State: begin()}, "another role")
+		refused("shop", backend.Callback{State: begin()}, "code")
+		refused("shop", backend.Callback{State: begin(), Error: "access_denied", ErrorDescription: "no\r\nthanks"}, "access_denied no thanks")
 		late := begin()
 		time.Sleep(10*time.Minute + time.Second)
-		refused("shop", backend.Redirect{Code: "c", State: late}, "is over")
+		refused("shop", backend.Callback{Code: "c", State: late}, "expired at")
 		once := begin()
-		if _, err := f.engine.Exchange(f.Context(), f.storage, "marktplaats", "shop", backend.Redirect{Code: "c", State: once}); err != nil {
+		if _, err := f.engine.Exchange(f.Context(), "marktplaats", "shop", backend.Callback{Code: "c", State: once}); err != nil {
 			f.Fatal(err)
 		}
-		refused("shop", backend.Redirect{Code: "another", State: once}, "not known")
+		refused("shop", backend.Callback{Code: "another", State: once}, "unknown")
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":60,"was":%q}` })
-		refused("shop", backend.Redirect{Code: "c", State: begin()}, "without a refresh token")
+		refused("shop", backend.Callback{Code: "c", State: begin()}, "without a refresh token")
 		f.provider.set(func(p *rotatingProvider) { p.body = "" })
-		if _, err := f.engine.Authorize(f.Context(), f.storage, "marktplaats", "shop", "https://evil.example/", nil); err == nil || !strings.Contains(err.Error(), "registered") {
+		if _, err := f.engine.Authorize(f.Context(), "marktplaats", "shop", "https://evil.example/", nil); err == nil || !strings.Contains(err.Error(), "registered") {
 			f.Errorf("a redirect URI that is not registered: %v", err)
 		}
 	})
@@ -493,12 +493,12 @@ func TestExchange_PKCE(t *testing.T) {
 func TestToken_UnauthorizedRole(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("fresh", authorizationCodeRole(), nil)
-		_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "marktplaats", Role: "fresh"})
+		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "marktplaats", Role: "fresh"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || noGrant.Role != "fresh" {
 			f.Errorf("%v", err)
 		}
-		_, err = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "marktplaats", Role: "none"})
+		_, err = f.engine.Token(f.Context(), backend.Ref{Config: "marktplaats", Role: "none"})
 		var missing *backend.NotFoundError
 		if !errors.As(err, &missing) || missing.Role != "none" {
 			f.Errorf("%v", err)
@@ -509,7 +509,7 @@ func TestToken_UnauthorizedRole(t *testing.T) {
 func TestWriteConfig_RotatingTokensMustBeShared(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		var field *backend.FieldError
-		err := f.engine.WriteConfig(f.Context(), f.storage, "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})
+		err := f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})
 		if !errors.As(err, &field) || field.Field != "reuse_token" {
 			f.Errorf("%v", err)
 		}

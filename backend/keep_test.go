@@ -29,7 +29,7 @@ func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
 		f.node.standby.Store(true)
 		f.wantIdleRefreshes(0, 0, 10*day)
 		// A provider without the client credentials grant has no token without a role.
-		_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "dying"})
+		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "dying"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(err.Error(), "client credentials") {
 			f.Errorf("without a role: %v", err)
@@ -156,7 +156,7 @@ func TestRefreshIdle_UnreadableEntriesStopNoOther(t *testing.T) {
 		}
 		said := 0
 		for range 30 * 60 {
-			if err := f.engine.Keep(f.Context(), f.storage); err != nil {
+			if err := f.engine.RefreshIdle(f.Context()); err != nil {
 				said++
 				for _, key := range []string{"grant/oauth2/another", "config/newer"} {
 					if !strings.Contains(err.Error(), key) {
@@ -181,7 +181,7 @@ func TestRefreshIdle_StorageFailsSometimes(t *testing.T) {
 			if fails := []string{"grant/", "config/"}[i/2%2]; i%2 == 0 {
 				f.storage.unreadable.Store(&fails)
 			}
-			if err := f.engine.Keep(f.Context(), f.storage); err != nil && i%2 != 0 {
+			if err := f.engine.RefreshIdle(f.Context()); err != nil && i%2 != 0 {
 				f.Error(err)
 			}
 			f.storage.unreadable.Store(nil)
@@ -206,7 +206,7 @@ func TestRefreshIdle_InterruptedScanContinues(t *testing.T) {
 		before := f.provider.count()
 		for range 5 {
 			ctx, cancel := context.WithTimeout(f.Context(), 17*time.Second)
-			_ = f.engine.Keep(ctx, f.storage) // it says that it was cut off
+			_ = f.engine.RefreshIdle(ctx) // it says that it was cut off
 			cancel()
 			time.Sleep(time.Minute)
 		}

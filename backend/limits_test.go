@@ -24,7 +24,7 @@ func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Durati
 		for name, value := range fields {
 			write[name] = value
 		}
-		if err := f.engine.WriteConfig(f.Context(), f.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
+		if err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -33,7 +33,7 @@ func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Durati
 	errs = make([]error, n)
 	for i := range n {
 		wg.Go(func() {
-			_, errs[i] = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: fmt.Sprint("config-", i)})
+			_, errs[i] = f.engine.Token(f.Context(), backend.Ref{Config: fmt.Sprint("config-", i)})
 		})
 	}
 	wg.Wait()
@@ -96,14 +96,14 @@ func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 		f.endpoint.setLatency(time.Hour)
 		for i := range 10 {
 			name := fmt.Sprint("hangs-", i)
-			err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+			err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
 				"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret", "reuse_token": false,
 			}})
 			if err != nil {
 				f.Fatal(err)
 			}
 			for range 8 {
-				go func() { _, _ = f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}) }()
+				go func() { _, _ = f.engine.Token(f.Context(), backend.Ref{Config: name}) }()
 			}
 		}
 		synctest.Wait()
@@ -141,7 +141,7 @@ func (f fixture) wantRoleReadsFail(config string, header ...string) {
 	f.Helper()
 	f.endpoint.respond(http.StatusTooManyRequests, header...)
 	for i := range 200 {
-		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
 			f.Fatal("a token")
 		}
 	}
@@ -155,7 +155,7 @@ func TestLimits_OneBackoffAClient(t *testing.T) {
 				f.configureClient()
 				for i := range 200 {
 					write := backend.RoleWrite{Fields: backend.Fields{}}
-					if err := f.engine.WriteRole(f.Context(), f.storage, "kleinanzeigen", fmt.Sprint("role-", i), write); err != nil {
+					if err := f.engine.WriteRole(f.Context(), "kleinanzeigen", fmt.Sprint("role-", i), write); err != nil {
 						f.Fatal(err)
 					}
 				}
@@ -164,7 +164,7 @@ func TestLimits_OneBackoffAClient(t *testing.T) {
 				time.Sleep(time.Minute + time.Second)
 				f.endpoint.respond(0)
 				for i := range 200 {
-					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen", Role: fmt.Sprint("role-", i)}); err != nil {
+					if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen", Role: fmt.Sprint("role-", i)}); err != nil {
 						f.Fatal(err)
 					}
 				}
@@ -183,10 +183,10 @@ func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 			"another-path":   {"client_id": "id", "client_secret": "s3cret", "token_url": "https://gateway.kleinanzeigen.de/of/mine"},
 		} {
 			fields["provider"] = "kleinanzeigen"
-			if err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: fields}); err != nil {
+			if err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields}); err != nil {
 				f.Fatal(err)
 			}
-			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}); err == nil {
+			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: name}); err == nil {
 				f.Fatal("a token")
 			}
 		}
@@ -198,12 +198,12 @@ func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 // A client's backoff ends with the config that met it, or when an operator writes the secret again.
 func TestLimits_BackoffEnds(t *testing.T) {
 	for name, end := range map[string]func(f fixture) error{
-		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), f.storage, "met", false) },
+		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), "met", false) },
 		"changed": func(f fixture) error {
-			return f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
+			return f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
 		},
 		"written again": func(f fixture) error {
-			return f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
+			return f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
 		},
 		"another of the client written again": func(f fixture) error { return f.writeConfig(backend.Fields{"client_secret": "s3cret"}, false) },
 	} {
@@ -211,12 +211,12 @@ func TestLimits_BackoffEnds(t *testing.T) {
 			withFixture(t, func(f fixture) {
 				f.configureClient()
 				fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": "s3cret"}
-				if err := f.engine.WriteConfig(f.Context(), f.storage, "met", backend.ConfigWrite{Fields: fields}); err != nil {
+				if err := f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: fields}); err != nil {
 					f.Fatal(err)
 				}
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
 				for _, config := range []string{"met", "kleinanzeigen"} {
-					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config}); !errors.As(err, new(*backend.HeldBackError)) {
+					if _, err := f.engine.Token(f.Context(), backend.Ref{Config: config}); !errors.As(err, new(*backend.BackoffError)) {
 						f.Fatal(err)
 					}
 				}
@@ -261,13 +261,13 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		began := time.Now()
-		if err := f.engine.WriteRole(f.Context(), f.storage, "kleinanzeigen", "r", backend.RoleWrite{Fields: backend.Fields{}}); err != nil {
+		if err := f.engine.WriteRole(f.Context(), "kleinanzeigen", "r", backend.RoleWrite{Fields: backend.Fields{}}); err != nil {
 			f.Error(err)
 		}
 		if err := f.writeConfig(backend.Fields{"ttl": time.Minute}, true); err != nil {
 			f.Error(err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), f.storage, "kleinanzeigen", false); err != nil {
+		if err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
 			f.Error(err)
 		}
 		if waited := time.Since(began); waited > time.Second {
@@ -282,7 +282,7 @@ func TestLimits_DocumentedPerMinute(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		f.endpoint.setLatency(time.Millisecond)
-		err := f.engine.WriteConfig(f.Context(), f.storage, "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
+		err := f.engine.WriteConfig(f.Context(), "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
 			"client_id": "id", "client_secret": "s3cret", "reuse_token": false,
 		}})
 		if err != nil {
@@ -291,7 +291,7 @@ func TestLimits_DocumentedPerMinute(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 300 {
 			wg.Go(func() {
-				_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "fuuffy"})
+				_, err := f.engine.Token(f.Context(), backend.Ref{Config: "fuuffy"})
 				if err != nil && !errors.As(err, new(*backend.QueueError)) {
 					f.Error(err)
 				}
@@ -310,19 +310,19 @@ func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)
 		for _, name := range []string{"fuuffy", "kleinanzeigen"} {
-			err := f.engine.WriteConfig(f.Context(), f.storage, name, backend.ConfigWrite{Fields: backend.Fields{
+			err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
 				"client_id": "id", "client_secret": "s3cret", "reuse_token": false, "token_url": "https://gateway.example.com/token",
 			}})
 			if err != nil {
 				f.Fatal(err)
 			}
-			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: name}); err != nil && name == "kleinanzeigen" {
+			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: name}); err != nil && name == "kleinanzeigen" {
 				f.Fatal(err)
 			}
 		}
 		began := time.Now()
 		for range 300 {
-			if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen"}); err != nil {
 				f.Fatal(err)
 			}
 		}
@@ -335,7 +335,7 @@ func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 // The network policy decides where requests may go. It is no part of a client's identity.
 func TestLimits_BackoffEndsUnderAnyNetworkPolicy(t *testing.T) {
 	withFixture(t, func(f fixture) {
-		if err := f.engine.WriteSettings(f.Context(), f.storage, backend.Fields{"allow_private_addresses": true}); err != nil {
+		if err := f.engine.WriteSettings(f.Context(), backend.Fields{"allow_private_addresses": true}); err != nil {
 			f.Fatal(err)
 		}
 		f.configure(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})
@@ -361,16 +361,16 @@ func TestLimits_StrangersWithoutASecretCauseNoBackoff(t *testing.T) {
 					fields := backend.Fields{
 						"provider": "oauth2", "client_auth": "none", "client_id": "id", "token_url": "https://auth.example.com/token", "headers": headers[i],
 					}
-					if err := f.engine.WriteConfig(f.Context(), f.storage, config, backend.ConfigWrite{Fields: fields}); err != nil {
+					if err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields}); err != nil {
 						f.Fatal(err)
 					}
 				}
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
-				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "stranger"}); err == nil {
+				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "stranger"}); err == nil {
 					f.Fatal("a token")
 				}
 				f.endpoint.respond(0)
-				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "victim"}); err != nil {
+				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "victim"}); err != nil {
 					f.Error(err)
 				}
 			})
@@ -384,15 +384,15 @@ func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
 		f.configureClient()
 		for i := range 3500 {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": fmt.Sprint("made-up-", i), "client_secret": "guess"}
-			if err := f.engine.WriteConfig(f.Context(), f.storage, "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
+			if err := f.engine.WriteConfig(f.Context(), "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
 				f.Fatal(err)
 			}
 			ctx, leave := context.WithTimeout(f.Context(), time.Millisecond)
-			_, _ = f.engine.Token(ctx, f.storage, backend.Ref{Config: "attacker"})
+			_, _ = f.engine.Token(ctx, backend.Ref{Config: "attacker"})
 			leave()
 		}
 		began := time.Now()
-		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"}); err != nil {
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen"}); err != nil {
 			f.Error(err)
 		}
 		if waited := time.Since(began); waited > 3*time.Second {
@@ -412,7 +412,7 @@ func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
 		f.endpoint.respond(http.StatusUnauthorized)
 		verify := func(config, secret string) {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": secret}
-			if err := f.engine.WriteConfig(f.Context(), f.storage, config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
+			if err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
 				f.Fatal("it was verified")
 			}
 		}

@@ -27,7 +27,7 @@ func TestMemory_HotConfigs(t *testing.T) {
 				f.configureMany(n)
 				before := heap()
 				for i := range n {
-					if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: fmt.Sprint("config-", i)}); err != nil {
+					if _, err := f.engine.Token(f.Context(), backend.Ref{Config: fmt.Sprint("config-", i)}); err != nil {
 						f.Fatal(err)
 					}
 				}
@@ -48,7 +48,7 @@ func (f fixture) configureMany(n int) {
 	f.endpoint.expiresIn = `""`
 	for i := range n {
 		fields["client_id"] = fmt.Sprint("client-", i)
-		err := f.engine.WriteConfig(f.Context(), f.storage, fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
+		err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -13,39 +13,39 @@ import (
 const acceptedRedirectURI = "an absolute URI without a fragment: https with a host, such as " +
 	"https://app.example.com/callback, or a scheme of the application's own, such as com.example.app:/callback"
 
-// outOfBand are the redirect URIs of applications that take no redirect: the provider shows the user the code.
+// outOfBand are the redirect URIs of applications that receive no redirect: the provider shows the user the code.
 var outOfBand = []string{"urn:ietf:wg:oauth:2.0:oob", "urn:ietf:wg:oauth:2.0:oob:auto"}
 
-// foreignSchemes are those that belong to no application that could take a code. What stands here is not everything: it
-// is what an application would not choose, and somebody who wants the code or the browser would.
+// foreignSchemes are schemes that belong to no application which could receive a code. The list is not complete: it has
+// those that an application would not choose, and that an attacker would.
 var foreignSchemes = []string{
 	// A browser runs or shows what follows.
 	"about", "blob", "cid", "content", "data", "file", "filesystem", "javascript", "livescript", "mhtml", "mid", "mk",
 	"mocha", "res", "resource", "vbscript",
-	// What follows is another address.
+	// Another address follows.
 	"feed", "intent", "its", "jar", "pcast", "view-source", "wyciwyg",
 	// Another protocol than HTTP.
 	"afp", "cifs", "dav", "davs", "dict", "dns", "ftp", "ftps", "git", "gopher", "imap", "imaps", "irc", "ircs", "ldap",
 	"ldaps", "magnet", "mms", "news", "nfs", "nntp", "pop", "rdp", "rlogin", "rsync", "rtmp", "rtsp", "sftp", "smb",
 	"smtp", "snews", "ssh", "svn", "telnet", "tftp", "tn3270", "vnc", "wais", "ws", "wss",
-	// A message to somebody, or a place.
+	// A message to a person, or a place.
 	"callto", "facetime", "facetime-audio", "fax", "geo", "im", "mailto", "mmsto", "modem", "sip", "sips", "sms",
 	"smsto", "tel", "webcal", "xmpp",
-	// A name for something, which leads nowhere.
+	// A name, which leads nowhere.
 	"acct", "doi", "info", "ni", "nih", "oid", "tag", "urn", "uuid",
-	// The browser's or the system's own.
+	// The browser's or the system's own pages.
 	"android-app", "android-resource", "app-settings", "brave", "chrome", "devtools", "edge", "hcp", "market",
 	"microsoft-edge", "opera", "prefs", "search", "search-ms", "shell", "vivaldi",
 }
 
-// foreignPrefixes are the beginnings of more such schemes. Of Microsoft's, appSchemes are what applications have.
+// foreignPrefixes are the prefixes of more such schemes. appSchemes are those of Microsoft's that applications have.
 var (
 	foreignPrefixes = []string{"chrome-", "edge-", "itms", "moz-", "ms-", "safari-", "web+", "x-apple"}
 	appSchemes      = []string{"ms-app", "ms-appx-web"}
 )
 
-// checkRedirectURI checks that a redirect URI is absolute and without a fragment (RFC 6749, section 3.1.2), and that it
-// leads to an application: to its host, or to a scheme of its own (RFC 8252, section 7.1).
+// checkRedirectURI checks that a redirect URI is absolute and without a fragment (RFC 6749, section 3.1.2). It must lead to
+// an application: to its host, or to a scheme of its own (RFC 8252, section 7.1).
 func checkRedirectURI(text string) error {
 	problem := redirectProblem(text)
 	if problem == "" {
@@ -54,20 +54,20 @@ func checkRedirectURI(text string) error {
 	return &FieldError{Field: "redirect_uri", Problem: problem, Accepted: acceptedRedirectURI}
 }
 
-// redirectProblem returns what is wrong with a redirect URI, empty if nothing is.
+// redirectProblem returns what is wrong with a redirect URI; empty if it is valid.
 func redirectProblem(text string) string {
 	u, err := url.Parse(text)
 	switch {
 	case provider.HasControl(text):
-		return "holds a control character"
+		return "contains a control character"
 	case strings.Contains(text, `\`):
-		return "holds a backslash, which browsers take for a slash"
+		return "contains a backslash, which browsers take for a slash"
 	case err != nil || u.Scheme == "" || u.Host == "" && u.Path == "" && u.Opaque == "" && isApps(u.Scheme):
 		return "is not an absolute URI"
 	case strings.Contains(text, "#"):
-		return "holds a fragment"
+		return "contains a fragment"
 	case u.User != nil:
-		return "holds a user name"
+		return "contains a user name"
 	case u.Scheme == "https" || u.Scheme == "http":
 		return hostProblem(u)
 	case slices.Contains(outOfBand, text):
@@ -75,7 +75,7 @@ func redirectProblem(text string) string {
 	case !isApps(u.Scheme):
 		return "has a scheme that belongs to no application"
 	case strings.Contains(u.Opaque, ":"):
-		return "holds another URI"
+		return "contains another URI"
 	}
 	return ""
 }

@@ -5,33 +5,40 @@ package backend
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
 const (
 	// revocationTimeout bounds one revocation, once it has its turn.
 	revocationTimeout = 5 * time.Second
-	// maxRevocations bounds the revocations that are sent or wait for their turn: a mount with many leases may be disabled
-	// while its provider hangs. Of one config, reservedRevocations are accepted in any case, so that no other takes all.
+	// maxRevocations bounds the revocations that are in flight or wait for their turn: an operator may disable a mount with
+	// many leases while its provider hangs. Each config has reservedRevocations, so that no other config can take them all.
 	maxRevocations      = 2048
 	reservedRevocations = 32
-	// maxRevocationsPerClient bounds those of one client that are sent at once.
-	maxRevocationsPerClient = 4
 )
 
-// revocations counts the tokens that were to be revoked at their provider.
+// errTooManyRevocations is why a revocation is not sent.
+var errTooManyRevocations = errors.New("too many revocations are in flight")
+
+// revocations bounds and counts revocations.
 type revocations struct {
-	failed atomic.Int64
-	// pending counts those that are sent or wait for their turn, all and by config. The engine's lock guards both.
+	mu sync.Mutex // guards what follows
+	// failed counts the tokens that could not be revoked.
+	failed int64
+	// pending counts the revocations in flight or in a queue, in total and by config.
 	pending  int
 	byConfig map[string]int
 }
 
-// beginLocked counts a revocation. It reports false, and counts nothing, if there are too many.
-func (r *revocations) beginLocked(config string) bool {
+// begin counts a revocation. It reports false, and counts nothing, if there are too many.
+func (r *revocations) begin(config string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.pending >= maxRevocations && r.byConfig[config] >= reservedRevocations {
 		return false
 	}
@@ -43,75 +50,79 @@ func (r *revocations) beginLocked(config string) bool {
 	return true
 }
 
-func (r *revocations) endLocked(config string) {
+func (r *revocations) end(config string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.pending--
 	if r.byConfig[config]--; r.byConfig[config] == 0 {
 		delete(r.byConfig, config)
 	}
 }
 
-// RevocationsFailed returns how many tokens could not be revoked at their provider. They end when they expire.
+func (r *revocations) fail() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed++
+}
+
+// RevocationsFailed returns how many tokens could not be revoked at their provider since the mount was opened.
 func (e *Engine) RevocationsFailed() int64 {
-	return e.revocations.failed.Load()
+	e.revocations.mu.Lock()
+	defer e.revocations.mu.Unlock()
+	return e.revocations.failed
 }
 
-// Revoke has an access token revoked at its provider (RFC 7009), as a best effort that nobody waits for. The token must
-// have been minted for that client of the configuration of that name: a successor's credentials are not its own, and where
-// the configuration points by now may be somewhere else.
+// Revoke starts to revoke an access token at its provider (RFC 7009), as a best effort. It sends nothing unless the token
+// was minted for the config's present client, because the config's endpoints may belong to another one by now.
 func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed || !e.revocations.beginLocked(config) {
-		e.revocations.failed.Add(1)
-		e.logger.Warn("a token was not revoked at its provider, too many were at once; it ends when it expires", "config", config)
-		return
-	}
-	e.work.Add(1)
-	go func() {
-		defer e.work.Done()
-		defer func() {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.revocations.endLocked(config)
-		}()
-		if err := e.revoke(config, clientGeneration, accessToken); err != nil {
-			e.revocations.failed.Add(1)
-			e.logger.Warn("a token was not revoked at its provider; it ends when it expires", "config", config, "error", err)
+	err := errTooManyRevocations
+	if e.revocations.begin(config) {
+		err = e.life.Go(func() {
+			defer e.revocations.end(config)
+			if err := e.revoke(config, clientGeneration, accessToken); err != nil {
+				e.revocationFailed(config, err)
+			}
+		})
+		if err != nil {
+			e.revocations.end(config)
 		}
-	}()
+	}
+	if err != nil {
+		e.revocationFailed(config, err)
+	}
 }
 
-func (e *Engine) revoke(name, clientGeneration, accessToken string) (err error) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			err = Recovered(e.logger, panicked)
-		}
-	}()
-	ctx, cancel := context.WithTimeout(e.life, maxQueue+revocationTimeout)
+func (e *Engine) revocationFailed(config string, err error) {
+	e.revocations.fail()
+	e.logger.Warn("a token was not revoked at its provider, and is valid until it expires", "config", config, "error", err)
+}
+
+func (e *Engine) revoke(name, clientGeneration, accessToken string) error {
+	ctx, cancel := context.WithTimeout(e.life.Context(), throttle.MaxQueue+revocationTimeout)
 	defer cancel()
-	config, err := e.Config(ctx, e.storage, name)
+	c, err := e.store.Config(ctx, name)
 	if err != nil {
 		return err
 	}
-	if config == nil || config.ClientGeneration != clientGeneration {
-		return errors.New("its client is gone from the configuration")
+	if c == nil || c.ClientGeneration != clientGeneration {
+		return errors.New("the config has another client by now")
 	}
-	settings, err := e.Settings(ctx, e.storage)
+	settings, err := e.store.Settings(ctx)
 	if err != nil {
 		return err
 	}
-	d, ok := e.Definition(config)
-	if !ok {
-		return errors.New("its provider is gone")
+	d, err := e.requireDefinition(c)
+	if err != nil {
+		return err
 	}
-	request := config.request(settings)
-	request.Grant, request.AccessToken = provider.Revocation, accessToken
-	request.Timeout = min(request.Timeout, revocationTimeout)
-	release, err := e.limits.acquire(ctx, e.limits.clientOf(config, d, request), nil)
+	call := e.call(store.Key{Config: name}, c, d, settings)
+	call.Request.Grant, call.Request.AccessToken = provider.Revocation, accessToken
+	call.Request.Timeout = min(call.Request.Timeout, revocationTimeout)
+	release, err := e.requests.Reserve(ctx, call)
 	if err != nil {
 		return err
 	}
 	defer release()
-	_, err = e.client.Do(ctx, d, request)
+	_, err = e.requests.Send(ctx, call)
 	return err
 }

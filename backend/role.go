@@ -10,121 +10,107 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Role says what to mint with a configuration's credentials.
-type Role struct {
-	Format int `json:"format"`
-	// ID is the role's identity, random as a configuration's.
-	ID string `json:"id"`
-	// ConfigID is the identity of the configuration that the role belongs to.
-	ConfigID string `json:"config_id"`
+// Role says what to mint with a config's credentials.
+type Role = store.Role
 
-	GrantType   string            `json:"grant_type"`
-	Scope       []string          `json:"scope,omitempty"`
-	Audience    string            `json:"audience,omitempty"`
-	Params      map[string]string `json:"params,omitempty"`
-	RedirectURI string            `json:"redirect_uri,omitempty"`
-	TTL         time.Duration     `json:"ttl,omitempty"`
+// roleFields are the fields of a role that a write can set.
+var roleFields = fields[Role]{
+	{"grant_type", func(r *Role) any { return &r.GrantType }, affectsToken},
+	{"scope", func(r *Role) any { return &r.Scope }, affectsToken},
+	{"audience", func(r *Role) any { return &r.Audience }, affectsToken},
+	{"params", func(r *Role) any { return &r.Params }, affectsToken},
+	{"redirect_uri", func(r *Role) any { return &r.RedirectURI }, affectsToken},
+	{"ttl", func(r *Role) any { return &r.TTL }, 0},
 }
 
-func (r *Role) places() places {
-	return places{
-		"grant_type":   &r.GrantType,
-		"scope":        &r.Scope,
-		"audience":     &r.Audience,
-		"params":       &r.Params,
-		"redirect_uri": &r.RedirectURI,
-		"ttl":          &r.TTL,
-	}
-}
-
-// roleTokenFields are the fields that a role's token depends on.
-func roleTokenFields() []string {
-	return []string{"grant_type", "scope", "audience", "params", "redirect_uri"}
-}
-
-// User tells whether the role's tokens come of a refresh token, which a user's authorisation brought, here or elsewhere.
-func (r *Role) User() bool {
-	return r.GrantType != string(provider.ClientCredentials)
-}
-
-// with returns the configuration as it is with the role's narrower scope, audience and parameters.
-func (c *Config) with(r *Role) *Config {
-	merged := *c
-	if len(r.Scope) > 0 {
-		merged.Scope = r.Scope
-	}
-	if r.Audience != "" {
-		merged.Audience = r.Audience
-	}
-	if r.RedirectURI != "" {
-		merged.RedirectURI = r.RedirectURI
-	}
-	merged.Params = make(map[string]string)
-	maps.Copy(merged.Params, c.Params)
-	maps.Copy(merged.Params, r.Params)
-	return &merged
-}
-
-// Role reads a role of the configuration that now bears the name; nil where there is none.
-func (e *Engine) Role(ctx context.Context, s logical.Storage, config, name string) (*Role, error) {
-	c, err := e.Config(ctx, s, config)
+// Role loads a role. It returns nil if there is none.
+func (e *Engine) Role(ctx context.Context, config, name string) (*Role, error) {
+	c, err := e.store.Config(ctx, config)
 	if err != nil || c == nil {
 		return nil, err
 	}
-	return e.roleOf(ctx, s, c, slotKey{config, name})
+	return e.store.Role(ctx, c, name)
 }
 
-func (e *Engine) roleOf(ctx context.Context, s logical.Storage, c *Config, key slotKey) (*Role, error) {
-	role := new(Role)
-	found, err := load(ctx, s, rolePrefix+key.path(), role)
-	if err != nil || !found || role.ConfigID != c.ID {
-		return nil, err
+// requireRole returns a role, or a *[NotFoundError].
+func (e *Engine) requireRole(ctx context.Context, c *Config, name string) (*Role, error) {
+	role, err := e.store.Role(ctx, c, name)
+	if err == nil && role == nil {
+		err = &NotFoundError{Config: c.Name, Role: name}
 	}
-	return role, nil
+	return role, err
 }
 
-func (k slotKey) path() string {
-	return k.config + "/" + k.role
+// ListRoles returns the names of a config's roles, or the configs that have any if config is empty.
+func (e *Engine) ListRoles(ctx context.Context, config string) ([]string, error) {
+	return e.store.Roles(ctx, config)
 }
 
-// ListRoles returns the names of a configuration's roles; with no configuration, those of the configurations that have
-// some.
-func (e *Engine) ListRoles(ctx context.Context, s logical.Storage, config string) ([]string, error) {
-	if config == "" {
-		return s.List(ctx, rolePrefix)
+// GrantStatus is what may be shown of a role's grant.
+type GrantStatus struct {
+	Authorized   bool
+	AuthorizedAt time.Time
+	// Scope is the granted scope, its values separated by spaces.
+	Scope string
+	// NeedsAuthorization says that a user has to authorize the role, and Since since when; zero if no user ever has.
+	NeedsAuthorization bool
+	Since              time.Time
+	Reason             string
+}
+
+// GrantStatus returns the status of a role's grant.
+func (e *Engine) GrantStatus(ctx context.Context, config, role string) (GrantStatus, error) {
+	c, err := e.store.Config(ctx, config)
+	if err != nil || c == nil {
+		return GrantStatus{}, err
 	}
-	return s.List(ctx, rolePrefix+config+"/")
+	g, err := e.grants.Get(ctx, c, store.Key{Config: config, Role: role})
+	if err != nil {
+		return GrantStatus{}, err
+	}
+	if g == nil {
+		return GrantStatus{NeedsAuthorization: true}, nil
+	}
+	return GrantStatus{
+		Authorized:         g.Usable(),
+		AuthorizedAt:       g.AuthorizedAt,
+		Scope:              g.Scope,
+		NeedsAuthorization: !g.Usable(),
+		Since:              g.Dead,
+		Reason:             g.Reason,
+	}, nil
 }
 
-// RoleWrite is a write or patch of a role.
+// RoleWrite is a write or a patch of a role.
 type RoleWrite struct {
 	Fields Fields
-	Patch  bool
-	// RefreshToken imports a refresh token that was got elsewhere; nil: none.
+	// Patch merges maps by key, and fails if there is no role.
+	Patch bool
+	// RefreshToken imports a refresh token from elsewhere; nil: none.
 	RefreshToken *string
 }
 
 // WriteRole creates or changes a role.
-func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name string, write RoleWrite) error {
-	key := slotKey{config, name}
-	release, err := e.writers.acquire(ctx, configPrefix+config)
+func (e *Engine) WriteRole(ctx context.Context, config, name string, write RoleWrite) error {
+	key := store.Key{Config: config, Role: name}
+	release, err := e.store.Lock(ctx, store.ConfigLock(config))
 	if err != nil {
 		return err
 	}
 	defer release()
-	c, err := e.Config(ctx, s, config)
+	c, err := e.store.Config(ctx, config)
 	if err != nil {
 		return err
 	}
 	if c == nil {
-		return &FieldError{Field: "config", Problem: "there is no configuration of that name, and a role belongs to one"}
+		return &FieldError{Field: "config", Problem: "there is no config of that name, and a role belongs to one; create the config first"}
 	}
-	old, err := e.roleOf(ctx, s, c, key)
+	old, err := e.store.Role(ctx, c, name)
 	if err != nil {
 		return err
 	}
@@ -135,75 +121,83 @@ func (e *Engine) WriteRole(ctx context.Context, s logical.Storage, config, name 
 	if err != nil {
 		return err
 	}
-	if err := e.checkKeepsGrant(ctx, s, key, c, old, role); err != nil {
+	if err := e.checkKeepsGrant(ctx, c, key, old, role); err != nil {
 		return err
 	}
-	anew := old == nil || write.RefreshToken != nil || len(changed(old.places(), role.places(), roleTokenFields())) > 0
-	if old == nil { // what an exchange for a role of that name may have left is not this one's
-		if err := e.deleteGrant(ctx, s, key); err != nil {
+	return e.storeRole(ctx, c, key, roleChange{old: old, role: role, refreshToken: write.RefreshToken})
+}
+
+// roleChange is a validated write of a role.
+type roleChange struct {
+	// old is the stored role; nil if there is none.
+	old, role    *Role
+	refreshToken *string
+}
+
+// storeRole stores a role, and an imported refresh token. Hold the config's lock.
+func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change roleChange) error {
+	role := change.role
+	newTokens := change.old == nil || change.refreshToken != nil || len(roleFields.changed(change.old, role, affectsToken)) > 0
+	if change.old == nil { // an exchange for an earlier role of that name may have left a grant
+		if err := e.grants.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
-	if anew {
-		defer e.dropRole(config, name) // also where only a part of it could be stored
+	if newTokens {
+		defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is stored
 	}
-	if err := store(ctx, s, rolePrefix+key.path(), role); err != nil {
+	if err := e.store.PutRole(ctx, key, role); err != nil {
 		return err
 	}
-	if write.RefreshToken != nil {
-		imported := &grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *write.RefreshToken, AuthorizedAt: time.Now().UTC()}
-		if err := e.replaceGrant(ctx, s, key, imported); err != nil {
+	if change.refreshToken != nil {
+		imported := &store.Grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *change.refreshToken, AuthorizedAt: time.Now().UTC()}
+		if err := e.grants.Replace(ctx, key, imported); err != nil {
 			return importError(err)
 		}
 	}
-	if anew {
-		return nil
+	if !newTokens {
+		e.cache.SetRoleTTL(tokencache.Key(key), role.TTL)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.renew(key, func(terms Terms) Terms {
-		terms.RoleTTL = role.TTL
-		return terms
-	})
 	return nil
 }
 
-// mergeRole returns the role that the write makes of the old one.
+// mergeRole returns the role that a write makes of the old one.
 func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error) {
-	d, ok := e.Definition(c)
-	if !ok {
-		return nil, notOneOf("provider", c.Provider, e.catalog.Names())
+	d, err := e.requireDefinition(c)
+	if err != nil {
+		return nil, err
 	}
-	defaults := &Role{Format: storageFormat, ID: newID(), ConfigID: c.ID, GrantType: primaryGrant(d)}
+	defaults := store.NewRole(c)
+	defaults.GrantType = defaultGrantType(d)
 	role := *defaults
 	if old != nil {
 		role = *old
 	}
-	write.Fields.apply(role.places(), defaults.places(), write.Patch)
+	roleFields.apply(write.Fields, &role, defaults, write.Patch)
 	if err := checkRole(c, &role, d); err != nil {
 		return nil, err
 	}
 	return &role, checkImport(&role, d, write.RefreshToken)
 }
 
-// checkKeepsGrant holds that a role which holds a refresh token goes on to use it.
-func (e *Engine) checkKeepsGrant(ctx context.Context, s logical.Storage, key slotKey, c *Config, old, role *Role) error {
-	if old == nil || !old.User() || role.User() {
+// checkKeepsGrant refuses a change to a grant type that has no use for the role's refresh token.
+func (e *Engine) checkKeepsGrant(ctx context.Context, c *Config, key store.Key, old, role *Role) error {
+	if old == nil || !old.UsesRefreshToken() || role.UsesRefreshToken() {
 		return nil
 	}
-	g, err := e.grantOf(ctx, s, c, key)
-	if err != nil || (g == nil || !g.Dead.IsZero()) && e.unsavedOf(key) == nil {
+	g, err := e.grants.Get(ctx, c, key)
+	if err != nil || (g == nil || !g.Dead.IsZero()) && !e.grants.Pending(key) {
 		return err
 	}
 	return &FieldError{
-		Field:    "grant_type",
-		Problem:  "cannot become " + role.GrantType + ", because the role holds a refresh token that this has no use for",
-		Accepted: "another grant type after the role, and with it the refresh token, was deleted",
+		Field: "grant_type",
+		Problem: "cannot change to " + role.GrantType + " while the role holds a refresh token; " +
+			"delete the role first (this discards the refresh token)",
 	}
 }
 
-// primaryGrant is what a role's grant_type is where it does not say.
-func primaryGrant(d provider.Definition) string {
+// defaultGrantType returns the default of a role's grant_type.
+func defaultGrantType(d provider.Definition) string {
 	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
 		if d.Has(grant) {
 			return string(grant)
@@ -212,19 +206,19 @@ func primaryGrant(d provider.Definition) string {
 	return ""
 }
 
-// checkImport holds that an imported refresh token is one, and of use.
+// checkImport refuses an imported refresh token that is none, or that the role cannot use.
 func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 	problem := ""
 	switch {
 	case refreshToken == nil:
-	case !r.User():
-		problem = "is of no use to the grant type client_credentials"
+	case !r.UsesRefreshToken():
+		problem = "the grant type client_credentials uses none; leave the field out, or set grant_type"
 	case !d.Has(provider.RefreshToken):
-		problem = "is of no use: " + d.Name + " has no refresh_token grant"
+		problem = d.Name + " has no refresh_token grant; leave the field out"
 	case *refreshToken == "":
-		problem = "is empty; to remove the one that is there, delete the role"
+		problem = "is empty; to remove the stored one, delete the role"
 	case provider.HasControl(*refreshToken):
-		problem = "holds a control character, such as a line break at its end"
+		problem = "contains a control character, such as a line break at its end; remove it"
 	}
 	if problem == "" {
 		return nil
@@ -241,62 +235,94 @@ func importError(err error) error {
 	return err
 }
 
+// checkRole returns a *[FieldError] if no token request can be made for the role of a config.
 func checkRole(c *Config, r *Role, d provider.Definition) error {
 	var grants []string
-	for grant := range d.Grants {
+	for grant := range maps.Keys(d.Grants) {
 		grants = append(grants, string(grant))
 	}
 	slices.Sort(grants)
 	if !slices.Contains(grants, r.GrantType) {
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
-	if r.User() && !c.ReuseToken && d.Rotates() {
-		return &FieldError{Field: "grant_type", Problem: "is not possible: the configuration has reuse_token=false, and each token of this grant spends a refresh token"}
+	if r.UsesRefreshToken() && !c.ReuseToken && d.Rotates() {
+		return &FieldError{Field: "grant_type", Problem: "each token of this grant type uses up a refresh token, and the config has reuse_token=false; set reuse_token=true in the config"}
 	}
 	if r.TTL%time.Second != 0 {
-		return &FieldError{Field: "ttl", Problem: "holds a fraction of a second", Accepted: "whole seconds"}
+		return &FieldError{Field: "ttl", Problem: "contains a fraction of a second", Accepted: "whole seconds"}
 	}
 	for variable := range d.Variables {
 		if _, ok := r.Params[variable]; ok {
-			return &FieldError{Field: "params", Problem: "holds " + variable + ", which is a part of the configuration's URL"}
+			return &FieldError{Field: "params", Problem: "contains " + variable + ", which is a part of the config's URL; set it in the config"}
 		}
 	}
-	merged := c.with(r)
-	for _, check := range []func(*Config, provider.Definition, Settings) error{checkSize, checkCharacters, checkTaken, checkParams} {
-		if err := check(merged, d, Settings{}); err != nil {
+	merged := c.With(r)
+	return firstError(checkSize(merged), checkCharacters(merged), checkTaken(merged, d), checkParams(merged, d))
+}
+
+// firstError returns the first error.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// DeleteRole removes a role with its refresh token and current token.
-func (e *Engine) DeleteRole(ctx context.Context, s logical.Storage, config, name string) error {
-	release, err := e.writers.acquire(ctx, configPrefix+config)
+// checkRoles checks a change of a config against its roles, and returns the roles whose refresh tokens it makes worthless.
+func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]string, error) {
+	if d.old == nil {
+		return nil, e.deleteRoles(ctx, d.config.Name) // what an interrupted deletion has left
+	}
+	if err := e.checkFit(ctx, d); err != nil {
+		return nil, err
+	}
+	if !e.movesClient(d.old, d.config) {
+		return nil, nil
+	}
+	return e.checkDiscard(ctx, d.old, discard, "this write changes the client or its endpoints, which invalidates")
+}
+
+// checkFit checks that the config's roles are still of use if its provider or its reuse_token changes.
+func (e *Engine) checkFit(ctx context.Context, d *draft) error {
+	field := ""
+	switch {
+	case d.old.Provider != d.config.Provider:
+		field = "provider"
+	case d.old.ReuseToken != d.config.ReuseToken:
+		field = "reuse_token"
+	default:
+		return nil
+	}
+	names, err := e.store.Roles(ctx, d.config.Name)
 	if err != nil {
 		return err
 	}
-	defer release()
-	key := slotKey{config, name}
-	if _, err := load(ctx, s, rolePrefix+key.path(), new(Role)); err != nil {
-		return err
+	for _, name := range names {
+		role, err := e.store.Role(ctx, d.config, name)
+		if err != nil {
+			return err
+		}
+		if role == nil {
+			continue
+		}
+		if err := checkRole(d.config, role, d.definition); err != nil {
+			return &FieldError{Field: field, Problem: "does not fit the role " + name + ": " + err.Error()}
+		}
 	}
-	defer e.dropRole(config, name) // also where only a part of it could be deleted
-	if err := e.deleteGrant(ctx, s, key); err != nil {
-		return err
-	}
-	return s.Delete(ctx, rolePrefix+key.path())
+	return nil
 }
 
-// authorizedRoles names the roles of a configuration that hold refresh tokens.
-func (e *Engine) authorizedRoles(ctx context.Context, s logical.Storage, config string, c *Config) ([]string, error) {
-	names, err := s.List(ctx, grantPrefix+config+"/")
+// checkDiscard returns the roles that hold refresh tokens. It returns a *[FieldError] if there are any and discard is false.
+func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, change string) ([]string, error) {
+	names, err := e.store.Grants(ctx, c.Name)
 	if err != nil {
 		return nil, err
 	}
 	var authorized []string
 	for _, name := range names {
-		g, err := e.grantOf(ctx, s, c, slotKey{config, name})
+		g, err := e.grants.Get(ctx, c, store.Key{Config: c.Name, Role: name})
 		if err != nil {
 			return nil, err
 		}
@@ -304,39 +330,50 @@ func (e *Engine) authorizedRoles(ctx context.Context, s logical.Storage, config 
 			authorized = append(authorized, name)
 		}
 	}
-	return authorized, nil
-}
-
-// checkDiscard holds that roles lose their refresh tokens only where that is said.
-func (e *Engine) checkDiscard(ctx context.Context, s logical.Storage, config string, c *Config, discard bool, because string) ([]string, error) {
-	authorized, err := e.authorizedRoles(ctx, s, config, c)
-	if err != nil || len(authorized) == 0 || discard {
-		return authorized, err
+	if len(authorized) == 0 || discard {
+		return authorized, nil
 	}
 	return nil, &FieldError{
-		Field:    "discard_grants",
-		Problem:  because + " would lose the refresh tokens of the roles " + strings.Join(authorized, ", "),
-		Accepted: "true, to lose them",
+		Field:   "discard_grants",
+		Problem: change + " the refresh tokens of these roles: " + strings.Join(authorized, ", ") + "; set discard_grants=true to proceed",
 	}
 }
 
-// deleteRoles removes everything that stands below a configuration's name.
-func (e *Engine) deleteRoles(ctx context.Context, s logical.Storage, config string) error {
-	granted, err := s.List(ctx, grantPrefix+config+"/")
+// DeleteRole deletes a role with its refresh token and its current token.
+func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
+	release, err := e.store.Lock(ctx, store.ConfigLock(config))
+	if err != nil {
+		return err
+	}
+	defer release()
+	key := store.Key{Config: config, Role: name}
+	if err := e.store.CheckRole(ctx, key); err != nil { // a role of a newer plugin stays
+		return err
+	}
+	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
+	if err := e.grants.Delete(ctx, key); err != nil {
+		return err
+	}
+	return e.store.DeleteRole(ctx, key)
+}
+
+// deleteRoles deletes all roles and grants below a config's name. Hold the config's lock.
+func (e *Engine) deleteRoles(ctx context.Context, config string) error {
+	granted, err := e.store.Grants(ctx, config)
 	if err != nil {
 		return err
 	}
 	for _, name := range granted {
-		if err := e.deleteGrant(ctx, s, slotKey{config, name}); err != nil {
+		if err := e.grants.Delete(ctx, store.Key{Config: config, Role: name}); err != nil {
 			return err
 		}
 	}
-	names, err := s.List(ctx, rolePrefix+config+"/")
+	names, err := e.store.Roles(ctx, config)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := s.Delete(ctx, rolePrefix+config+"/"+name); err != nil {
+		if err := e.store.DeleteRole(ctx, store.Key{Config: config, Role: name}); err != nil {
 			return err
 		}
 	}

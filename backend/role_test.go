@@ -38,7 +38,7 @@ func TestWriteConfig_ProviderMustSupportTheRoles(t *testing.T) {
 			Fields:        backend.Fields{"provider": "fuuffy", "client_secret": "s3cret", "redirect_uri": ""},
 			DiscardGrants: true,
 		}
-		wantField(f.T, f.engine.WriteConfig(f.Context(), f.storage, f.config, move), "provider", "the role shop, whose grant_type: ")
+		wantField(f.T, f.engine.WriteConfig(f.Context(), f.config, move), "provider", "the role shop: grant_type: ")
 		f.wantRefreshWorks()
 	})
 }
@@ -53,15 +53,15 @@ func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 			f.Fatal("it was not refused")
 		}
 		want := backend.Ref{Config: f.config, Role: "shop", Shared: true}
-		issued, err := f.engine.Token(f.Context(), f.storage, want)
+		issued, err := f.engine.Token(f.Context(), want)
 		if err != nil {
 			f.Fatal(err)
 		}
-		time.Sleep(time.Until(issued.ReplaceAt) + time.Second)
+		time.Sleep(time.Until(issued.RefreshAt) + time.Second)
 		f.storage.reads.Store(0)
 		reads := 0
 		for end := time.Now().Add(time.Hour); time.Now().Before(end); reads++ { // as Vault Agent does
-			if _, err := f.engine.Token(f.Context(), f.storage, want); err != nil {
+			if _, err := f.engine.Token(f.Context(), want); err != nil {
 				f.Fatal(err)
 			}
 			time.Sleep(f.engine.NextRotation(want, issued) + time.Second)
@@ -71,8 +71,8 @@ func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = false })
 		f.authorize()
-		if issued, err := f.token(); err != nil || !issued.ReplaceAt.After(time.Now()) {
-			f.Errorf("authorised again, it has %v %v", issued, err)
+		if issued, err := f.token(); err != nil || !issued.RefreshAt.After(time.Now()) {
+			f.Errorf("authorized again, it has %v %v", issued, err)
 		}
 	})
 }
@@ -139,7 +139,7 @@ func TestRefresh_RefusalIsNotReportedAsInterrupted(t *testing.T) {
 			time.Sleep(time.Minute) // held back
 		}
 		if f.grantStatus().Authorized {
-			f.Error("it is still authorised")
+			f.Error("it is still authorized")
 		}
 	})
 }
@@ -158,7 +158,7 @@ func TestExchange_RepeatReturnsTheFirstError(t *testing.T) {
 			f.Errorf("%v, want again %v", again, first)
 		}
 		time.Sleep(10 * time.Minute)
-		wantField(f.T, exchange(), "state", "not known")
+		wantField(f.T, exchange(), "state", "unknown")
 	})
 }
 
@@ -166,7 +166,7 @@ func TestExchange_MalformedResponseAuthorizes(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
 		_, exchange := f.startAuthorization("shop")
-		if err := exchange(); err == nil || !strings.Contains(err.Error(), "the role is authorised") {
+		if err := exchange(); err == nil || !strings.Contains(err.Error(), "the role is authorized") {
 			f.Errorf("%v", err)
 		}
 		f.provider.set(func(p *rotatingProvider) { p.body = "" })
@@ -176,12 +176,12 @@ func TestExchange_MalformedResponseAuthorizes(t *testing.T) {
 
 func TestExchange_MissingCodeDoesNotConsumeState(t *testing.T) {
 	withRole(t, func(f roleFixture) {
-		begun, err := f.engine.Authorize(f.Context(), f.storage, f.config, "shop", "", nil)
+		begun, err := f.engine.Authorize(f.Context(), f.config, "shop", "", nil)
 		if err != nil {
 			f.Fatal(err)
 		}
 		end := func(code string) error {
-			_, err := f.engine.Exchange(f.Context(), f.storage, f.config, "shop", backend.Redirect{State: begun.State, Code: code})
+			_, err := f.engine.Exchange(f.Context(), f.config, "shop", backend.Callback{State: begun.State, Code: code})
 			return err
 		}
 		wantField(f.T, end(""), "code", "is required")
@@ -195,7 +195,7 @@ func TestExchange_MissingCodeDoesNotConsumeState(t *testing.T) {
 func TestExchange_StateOfADeletedRole(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
-		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "shop"); err != nil {
+		if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
 			f.Fatal(err)
 		}
 		f.configureRole("shop", authorizationCodeRole(), nil)
@@ -208,8 +208,8 @@ func TestAuthorize_RedirectURIStaysBelowItsPrefix(t *testing.T) {
 		for _, target := range []string{
 			"https://app.example/cb/../admin", "https://app.example/cb/%2e%2e/admin", "https://app.example/cb/..", "https://app.example/cb\tx",
 		} {
-			_, err := f.engine.Authorize(f.Context(), f.storage, f.config, "shop", target, nil)
-			wantField(f.T, err, "redirect_uri", "not the one that is registered")
+			_, err := f.engine.Authorize(f.Context(), f.config, "shop", target, nil)
+			wantField(f.T, err, "redirect_uri", "not the registered one")
 		}
 	})
 }
@@ -220,23 +220,23 @@ func TestLimits_RateLimitAppliesToAllRoles(t *testing.T) {
 		f.configureClient()
 		role := func(name string) backend.Ref { return backend.Ref{Config: "kleinanzeigen", Role: name} }
 		for _, name := range []string{"a", "b"} {
-			if err := f.engine.WriteRole(f.Context(), f.storage, "kleinanzeigen", name, backend.RoleWrite{}); err != nil {
+			if err := f.engine.WriteRole(f.Context(), "kleinanzeigen", name, backend.RoleWrite{}); err != nil {
 				f.Fatal(err)
 			}
 		}
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "77")
-		var held *backend.HeldBackError
-		if _, err := f.engine.Token(f.Context(), f.storage, role("a")); !errors.As(err, &held) {
+		var held *backend.BackoffError
+		if _, err := f.engine.Token(f.Context(), role("a")); !errors.As(err, &held) {
 			f.Fatalf("%v, want a rate limit", err)
 		}
 		time.Sleep(10 * time.Second)
-		if _, err := f.engine.Token(f.Context(), f.storage, role("b")); !errors.As(err, &held) || held.Wait != 67*time.Second {
+		if _, err := f.engine.Token(f.Context(), role("b")); !errors.As(err, &held) || held.Wait != 67*time.Second {
 			f.Errorf("another role: %v, want to wait 67 s", err)
 		}
 		f.wantRequests(1)
 		f.endpoint.respond(0)
 		time.Sleep(67 * time.Second)
-		if _, err := f.engine.Token(f.Context(), f.storage, role("b")); err != nil {
+		if _, err := f.engine.Token(f.Context(), role("b")); err != nil {
 			f.Errorf("after that: %v", err)
 		}
 	})
@@ -257,7 +257,7 @@ func TestWriteConfig_RefusedSecretIsTriedAgain(t *testing.T) {
 		f.wantBackoff(30 * time.Second)
 		f.endpoint.respond(0) // the client was made at the provider
 		for range 200 {       // by a client that retries, each of whose requests would count at the provider
-			var held *backend.HeldBackError
+			var held *backend.BackoffError
 			if err := f.writeConfig(again, true); !errors.As(err, &held) || held.Wait > 30*time.Second {
 				f.Fatalf("a secret that was refused a moment ago: %v", err)
 			}
@@ -288,29 +288,19 @@ func TestWriteConfig_LongerTimeoutEndsABackoff(t *testing.T) {
 	})
 }
 
-// If its definition says so, a refresh token from a client credentials response is used.
-func TestRefresh_TokenFromClientCredentials(t *testing.T) {
-	f := roleFixture{config: "bringing", catalog: newCatalog(t, clientRefreshDefinition), provider: &rotatingProvider{singleUse: true}}
+// A refresh token that comes with a client credentials response is neither used nor stored.
+func TestToken_RefreshTokenOfClientCredentialsIsUnused(t *testing.T) {
+	f := roleFixture{config: "mints", catalog: newCatalog(t, refreshingMintsDefinition), provider: &rotatingProvider{singleUse: true}}
 	f.run(t, func(f roleFixture) {
-		f.configure("bringing", nil)
-		mint := func(want string) {
-			f.Helper()
-			if _, err := f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: "bringing"}); err != nil {
+		f.configure("mints", nil)
+		for range 3 {
+			if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "mints"}); err != nil {
 				f.Fatal(err)
 			}
-			if got := f.provider.requests[len(f.provider.requests)-1].Get("grant_type"); got != want {
-				f.Errorf("minted with %s, want %s", got, want)
+			if got := f.provider.requests[len(f.provider.requests)-1].Get("grant_type"); got != "client_credentials" {
+				f.Errorf("minted with %s, want client_credentials", got)
 			}
 		}
-		mint("client_credentials")
-		mint("refresh_token")
-		mint("refresh_token")
-		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
-		mint("client_credentials")
-		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = false })
-		mint("refresh_token")
-		f.configure("bringing", backend.Fields{"client_id": "another"})
-		mint("client_credentials")
 		keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage, "grant/")
 		if err != nil || len(keys) > 0 {
 			f.Errorf("stored: %v %v", keys, err)

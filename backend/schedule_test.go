@@ -127,7 +127,7 @@ func (s schedule) play(t *testing.T) (faults []string) {
 				case <-ended:
 					return
 				case <-time.After(time.Minute): // as often as Vault calls it
-					_ = r.engine().Keep(t.Context(), r.storage)
+					_ = r.engine().RefreshIdle(t.Context())
 				}
 			}
 		})
@@ -179,9 +179,9 @@ func (r *scheduleRun) apply(e event) {
 	case "authorize":
 		_ = r.authorize(e.duration/20, e.n%2 == 0)
 	case "denied":
-		if begun, err := r.engine().Authorize(r.Context(), r.storage, r.config, "shop", "", nil); err == nil {
-			denial := backend.Redirect{Error: "access_denied", State: begun.State}
-			_, _ = r.engine().Exchange(r.Context(), r.storage, r.config, "shop", denial)
+		if begun, err := r.engine().Authorize(r.Context(), r.config, "shop", "", nil); err == nil {
+			denial := backend.Callback{Error: "access_denied", State: begun.State}
+			_, _ = r.engine().Exchange(r.Context(), r.config, "shop", denial)
 		}
 	case "import":
 		_ = r.giveGrant(func() error {

@@ -6,114 +6,100 @@ import (
 	"context"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
-	"vault-plugin-secrets-marketplace/provider"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
 )
 
-// Settings is the mount's network policy. It has a path of its own so that a policy can keep it from those who
-// write configurations.
-type Settings struct {
-	Format int `json:"format"`
-	// AllowPrivateAddresses permits token requests to addresses that are not of the public Internet.
-	AllowPrivateAddresses bool `json:"allow_private_addresses"`
-	// AllowedHosts are globs of the hosts that an overridden URL may name; empty: any.
-	AllowedHosts []string `json:"allowed_hosts"`
+// Settings is the mount's network policy.
+type Settings = store.Settings
+
+var settingsFields = fields[Settings]{
+	{"allow_private_addresses", func(s *Settings) any { return &s.AllowPrivateAddresses }, 0},
+	{"allowed_hosts", func(s *Settings) any { return &s.AllowedHosts }, 0},
 }
 
-// network returns the settings as the provider package takes them.
-func (s Settings) network() provider.NetworkPolicy {
-	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
+// Settings loads the mount's settings, or returns the defaults if none are stored.
+func (e *Engine) Settings(ctx context.Context) (Settings, error) {
+	return e.store.Settings(ctx)
 }
 
-// Settings reads the mount's settings; the defaults where nothing is stored.
-func (e *Engine) Settings(ctx context.Context, s logical.Storage) (Settings, error) {
-	settings := Settings{Format: storageFormat}
-	_, err := load(ctx, s, settingsKey, &settings)
-	return settings, err
-}
+// settingsMaxAge is how long token requests use the settings in memory. The engine is told of every write, here and on
+// other nodes, but not of a snapshot that was restored.
+const settingsMaxAge = time.Minute
 
-// settingsRemembered is how long a mint does without a look at the settings in storage. It hears of every write, here and
-// on other nodes, but not of a snapshot that was restored.
-const settingsRemembered = time.Minute
+// settingsCache keeps the settings for token requests, each of which would otherwise call back into Vault to read them.
+type settingsCache struct {
+	store *store.Store
 
-// rememberedSettings are the settings as last read from storage. The engine's lock guards them.
-type rememberedSettings struct {
+	mu    sync.Mutex // guards what follows
 	value Settings
 	until time.Time
-	// changes counts how often they may have changed in storage.
+	// changes counts how often the stored settings may have changed.
 	changes int
 }
 
-// mintSettings returns the settings that a mint keeps to. Each would read them, and a read of storage is a call back into
-// Vault, so they are remembered.
-func (e *Engine) mintSettings(ctx context.Context, s logical.Storage) (Settings, error) {
-	e.mu.Lock()
-	remembered := e.settings
-	e.mu.Unlock()
+// get returns the settings that token requests use.
+func (c *settingsCache) get(ctx context.Context) (Settings, error) {
+	c.mu.Lock()
+	value, until, changes := c.value, c.until, c.changes
+	c.mu.Unlock()
 	now := time.Now()
-	if now.Before(remembered.until) {
-		return remembered.value, nil
+	if now.Before(until) {
+		return value, nil
 	}
-	settings, err := e.Settings(ctx, s)
+	value, err := c.store.Settings(ctx)
 	if err != nil {
 		return Settings{}, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.settings.changes == remembered.changes { // else what was read may be old by now
-		e.settings.value, e.settings.until = settings, now.Add(settingsRemembered)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes == changes { // else the value may be old by now
+		c.value, c.until = value, now.Add(settingsMaxAge)
 	}
-	return settings, nil
+	return value, nil
 }
 
-// forgetSettings has the settings read again: they are, or may have been, changed in storage.
-func (e *Engine) forgetSettings() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.settings = rememberedSettings{changes: e.settings.changes + 1}
-}
-
-func (s *Settings) places() places {
-	return places{
-		"allow_private_addresses": &s.AllowPrivateAddresses,
-		"allowed_hosts":           &s.AllowedHosts,
-	}
+// forget makes the next token request read the settings again.
+func (c *settingsCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = time.Time{}
+	c.changes++
 }
 
 // WriteSettings merges the fields of a write into the settings.
-func (e *Engine) WriteSettings(ctx context.Context, s logical.Storage, fields Fields) error {
-	release, err := e.writers.acquire(ctx, settingsKey)
+func (e *Engine) WriteSettings(ctx context.Context, write Fields) error {
+	release, err := e.store.Lock(ctx, store.SettingsLock)
 	if err != nil {
 		return err
 	}
 	defer release()
-	settings, err := e.Settings(ctx, s)
+	settings, err := e.store.Settings(ctx)
 	if err != nil {
 		return err
 	}
-	fields.apply(settings.places(), new(Settings).places(), false)
+	settingsFields.apply(write, &settings, new(Settings), false)
 	if err := checkHostGlobs(settings.AllowedHosts); err != nil {
 		return err
 	}
-	defer e.forgetSettings() // also where the write failed: nobody knows what of it was done
-	return store(ctx, s, settingsKey, settings)
+	defer e.settings.forget() // even if the write fails: the storage may have committed it
+	return e.store.PutSettings(ctx, settings)
 }
 
 // DeleteSettings returns the settings to their defaults.
-func (e *Engine) DeleteSettings(ctx context.Context, s logical.Storage) error {
-	release, err := e.writers.acquire(ctx, settingsKey)
+func (e *Engine) DeleteSettings(ctx context.Context) error {
+	release, err := e.store.Lock(ctx, store.SettingsLock)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if _, err := e.Settings(ctx, s); err != nil {
+	if _, err := e.store.Settings(ctx); err != nil { // those of a newer plugin stay
 		return err
 	}
-	defer e.forgetSettings()
-	return s.Delete(ctx, settingsKey)
+	defer e.settings.forget()
+	return e.store.DeleteSettings(ctx)
 }
 
 func checkHostGlobs(globs []string) error {
@@ -121,7 +107,7 @@ func checkHostGlobs(globs []string) error {
 		if _, err := path.Match(glob, ""); err != nil || glob == "" || strings.ContainsAny(glob, "/@: \t\r\n\x00") {
 			return &FieldError{
 				Field:    "allowed_hosts",
-				Problem:  "holds something that is not a glob of a host name",
+				Problem:  "contains an entry that is not a glob of a host name",
 				Accepted: "names such as auth.example.com or *.example.com, without scheme, port or path",
 			}
 		}

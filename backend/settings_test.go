@@ -22,14 +22,14 @@ func (f fixture) configureHost() {
 // allow writes the settings on this node or, with another engine, on another.
 func (f fixture) allowHost(engine *backend.Engine, host string) {
 	f.Helper()
-	if err := engine.WriteSettings(f.Context(), f.storage, backend.Fields{"allowed_hosts": []string{host}}); err != nil {
+	if err := engine.WriteSettings(f.Context(), backend.Fields{"allowed_hosts": []string{host}}); err != nil {
 		f.Fatal(err)
 	}
 }
 
 // mints tells whether the settings let a mint ask the token endpoint at hereHost.
 func (f fixture) canMint() bool {
-	_, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"})
+	_, err := f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen"})
 	return err == nil
 }
 
@@ -50,7 +50,7 @@ func TestSettings_ApplyToMints(t *testing.T) {
 		f.wantMintAllowed(true, "with this host allowed")
 		f.allowHost(f.engine, elsewhereHost)
 		f.wantMintAllowed(false, "with another host allowed again")
-		if err := f.engine.DeleteSettings(f.Context(), f.storage); err != nil {
+		if err := f.engine.DeleteSettings(f.Context()); err != nil {
 			f.Fatal(err)
 		}
 		f.wantMintAllowed(true, "by default again")

@@ -33,7 +33,7 @@ func TestRefresh_SlowResponseIsStored(t *testing.T) {
 				}
 				if multiple > 1 {
 					var inFlight *backend.InFlightError
-					if _, err := f.token(); !errors.As(err, &inFlight) || inFlight.Wait < latency-time.Since(began) {
+					if _, err := f.token(); !errors.As(err, &inFlight) || time.Until(inFlight.Until) < latency-time.Since(began) {
 						f.Errorf("a later reader got %v, want how long it can take", err)
 					}
 					if err := f.rotate(); !errors.As(err, &inFlight) {
@@ -68,7 +68,7 @@ func TestRefresh_EvictionStartsNoSecondOne(t *testing.T) {
 			f.Errorf("%v, want that a request is in flight", err)
 		}
 		_, exchange := f.startAuthorization("shop")
-		if err := exchange(); !errors.As(err, new(*backend.InFlightError)) || errors.As(err, new(*backend.BeginAgainError)) {
+		if err := exchange(); !errors.As(err, new(*backend.InFlightError)) || errors.As(err, new(*backend.ExchangeError)) {
 			f.Errorf("an exchange: %v, want that a request is in flight, and its state good", err)
 		}
 		time.Sleep(time.Minute)
@@ -106,7 +106,7 @@ func TestExchange_SlowResponseIsStored(t *testing.T) {
 				if sent := f.provider.count() - before; sent != 1 {
 					f.Errorf("%d requests, want 1", sent)
 				}
-				if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "new"}); err != nil {
+				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "new"}); err != nil {
 					f.Error(err)
 				}
 			})
@@ -126,14 +126,14 @@ func TestExchange_ClientCancelDoesNotCancelIt(t *testing.T) {
 		f.setLatency(2)
 		ctx, cancel := context.WithTimeout(f.Context(), time.Second)
 		defer cancel()
-		if _, err := f.engine.Exchange(ctx, f.storage, f.config, "new", backend.Redirect{Code: "c", State: begun.Query().Get("state")}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := f.engine.Exchange(ctx, f.config, "new", backend.Callback{Code: "c", State: begun.Query().Get("state")}); !errors.Is(err, context.DeadlineExceeded) {
 			f.Errorf("%v", err)
 		}
 		time.Sleep(time.Minute)
 		if err := exchange(); err != nil {
 			f.Errorf("a repeat: %v", err)
 		}
-		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "new"}); err != nil {
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "new"}); err != nil {
 			f.Error(err)
 		}
 	})
@@ -148,7 +148,7 @@ func TestClose_WaitsForRefreshTokens(t *testing.T) {
 				f.provider.set(func(p *rotatingProvider) { p.latency = latency })
 				ctx, leave := context.WithCancel(f.Context())
 				read := inBackground(func() error {
-					_, err := f.engine.Token(ctx, f.storage, backend.Ref{Config: f.config, Role: "shop"})
+					_, err := f.engine.Token(ctx, backend.Ref{Config: f.config, Role: "shop"})
 					return err
 				})
 				time.Sleep(100 * time.Millisecond)
@@ -190,11 +190,11 @@ func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 		if err := exchange(); err != nil {
 			f.Fatal(err)
 		}
-		if err := f.engine.DeleteRole(f.Context(), f.storage, f.config, "new"); err != nil {
+		if err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
 			f.Fatal(err)
 		}
 		f.configureRole("new", authorizationCodeRole(), nil)
-		wantField(f.T, exchange(), "state", "not known")
+		wantField(f.T, exchange(), "state", "unknown")
 	})
 }
 
@@ -215,7 +215,7 @@ func TestClose_WaitsForACodeWhoseStateIsConsumed(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		f.restart()
-		if _, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: f.config, Role: "new"}); err != nil {
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "new"}); err != nil {
 			f.Error(err)
 		}
 	})

@@ -72,11 +72,14 @@ func TestLimits_RefusedRefreshAllowsAMint(t *testing.T) {
 			return reply{status: 200, body: `{"access_token":"a","refresh_token":"r","expires_in":3600}`}
 		})
 		f.configure("mints", backend.Fields{"client_id": "id", "client_secret": "s3cret"})
-		f.wantToken("mints")
-		if _, err := f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: "mints"}); err != nil {
-			f.Errorf("a rotation whose refresh is refused: %v", err)
+		role := backend.RoleWrite{Fields: backend.Fields{"grant_type": "refresh_token"}, RefreshToken: ptr("imported")}
+		if err := f.engine.WriteRole(f.Context(), "mints", "shop", role); err != nil {
+			f.Fatal(err)
 		}
-		f.wantRequests(3)
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "mints", Role: "shop"}); err != nil {
+			f.Errorf("a read whose refresh is refused: %v", err)
+		}
+		f.wantRequests(2)
 	})
 }
 
@@ -190,7 +193,7 @@ func TestLimits_ReadsReturnInTime(t *testing.T) {
 		var readers sync.WaitGroup
 		for i := range configs {
 			readers.Go(func() {
-				_, err := f.engine.Token(ctx, f.storage, backend.Ref{Config: fmt.Sprint("config-", i)})
+				_, err := f.engine.Token(ctx, backend.Ref{Config: fmt.Sprint("config-", i)})
 				if err != nil && !errors.As(err, new(*backend.QueueError)) {
 					f.Errorf("%v", err)
 				}
@@ -223,7 +226,7 @@ func TestLimits_ReadsOfOwnTokensReturnInTime(t *testing.T) {
 		var readers sync.WaitGroup
 		for i := range configs {
 			readers.Go(func() {
-				_, err := f.engine.Token(ctx, f.storage, backend.Ref{Config: fmt.Sprint("config-", i)})
+				_, err := f.engine.Token(ctx, backend.Ref{Config: fmt.Sprint("config-", i)})
 				if err != nil && !errors.As(err, new(*backend.QueueError)) {
 					f.Errorf("%v", err)
 				}
@@ -249,7 +252,7 @@ func TestLimits_OtherClientsFailNothing(t *testing.T) {
 			for range 8 {
 				others.Go(func() {
 					for ctx.Err() == nil {
-						_, _ = f.engine.Token(ctx, f.storage, backend.Ref{Config: name})
+						_, _ = f.engine.Token(ctx, backend.Ref{Config: name})
 					}
 				})
 			}
@@ -309,8 +312,8 @@ func TestRevoke_HangingTenantDelaysNoOther(t *testing.T) {
 			}
 			return reply{}
 		})
-		issued := func(config string) *backend.Issued {
-			issued, err := f.engine.Token(f.Context(), f.storage, backend.Ref{Config: config})
+		issued := func(config string) *backend.Token {
+			issued, err := f.engine.Token(f.Context(), backend.Ref{Config: config})
 			if err != nil {
 				f.Fatal(err)
 			}

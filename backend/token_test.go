@@ -68,7 +68,7 @@ func TestToken_ReplacementBlocksNoReader(t *testing.T) {
 		f.configureClient()
 		f.wantToken("token-1")
 		f.endpoint.setLatency(9 * time.Second)
-		time.Sleep(time.Until(f.wantToken("token-1").ReplaceAt) + time.Second)
+		time.Sleep(time.Until(f.wantToken("token-1").RefreshAt) + time.Second)
 		f.wantRequests(2) // under way
 		began := time.Now()
 		f.wantToken("token-1")
@@ -102,7 +102,7 @@ func TestToken_RefreshBeforeIsAtMostHalfTheLifetime(t *testing.T) {
 				f.configureClient()
 				f.configure(backend.Fields{"refresh_before": before})
 				issued := f.wantToken("token-1")
-				due := issued.ReplaceAt.Sub(issued.SentAt)
+				due := issued.RefreshAt.Sub(issued.SentAt)
 				if due > latest || due < latest-15*time.Minute {
 					f.Errorf("the token is replaced after %v, want %v or a little earlier", due, latest)
 				}
@@ -127,8 +127,8 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
-		rotate := func() (*backend.Issued, error) {
-			return f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: "kleinanzeigen"})
+		rotate := func() (*backend.Token, error) {
+			return f.engine.Rotate(f.Context(), backend.Ref{Config: "kleinanzeigen"})
 		}
 		if issued, err := rotate(); err != nil || issued.AccessToken != "token-2" {
 			f.Fatalf("%v %v", issued, err)
@@ -139,11 +139,11 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 			f.Fatal("a failing provider rotated a token")
 		}
 		f.wantToken("token-2")
-		if _, err := rotate(); !errors.As(err, new(*backend.HeldBackError)) {
+		if _, err := rotate(); !errors.As(err, new(*backend.BackoffError)) {
 			f.Fatalf("right after a failure: %v", err)
 		}
 		f.wantRequests(3)
-		if _, err := f.engine.Rotate(f.Context(), f.storage, backend.Ref{Config: "none"}); !errors.As(err, new(*backend.NotFoundError)) {
+		if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "none"}); !errors.As(err, new(*backend.NotFoundError)) {
 			f.Errorf("no configuration: %v", err)
 		}
 	})
@@ -156,12 +156,12 @@ func TestNextRotation_IsNeverNow(t *testing.T) {
 			return f.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, f.wantSharedToken())
 		}
 		first := f.wantSharedToken()
-		if got, due := next(), time.Until(first.ReplaceAt); got < due || got >= due+time.Second {
+		if got, due := next(), time.Until(first.RefreshAt); got < due || got >= due+time.Second {
 			f.Errorf("%v, while the token is replaced in %v", got, due)
 		}
 		f.endpoint.setLatency(5 * time.Second)
 		f.endpoint.respond(http.StatusInternalServerError)
-		time.Sleep(time.Until(first.ReplaceAt) + time.Second)
+		time.Sleep(time.Until(first.RefreshAt) + time.Second)
 		if got := next(); got != time.Second {
 			f.Errorf("%v while the next token is being minted", got)
 		}
@@ -252,7 +252,7 @@ func TestBackoff_GrowsToAMinute(t *testing.T) {
 		f.endpoint.respond(http.StatusBadGateway)
 		var longest time.Duration
 		for _, most := range []time.Duration{2, 4, 8, 16, 32, 60, 60, 60} {
-			if _, err := f.token(f.Context()); err == nil || errors.As(err, new(*backend.HeldBackError)) {
+			if _, err := f.token(f.Context()); err == nil || errors.As(err, new(*backend.BackoffError)) {
 				f.Fatalf("after the wait: %v, want the provider's own failure", err)
 			}
 			held := f.wantBackoff(most * time.Second)
@@ -279,7 +279,7 @@ func TestBackoff_RefusalEndsWithAConfigChange(t *testing.T) {
 			f.Errorf("%q does not say why", held)
 		}
 		time.Sleep(31 * time.Second)
-		if _, err := f.token(f.Context()); errors.As(err, new(*backend.HeldBackError)) {
+		if _, err := f.token(f.Context()); errors.As(err, new(*backend.BackoffError)) {
 			f.Error("held back for longer than 30 s")
 		}
 		f.endpoint.respond(0)
@@ -308,7 +308,7 @@ func TestBackoff_RetryAfterIsBounded(t *testing.T) {
 				f.configureClient()
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", test.header)
 				_, err := f.token(f.Context())
-				var held *backend.HeldBackError
+				var held *backend.BackoffError
 				if !errors.As(err, &held) || held.Cause.Kind != provider.RateLimited {
 					f.Fatalf("%v, want to be told how long to wait", err)
 				}
@@ -346,7 +346,7 @@ func TestDeleteConfig_LeavesNothing(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		first := f.wantToken("token-1")
-		if err := f.engine.DeleteConfig(f.Context(), f.storage, "kleinanzeigen", false); err != nil {
+		if err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
 			f.Fatal(err)
 		}
 		var missing *backend.NotFoundError
@@ -490,28 +490,6 @@ func TestToken_PanicBecomesAnError(t *testing.T) {
 		f.endpoint.panics = false
 		f.wantToken("token-2")
 	})
-}
-
-func TestToken_LeaseTTL(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	issued := func(lifetime, ttl time.Duration) *backend.Issued {
-		return &backend.Issued{Token: provider.Token{SentAt: now, Lifetime: lifetime}, Terms: backend.Terms{MaxTTL: ttl}}
-	}
-	for _, test := range []struct{ lifetime, passed, ttl, mount, want time.Duration }{
-		{lifetime: time.Hour, passed: 500 * time.Millisecond, want: 3599 * time.Second},
-		{lifetime: time.Hour, passed: 900 * time.Millisecond, want: 3598 * time.Second}, // Vault's count begins later
-		{lifetime: time.Hour, ttl: time.Minute, mount: time.Hour, want: time.Minute},
-		{lifetime: time.Hour, ttl: 2 * time.Hour, mount: 30 * time.Minute, want: 30 * time.Minute},
-		{lifetime: time.Minute, ttl: time.Hour, mount: 768 * time.Hour, want: 59 * time.Second},
-		{lifetime: time.Minute, passed: 59 * time.Second, want: time.Second},
-		{lifetime: time.Minute, passed: 59001 * time.Millisecond, want: 0},
-		{lifetime: time.Minute, passed: time.Hour, want: 0},
-	} {
-		if got := issued(test.lifetime, test.ttl).LeaseTTL(now.Add(test.passed), test.mount); got != test.want {
-			t.Errorf("%+v: %v", test, got)
-		}
-	}
 }
 
 func TestToken_LastSecondIsNotServed(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // redirectTo gives a redirect URI in each of the places that take one, and returns the errors.
 func (f roleFixture) redirectTo(text string) []error {
 	f.Helper()
-	_, begun := f.engine.Authorize(f.Context(), f.storage, f.config, "shop", text, nil)
+	_, begun := f.engine.Authorize(f.Context(), f.config, "shop", text, nil)
 	given, none := backend.Fields{"redirect_uri": text}, backend.Fields{"redirect_uri": ""}
 	errs := []error{f.writeConfig(given), f.writeRole(given), begun}
 	if err := errors.Join(f.writeConfig(none), f.writeRole(none)); err != nil {
@@ -82,7 +82,7 @@ func TestRedirectURI_Refused(t *testing.T) {
 		} {
 			for i, err := range f.redirectTo(text) {
 				wantField(f.T, err, "redirect_uri", says)
-				if err == nil || !strings.Contains(err.Error(), "; accepted: ") {
+				if err == nil || !strings.Contains(err.Error(), "; use ") {
 					f.Errorf("%q, place %d: %v", text, i, err)
 				}
 			}

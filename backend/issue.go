@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// Token is an access token, and how it is handed out.
+type Token = tokencache.Token
+
+// source obtains tokens: it reads the config and the role, and uses the client credentials or the role's refresh token.
+type source struct {
+	*Engine
+}
+
+// Fetch implements [tokencache.Source].
+func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) {
+	key := store.Key(f.Key)
+	c, err := s.requireConfig(ctx, key.Config)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case f.Own && c.ReuseToken:
+		return nil, tokencache.ErrShared
+	case !f.Own && !f.Shared && !c.ReuseToken:
+		return nil, tokencache.ErrNotShared
+	}
+	d, err := s.requireDefinition(c)
+	if err != nil {
+		return nil, err
+	}
+	var role *Role
+	if key.Role != "" {
+		if role, err = s.requireRole(ctx, c, key.Role); err != nil {
+			return nil, err
+		}
+	} else if !d.Has(provider.ClientCredentials) {
+		return nil, &UnauthorizedError{Config: key.Config, Reason: d.Name + " has no client credentials grant, so only an authorized role has a token"}
+	}
+	settings, err := s.settings.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	merged := c
+	if role != nil {
+		merged = c.With(role)
+	}
+	call := s.call(key, merged, d, settings)
+	call.Check, call.Failed = f.Check, f.Failed
+	token, err := s.obtain(ctx, grants.RefreshRequest{Key: key, Config: merged, Call: call, OnOverdue: f.OnOverdue}, role)
+	if err != nil {
+		return nil, err
+	}
+	return newToken(token, policyOf(c, role, d))
+}
+
+// obtain uses the role's refresh token, or the client credentials if the role has none.
+func (s *source) obtain(ctx context.Context, r grants.RefreshRequest, role *Role) (provider.Token, error) {
+	if role == nil || !role.UsesRefreshToken() {
+		return s.requests.Do(ctx, r.Call)
+	}
+	token, err := s.grants.Refresh(ctx, r)
+	var unauthorized *UnauthorizedError
+	if errors.As(err, &unauthorized) {
+		unauthorized.Import = role.GrantType == string(provider.RefreshToken)
+	}
+	return token, err
+}
+
+// call returns the client credentials request of a config, merged with a role if the key names one.
+func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, settings Settings) throttle.Call {
+	request := merged.Request(settings.Network())
+	request.Secrets = e.cache.Recent(tokencache.Key(key)) // no error shows a token that was given out before
+	return throttle.Call{Config: merged.Name, ConfigID: merged.ID, Definition: d, Request: request}
+}
+
+// newToken returns a token that lives long enough to be of use.
+func newToken(token provider.Token, policy tokencache.Policy) (*Token, error) {
+	t := tokencache.NewToken(token, store.NewID(), policy)
+	if !t.Valid(time.Now()) {
+		return nil, &provider.Error{Provider: policy.Provider, Kind: provider.Malformed, Description: "its token has less than a second to live"}
+	}
+	return t, nil
+}
+
+// policyOf returns how the tokens of a config, or of a role of it, are handed out.
+func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
+	environment := d.Environments[c.Environment]
+	policy := tokencache.Policy{
+		ClientGeneration: c.ClientGeneration,
+		Generation:       c.Generation,
+		Provider:         d.Name,
+		APIURL:           environment.APIURL,
+		Use:              d.Use,
+		MaxTTL:           c.TTL,
+		RefreshBefore:    c.RefreshBefore,
+		ReuseToken:       c.ReuseToken,
+		Revocable:        c.RevocationURL != "" || environment.RevocationURL != "",
+	}
+	if role != nil {
+		policy.RoleTTL = role.TTL
+	}
+	return policy
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// The bounds of request_timeout. Vault gives a request 90 seconds, and a caller may have to wait for a whole timeout.
+const (
+	minRequestTimeout = time.Second
+	maxRequestTimeout = 15 * time.Second
+)
+
+// checkConfig returns a *[FieldError] if no token request can be made with the config.
+func (e *Engine) checkConfig(c *Config, settings Settings) error {
+	d, err := e.checkProvider(c)
+	if err != nil {
+		return err
+	}
+	for _, check := range []func() error{
+		func() error { return checkSize(c) },
+		func() error { return checkCharacters(c) },
+		func() error { return checkClient(c, d) },
+		func() error { return checkTaken(c, d) },
+		func() error { return checkParams(c, d) },
+		func() error { return checkHeaders(c) },
+		func() error { return checkURLs(c, d, settings) },
+		func() error { return checkDurations(c) },
+		func() error { return checkRequest(c, d, settings) },
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) checkProvider(c *Config) (provider.Definition, error) {
+	names := e.catalog.Names()
+	if c.Provider == "" {
+		problem := "is required, because no provider has the name of the config"
+		if nearest := Nearest(c.Name, names); nearest != "" {
+			problem += " (did you mean " + nearest + "?)"
+		}
+		return provider.Definition{}, &FieldError{Field: "provider", Problem: problem, Accepted: oneOf(names)}
+	}
+	d, err := e.requireDefinition(c)
+	if err != nil {
+		return d, err
+	}
+	if _, ok := d.Environments[c.Environment]; !ok {
+		return d, notOneOf("environment", c.Environment, slices.Sorted(maps.Keys(d.Environments)))
+	}
+	return d, nil
+}
+
+// The bounds of the headers and params of a config. A server accepts a request header of 8 to 16 KiB.
+const (
+	maxEntries     = 64
+	maxEntry       = 8 << 10
+	maxEntriesSize = 16 << 10
+)
+
+// checkSize bounds headers and params, because every error of a provider is searched for their values.
+func checkSize(c *Config) error {
+	for field, entries := range map[string]map[string]string{"headers": c.Headers, "params": c.Params} {
+		size, largest := 0, 0
+		for key, value := range entries {
+			size += len(key) + len(value)
+			largest = max(largest, len(key)+len(value))
+		}
+		if len(entries) > maxEntries || largest > maxEntry || size > maxEntriesSize {
+			return &FieldError{
+				Field:    field,
+				Problem:  fmt.Sprintf("contains %d entries of %d bytes in total, the largest of %d bytes", len(entries), size, largest),
+				Accepted: fmt.Sprintf("at most %d entries of %d KiB in total, each of at most %d KiB", maxEntries, maxEntriesSize>>10, maxEntry>>10),
+			}
+		}
+	}
+	return nil
+}
+
+// checkCharacters refuses control characters. Line breaks and NUL would break out of a header or a URL, and a line break at
+// the end of a secret that was read from a file makes it a wrong one.
+func checkCharacters(c *Config) error {
+	for _, f := range configFields {
+		if text, ok := f.at(c).(*string); ok && f.name != "ca_cert" && provider.HasControl(*text) {
+			return &FieldError{Field: f.name, Problem: "contains a control character, such as a line break at its end; remove it"}
+		}
+	}
+	for field, values := range map[string]map[string]string{"params": c.Params, "headers": c.Headers} {
+		for key, value := range values {
+			if key == "" || provider.HasControl(key) || provider.HasControl(value) {
+				return &FieldError{Field: field, Problem: "contains an empty key or a control character; remove it"}
+			}
+		}
+	}
+	return nil
+}
+
+func checkClient(c *Config, d provider.Definition) error {
+	names := make([]string, len(d.ClientAuth))
+	for i, auth := range d.ClientAuth {
+		names[i] = string(auth)
+	}
+	auth := c.EffectiveClientAuth(d)
+	switch {
+	case auth == "":
+		return &FieldError{Field: "client_auth", Problem: "is required by " + d.Name, Accepted: oneOf(names)}
+	case !slices.Contains(d.ClientAuth, auth):
+		return &FieldError{Field: "client_auth", Problem: "is not a method that " + d.Name + " accepts", Accepted: oneOf(names)}
+	case c.ClientID == "":
+		return &FieldError{Field: "client_id", Problem: "is required"}
+	case c.ClientSecret == "" && auth != provider.AuthNone:
+		return &FieldError{Field: "client_secret", Problem: "is required"}
+	}
+	return nil
+}
+
+// checkTaken refuses what would never be sent to the provider.
+func checkTaken(c *Config, d provider.Definition) error {
+	for field, given := range map[string]bool{
+		provider.FromScope:       len(c.Scope) > 0,
+		provider.FromAudience:    c.Audience != "",
+		provider.FromRedirectURI: c.RedirectURI != "",
+	} {
+		if !given || d.Takes(field) {
+			continue
+		}
+		if constant, ok := d.Constant(field); ok {
+			if field == provider.FromAudience && c.Audience == constant {
+				continue
+			}
+			return &FieldError{Field: field, Problem: fmt.Sprintf("%s is always sent %s; leave the field out", d.Name, constant)}
+		}
+		return &FieldError{Field: field, Problem: d.Name + " accepts none; leave the field out"}
+	}
+	if c.RedirectURI != "" {
+		if err := checkRedirectURI(c.RedirectURI); err != nil {
+			return err
+		}
+	}
+	for _, scope := range c.Scope {
+		// RFC 6749, appendix A.4
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= 0x20 || r > 0x7e || r == '"' || r == '\\' }) {
+			return &FieldError{Field: "scope", Problem: "contains a character that a scope cannot have", Accepted: `printable ASCII without space, " and \ (RFC 6749, section 3.3)`}
+		}
+	}
+	return nil
+}
+
+func checkParams(c *Config, d provider.Definition) error {
+	refused := []string{"grant_type", "client_id", "client_secret", "refresh_token", "code", d.Credentials.ClientID, d.Credentials.ClientSecret}
+	for name := range c.Params {
+		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
+			return &FieldError{Field: "params", Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
+		}
+		for _, grant := range d.Grants {
+			if p, ok := grant.Parameters[name]; ok && p.From != provider.FromParams {
+				return &FieldError{Field: "params", Problem: "contains " + name + ", which " + ownParameter(p, name, d)}
+			}
+		}
+	}
+	return nil
+}
+
+func ownParameter(p provider.Parameter, name string, d provider.Definition) string {
+	if p.Value != "" {
+		return d.Name + " is always sent as " + p.Value
+	}
+	return "has a field of its own: " + p.From
+}
+
+// checkHeaders refuses headers that the request sets itself. Sending one of them twice is how requests are smuggled, and
+// another encoding would make the response unreadable.
+func checkHeaders(c *Config) error {
+	refused := []string{
+		"Host", "Authorization", "Content-Length", "Content-Type", "Accept-Encoding", "Connection", "Expect", "Keep-Alive",
+		"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	}
+	for name := range c.Headers {
+		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
+			return &FieldError{Field: "headers", Problem: "contains a header that the engine sends itself", Accepted: "any but " + strings.Join(refused, ", ")}
+		}
+	}
+	return nil
+}
+
+func checkURLs(c *Config, d provider.Definition, settings Settings) error {
+	network := settings.Network()
+	request := c.Request(network)
+	for _, f := range configFields {
+		if f.traits&isURL == 0 {
+			continue
+		}
+		override := *f.at(c).(*string)
+		if override == "" {
+			continue
+		}
+		checkQuery := func(raw string) error { return request.CheckQuery(d, f.name, raw) }
+		for _, check := range []func(string) error{network.CheckURL, network.CheckLiteral, network.CheckHost, checkQuery} {
+			if err := check(override); err != nil {
+				return &FieldError{Field: f.name, Problem: err.Error()}
+			}
+		}
+	}
+	if d.Environments[c.Environment].RefreshURL != "" && (c.TokenURL == "") != (c.RefreshURL == "") {
+		return &FieldError{Field: "token_url", Problem: d.Name + " refreshes at a URL of its own", Accepted: "token_url and refresh_url together, or neither"}
+	}
+	return nil
+}
+
+func checkDurations(c *Config) error {
+	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
+		return &FieldError{Field: "request_timeout", Problem: "is out of range", Accepted: fmt.Sprintf("%s to %s", minRequestTimeout, maxRequestTimeout)}
+	}
+	for _, f := range configFields {
+		// Leases count in whole seconds, and Vault takes a TTL of less than one for its own default.
+		if d, ok := f.at(c).(*time.Duration); ok && *d%time.Second != 0 {
+			return &FieldError{Field: f.name, Problem: "contains a fraction of a second", Accepted: "whole seconds"}
+		}
+	}
+	return nil
+}
+
+// checkRequest checks that a token request can be built.
+func checkRequest(c *Config, d provider.Definition, settings Settings) error {
+	if _, err := provider.CertPool(c.CACert); err != nil {
+		return &FieldError{Field: "ca_cert", Problem: err.Error()}
+	}
+	if !d.Has(provider.ClientCredentials) {
+		return nil // any other request needs what a user gives
+	}
+	return asFieldError(c.Request(settings.Network()).Check(d))
+}
+
+// asFieldError turns the error of a request that cannot be built into a *[FieldError].
+func asFieldError(err error) error {
+	if err == nil {
+		return nil
+	}
+	field, problem, _ := strings.Cut(err.Error(), ": ")
+	return &FieldError{Field: field, Problem: problem}
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
+	"vault-plugin-secrets-marketplace/backend/internal/digest"
+	"vault-plugin-secrets-marketplace/backend/internal/store"
+	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+const (
+	// maxWrite bounds a write that verifies what it stores. Vault gives a request 90 seconds.
+	maxWrite = 75 * time.Second
+	// maxVerifications bounds how often a write asks the provider because other writes have changed its request.
+	maxVerifications = 3
+	// maxFailedConfigs bounds the configs of which failed verifications are remembered, and maxFailed those of each.
+	maxFailedConfigs = 16 * 1024
+	maxFailed        = 4
+)
+
+// draft is a validated write of a config.
+type draft struct {
+	// old is the stored config; nil if there is none.
+	old, config *Config
+	definition  provider.Definition
+	// discarded are the roles whose refresh tokens the write makes worthless.
+	discarded []string
+	// resent says that the write brings the client secret of an existing config, which is how an operator ends a backoff.
+	resent bool
+	// call is the request that verifies the config, and request the digest of all that it depends on.
+	call    throttle.Call
+	request digest.Digest
+}
+
+// verification is a token that was minted with a request.
+type verification struct {
+	request digest.Digest
+	token   *Token
+}
+
+// clientOf returns the client of a config.
+func (e *Engine) clientOf(c *Config) throttle.ClientID {
+	d, _ := e.Definition(c)
+	return e.requests.ClientOf(e.call(store.Key{Config: c.Name}, c, d, Settings{}))
+}
+
+// verifyAndStore stores a write after its request has brought a token. Verifying writes of one config take turns.
+func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite) error {
+	release, err := e.verifying.Acquire(ctx, store.ConfigLock(name))
+	if err != nil {
+		return err
+	}
+	defer release()
+	busy := &BusyError{Entry: store.ConfigLock(name)}
+	var verified *verification
+	for attempt := range maxVerifications + 1 {
+		d, err := e.storeVerified(ctx, name, write, verified) // the writes ahead may have changed what is stored
+		if err != nil || d == nil {
+			return err
+		}
+		if attempt == maxVerifications {
+			break
+		}
+		verified, err = e.verify(ctx, d)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return busy
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return busy
+}
+
+// verify mints a token with the request of a draft. It does not repeat a request that the provider has just refused or
+// limited, because each attempt counts at a provider that locks clients out.
+func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
+	if err := e.verifications.check(d); err != nil {
+		return nil, err
+	}
+	if d.resent {
+		e.requests.ClearRateLimit(e.requests.ClientOf(d.call))
+	}
+	response, err := e.requests.Do(ctx, d.call)
+	if err == nil {
+		var token *Token
+		if token, err = newToken(response, policyOf(d.config, nil, d.definition)); err == nil {
+			return &verification{request: d.request, token: token}, nil
+		}
+	}
+	var failure *provider.Error
+	sent := errors.As(err, &failure) && !errors.As(err, new(*BackoffError))
+	if sent && (failure.Kind == provider.RefusedClient || failure.Kind == provider.RateLimited) {
+		e.verifications.remember(d, failure)
+	}
+	return nil, err
+}
+
+// verifications remembers the last failed verifications of each config, so that a tool which repeats one does not reach
+// the provider.
+type verifications struct {
+	keys *digest.Key
+
+	mu     sync.Mutex // guards failed
+	failed map[string][]failedVerification
+}
+
+type failedVerification struct {
+	request digest.Digest
+	backoff *backoff.Backoff
+}
+
+// digest returns the digest of all that a verification depends on.
+func (v *verifications) digest(call throttle.Call) digest.Digest {
+	request := call.Request
+	request.Secrets = nil // the tokens of before, which only redact an error
+	return v.keys.Of(request)
+}
+
+// check returns a *[BackoffError] if a verification of the config with the same request has just failed.
+func (v *verifications) check(d *draft) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, f := range v.failed[d.config.Name] {
+		if err := f.backoff.Active(time.Now()); err != nil && f.request == d.request {
+			return err
+		}
+	}
+	return nil
+}
+
+// remember remembers a failed verification for a while. Each config has its own, so that one does not displace another's.
+func (v *verifications) remember(d *draft, failure *provider.Error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.failed == nil {
+		v.failed = make(map[string][]failedVerification)
+	}
+	for other := range v.failed {
+		if len(v.failed) < maxFailedConfigs {
+			break
+		}
+		delete(v.failed, other) // forgetting one too early costs a request
+	}
+	wait := backoff.Permanent
+	if failure.RetryAfter > 0 {
+		wait = min(wait, failure.RetryAfter)
+	}
+	name := d.config.Name
+	last := v.failed[name]
+	last = last[max(0, len(last)-maxFailed+1):]
+	v.failed[name] = append(last, failedVerification{d.request, backoff.New(failure, wait, name)})
+}
