@@ -680,7 +680,7 @@ func expandURL(raw string, values map[string]string) (string, error) {
 	for _, name := range urlVariables(raw) {
 		value := values[name]
 		if !labelSyntax.MatchString(value) {
-			return "", fmt.Errorf("params: %s must be one DNS label (letters, digits and inner hyphens): it is a part of the URL", name)
+			return "", &RequestError{"params", name + " must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"}
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}

@@ -116,3 +116,16 @@ var codeKinds = map[string]Kind{
 	"server_error":            Unavailable,
 	"temporarily_unavailable": Unavailable,
 }
+
+// RequestError is a [Request] that cannot be sent, because one of its fields is missing, wrong or forbidden.
+type RequestError struct {
+	// Field names the field, in lower case with underscores: token_url, params.
+	Field string
+	// Problem says what is wrong with it.
+	Problem string
+}
+
+// Error returns the field and its problem.
+func (e *RequestError) Error() string {
+	return e.Field + ": " + e.Problem
+}

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -65,7 +64,7 @@ type Request struct {
 	Network NetworkPolicy
 }
 
-// Check tells whether a request can be made of it, without making it. The error says what is wrong.
+// Check reports, as a *[RequestError], what keeps the request from being sent. It sends nothing.
 func (r Request) Check(d Definition) error {
 	_, err := r.build(context.Background(), d)
 	return err
@@ -73,8 +72,8 @@ func (r Request) Check(d Definition) error {
 
 // Host returns the host that the grant's request is sent to, in lower case, with the port where it is not the scheme's
 // own: of the endpoint that the definition names for that grant, its override or the environment's, and with variables
-// expanded. It looks nothing up and sends nothing. The error says which field is wrong or forbidden; [Client.Do] refuses
-// the request with the same words.
+// expanded. It looks nothing up and sends nothing. The error is a *[RequestError]; [Client.Do]
+// refuses the request with the same words.
 func (r Request) Host(d Definition) (string, error) {
 	_, target, err := r.target(d)
 	if err != nil {
@@ -90,7 +89,7 @@ func (r Request) Host(d Definition) (string, error) {
 	return host, nil
 }
 
-// Target returns the URL that the grant's request is sent to, with variables expanded. The error is Host's.
+// Target returns the URL that the grant's request is sent to, with variables expanded. The error is a *[RequestError].
 func (r Request) Target(d Definition) (string, error) {
 	_, target, err := r.target(d)
 	if err != nil {
@@ -103,7 +102,7 @@ func (r Request) Target(d Definition) (string, error) {
 func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	shape, ok := d.request(r.Grant)
 	if !ok {
-		return shape, nil, fmt.Errorf("grant: %s has no %s grant", d.Name, r.Grant)
+		return shape, nil, &RequestError{"grant", fmt.Sprintf("%s has no %s grant", d.Name, r.Grant)}
 	}
 	endpoint, err := r.endpoint(d, shape)
 	if err != nil {
@@ -111,7 +110,7 @@ func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	}
 	target, err := url.Parse(endpoint)
 	if err != nil {
-		return shape, nil, fmt.Errorf("%s: is not a URL", shape.Endpoint)
+		return shape, nil, &RequestError{shape.Endpoint, "is not a URL"}
 	}
 	return shape, target, nil
 }
@@ -125,7 +124,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}[field]
 	if override != "" {
 		if err := r.Network.CheckHost(override); err != nil {
-			return "", fmt.Errorf("%s: %w", field, err)
+			return "", &RequestError{field, err.Error()}
 		}
 		return r.checked(d, field, override)
 	}
@@ -135,11 +134,11 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}
 	environment, ok := d.Environments[name]
 	if !ok {
-		return "", fmt.Errorf("environment: %s has none of that name", d.Name)
+		return "", &RequestError{"environment", d.Name + " has none of that name"}
 	}
 	own := environment.URLs()[field]
 	if own == "" {
-		return "", fmt.Errorf("%s: is required, %s has none of its own", field, d.Name)
+		return "", &RequestError{field, fmt.Sprintf("is required, %s has none of its own", d.Name)}
 	}
 	expanded, err := expandURL(own, r.Params)
 	if err != nil {
@@ -150,16 +149,16 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 
 func (r Request) checked(d Definition, field, endpoint string) (string, error) {
 	if err := r.Network.CheckURL(endpoint); err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
+		return "", &RequestError{field, err.Error()}
 	}
 	if err := r.CheckQuery(d, field, endpoint); err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
+		return "", &RequestError{field, err.Error()}
 	}
 	return endpoint, nil
 }
 
 // AuthorizationURL returns where to send a user for the authorization code grant (RFC 6749, section 4.1.1; RFC 7636,
-// section 4.3, where there is a challenge). Nothing in it is secret.
+// section 4.3, if there is a challenge). Nothing in the URL is secret. The error is a *[RequestError].
 func (r Request) AuthorizationURL(d Definition, state, challenge string) (string, error) {
 	endpoint, err := r.endpoint(d, GrantRequest{Endpoint: "authorization_url"})
 	if err != nil {
@@ -167,7 +166,7 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	}
 	target, err := url.Parse(endpoint)
 	if err != nil {
-		return "", errors.New("authorization_url: is not a URL")
+		return "", &RequestError{"authorization_url", "is not a URL"}
 	}
 	query := url.Values{
 		"response_type":        {"code"},
@@ -252,11 +251,11 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string
 }
 
 func missingParameter(d Definition, name string, p Parameter) error {
-	field := p.From
+	problem := "is required by " + d.Name
 	if p.From == FromParams {
-		field = "params: " + name
+		problem = name + ": " + problem
 	}
-	return fmt.Errorf("%s: is required by %s", field, d.Name)
+	return &RequestError{p.From, problem}
 }
 
 // build makes the HTTP request, all but sending it.
@@ -285,7 +284,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	}
 	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
 	if err != nil {
-		return nil, fmt.Errorf("%s: is not a URL that a request can be sent to", shape.Endpoint)
+		return nil, &RequestError{shape.Endpoint, "is not a URL that a request can be sent to"}
 	}
 	request.Header = header
 	return request, nil
@@ -310,7 +309,7 @@ func (r Request) authenticate(
 		parameters[d.Credentials.ClientID] = r.ClientID
 	case AuthHeaders:
 	default:
-		return "", fmt.Errorf("client_auth: is required by %s", d.Name)
+		return "", &RequestError{"client_auth", "is required by " + d.Name}
 	}
 	return auth, nil
 }
@@ -353,7 +352,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 	header.Set("Accept", "application/json")
 	for name, value := range r.Headers {
 		if !headerSyntax.MatchString(name) || HasControl(value) {
-			return errors.New("headers: a name or value that is not an HTTP header's")
+			return &RequestError{"headers", "a name or value that is not an HTTP header's"}
 		}
 		header.Set(name, value)
 	}
@@ -368,7 +367,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 			value = r.RefreshToken
 		}
 		if h.From != "" && !fitsHeader(value) {
-			return fmt.Errorf("%s: holds a character that the header %s cannot carry", h.From, name)
+			return &RequestError{h.From, fmt.Sprintf("holds a character that the header %s cannot carry", name)}
 		}
 		header.Set(name, h.Prefix+value)
 	}

@@ -3,6 +3,7 @@
 package provider_test
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -81,6 +82,53 @@ func TestAuthorizationURL_HoldsEachParameterOnce(t *testing.T) {
 	}
 	if len(target.Query()) != 9 {
 		t.Errorf("the user is sent to %s", text)
+	}
+}
+
+func TestRequest_ErrorsNameTheField(t *testing.T) {
+	t.Parallel()
+	oauth2 := builtin(t, "oauth2")
+	header := shopThat(t, "refresh_token: {headers: {X-Refresh: {from: refresh_token}}}")
+	params := shopThat(t, "client_credentials: {parameters: {seller: {from: params, required: true}}}")
+	variable := params
+	variable.Environments = map[string]provider.Environment{"production": {TokenURL: "https://{shop}.example.com/"}}
+	variable.Variables = map[string]string{"shop": "the shop"}
+	const endpoint = "https://auth.example.com/token"
+	for _, test := range []struct {
+		d       provider.Definition
+		r       provider.Request
+		field   string
+		problem string
+	}{
+		{params, provider.Request{Grant: provider.RefreshToken}, "grant", "shop has no refresh_token grant"},
+		{params, provider.Request{}, "grant", "shop has no  grant"},
+		{params, provider.Request{Environment: "sandbox"}, "environment", "shop has none of that name"},
+		{oauth2, provider.Request{}, "token_url", "is required, oauth2 has none of its own"},
+		{oauth2, provider.Request{TokenURL: endpoint + "#a"}, "token_url", "must not hold a fragment"},
+		{oauth2, provider.Request{TokenURL: endpoint}, "client_auth", "is required by oauth2"},
+		{oauth2, provider.Request{Grant: provider.RefreshToken, TokenURL: endpoint}, "refresh_token", "is required by oauth2"},
+		{params, provider.Request{}, "params", "seller: is required by shop"},
+		{variable, provider.Request{}, "params", "shop must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"},
+		{params, provider.Request{Params: map[string]string{"seller": "7"}, Headers: map[string]string{"A B": "c"}}, "headers",
+			"a name or value that is not an HTTP header's"},
+		{header, provider.Request{Grant: provider.RefreshToken, RefreshToken: "r\u00fc"}, "refresh_token",
+			"holds a character that the header X-Refresh cannot carry"},
+	} {
+		if test.r.Grant == "" && test.problem != "shop has no  grant" {
+			test.r.Grant = provider.ClientCredentials
+		}
+		err := test.r.Check(test.d)
+		var refused *provider.RequestError
+		if !errors.As(err, &refused) || refused.Field != test.field || refused.Problem != test.problem {
+			t.Errorf("%v, want %s: %s", err, test.field, test.problem)
+		}
+	}
+	for _, endpoint := range []string{"", "http://auth.example.com/authorize"} {
+		_, err := provider.Request{AuthorizationEndpoint: endpoint}.AuthorizationURL(oauth2, "s", "")
+		var refused *provider.RequestError
+		if !errors.As(err, &refused) || refused.Field != "authorization_url" {
+			t.Errorf("%v, want an error of authorization_url", err)
+		}
 	}
 }
 
