@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer's size, decompressed.
-	maxAnswer = 1 << 20
-	// maxAnswerHeader bounds the size of an answer's header.
-	maxAnswerHeader = 64 << 10
+	// maxResponse bounds an answer's size, decompressed.
+	maxResponse = 1 << 20
+	// maxResponseHeader bounds the size of an answer's header.
+	maxResponseHeader = 64 << 10
 	// maxTransports bounds how many sets of connections are kept, each for a trust of its own.
 	maxTransports = 64
 	// MaxConnections is how many idle connections to one host are kept, for each trust. Callers bound the requests in flight:
@@ -111,23 +111,23 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	}
 
 	sentAt := time.Now()
-	response, err := transport.RoundTrip(request)
+	received, err := transport.RoundTrip(request)
 	if err != nil {
 		return fail(networkFailure(err, d, r, request))
 	}
-	defer response.Body.Close()
-	body, err := readBody(response)
-	a := answer{
-		status: response.StatusCode,
-		header: response.Header,
+	defer received.Body.Close()
+	body, err := readBody(received)
+	res := rawResponse{
+		status: received.StatusCode,
+		header: received.Header,
 		body:   body,
-		whole:  err == nil && len(body) <= maxAnswer,
+		whole:  err == nil && len(body) <= maxResponse,
 		sentAt: sentAt,
 	}
-	found := findSuccessor(d, r, a)
-	a.redact = newRedactor(append(r.secrets(request), found.RefreshToken)...)
-	if a.whole {
-		token, err := readAnswer(d, r, a)
+	found := findSuccessor(d, r, res)
+	res.redact = newRedactor(append(r.secrets(request), found.RefreshToken)...)
+	if res.whole {
+		token, err := readResponse(d, r, res)
 		return withSuccessor(r, found, token, err)
 	}
 	kind, description := Malformed, "its answer is larger than 1 MiB"
@@ -146,7 +146,7 @@ const grace = time.Second
 
 // withTimeout returns the context of a request.
 func withTimeout(ctx context.Context, r Request) (context.Context, context.CancelFunc) {
-	if !r.Grant.Spends() {
+	if !r.GrantType.Spends() {
 		return context.WithTimeout(ctx, r.Timeout)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -159,13 +159,13 @@ func withTimeout(ctx context.Context, r Request) (context.Context, context.Cance
 	}
 }
 
-// readBody returns a response's body, of one byte more than maxAnswer at most. A response that switches protocols has none:
+// readBody returns a response's body, of one byte more than maxResponse at most. A response that switches protocols has none:
 // what net/http has in its place is the connection, and a read from that does not end with the request's context.
-func readBody(response *http.Response) ([]byte, error) {
-	if response.StatusCode == http.StatusSwitchingProtocols {
+func readBody(received *http.Response) ([]byte, error) {
+	if received.StatusCode == http.StatusSwitchingProtocols {
 		return nil, nil
 	}
-	return io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	return io.ReadAll(io.LimitReader(received.Body, maxResponse+1))
 }
 
 // transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
@@ -187,7 +187,7 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 		caCert:       sha256.Sum256([]byte(r.CACert)),
 		allowPrivate: r.Network.AllowPrivateAddresses,
 		proxied:      proxy != nil,
-		spends:       r.Grant.Spends(),
+		spends:       r.GrantType.Spends(),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,7 +221,7 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: c.timeouts.ping, PingTimeout: c.timeouts.pong},
 		MaxIdleConnsPerHost:    MaxConnections,
 		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: maxAnswerHeader,
+		MaxResponseHeaderBytes: maxResponseHeader,
 	}
 	dialer := &net.Dialer{Timeout: c.timeouts.connect}
 	if proxied {
@@ -230,7 +230,7 @@ func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) 
 		dialer.ControlContext = r.Network.control
 	}
 	t.DialContext = c.connections.dial(dialer)
-	if r.Grant.Spends() {
+	if r.GrantType.Spends() {
 		// Its response is lost with the connection, so nothing else may end that: no other request's fault, no ping that
 		// times out in a suspended process. Nor may it wait behind requests that hang.
 		t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2, t.HTTP2 = -1, false, nil
@@ -276,10 +276,10 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) (
 	host := target.Host
 	switch {
 	case errors.As(err, &forbidden):
-		shape, _ := d.request(r.Grant)
+		shape, _ := d.request(r.GrantType)
 		return Forbidden, shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		if r.Grant.Spends() {
+		if r.GrantType.Spends() {
 			return Timeout, fmt.Sprintf("there was no response within %s", r.Timeout)
 		}
 		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)

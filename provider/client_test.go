@@ -286,7 +286,7 @@ func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
 		}, "r2"},
 	} {
 		r := serve(t, test.handler)
-		r.Grant, r.RefreshToken = provider.RefreshToken, "r1"
+		r.GrantType, r.RefreshToken = provider.RefreshToken, "r1"
 		if name == "too slow" {
 			r.Timeout = 200 * time.Millisecond
 		}
@@ -420,7 +420,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		r := requestTo(server.URL)
 		r.ClientSecret, r.ClientAuth, r.Network.AllowPrivateAddresses = secret, provider.AuthBasic, true
-		r.Grant, r.RefreshToken = provider.RefreshToken, "r1"
+		r.GrantType, r.RefreshToken = provider.RefreshToken, "r1"
 		next.Store(&reply{status, body})
 		token, err := client.Do(t.Context(), definition, r)
 		if token.RefreshLifetime < 0 || token.RefreshLifetime > 10*365*24*time.Hour {

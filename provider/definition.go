@@ -32,26 +32,26 @@ const Format = 1
 // DefaultEnvironment is the environment of a definition that is meant where none is named.
 const DefaultEnvironment = "production"
 
-// Grant is a grant type of RFC 6749, section 1.3, by the name the RFC gives it on the wire.
-type Grant string
+// GrantType is a grant type of RFC 6749, section 1.3, by the name the RFC gives it on the wire.
+type GrantType string
 
 // The grants that a definition can have.
 const (
 	// ClientCredentials is the grant of RFC 6749, section 4.4.
-	ClientCredentials Grant = "client_credentials"
+	ClientCredentials GrantType = "client_credentials"
 	// AuthorizationCode is the grant of RFC 6749, section 4.1.
-	AuthorizationCode Grant = "authorization_code"
+	AuthorizationCode GrantType = "authorization_code"
 	// RefreshToken is the grant of RFC 6749, section 6.
-	RefreshToken Grant = "refresh_token"
+	RefreshToken GrantType = "refresh_token"
 )
 
 // Revocation stands for the token revocation request of RFC 7009, section 2.1, which is made like a grant's. Every
 // definition has it, where there is an endpoint for it.
-const Revocation Grant = "revocation"
+const Revocation GrantType = "revocation"
 
 // Spends reports whether a request of the grant consumes what it sends, an authorization code or a refresh token, so that a
 // refresh token in its answer cannot be had again.
-func (g Grant) Spends() bool {
+func (g GrantType) Spends() bool {
 	return g == AuthorizationCode || g == RefreshToken
 }
 
@@ -107,13 +107,13 @@ type Definition struct {
 	Credentials Credentials `yaml:"credentials"`
 
 	// Grants says, for each grant the provider has, how its request is made.
-	Grants map[Grant]GrantRequest `yaml:"grants"`
+	Grants map[GrantType]GrantRequest `yaml:"grants"`
 	// Authorization says what the authorization endpoint asks for (RFC 6749, section 4.1.1).
-	Authorization Authorization `yaml:"authorization"`
+	Authorization AuthorizationEndpoint `yaml:"authorization"`
 	// RefreshTokens says how the provider's refresh tokens live.
 	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
-	// Answer says where a token is found in an answer.
-	Answer Answer `yaml:"answer"`
+	// Response says where a token is found in an answer.
+	Response Response `yaml:"answer"`
 	// Errors says how an error answer reads.
 	Errors Errors `yaml:"errors"`
 	// Limits are the documented limits on requests.
@@ -242,8 +242,8 @@ type Header struct {
 	Generate string `yaml:"generate"`
 }
 
-// Authorization says what the authorization endpoint asks for.
-type Authorization struct {
+// AuthorizationEndpoint says what the authorization endpoint asks for.
+type AuthorizationEndpoint struct {
 	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" where it may go
 	// on behind it.
 	RedirectURI string `yaml:"redirect_uri"`
@@ -280,8 +280,8 @@ type LimitHeaders struct {
 	Reset string `yaml:"reset"`
 }
 
-// Answer says where a token is found in an answer.
-type Answer struct {
+// Response says where a token is found in an answer.
+type Response struct {
 	// Object is the member that holds the token's members, where they are not at the top of the answer. It is
 	// an object, or a string that holds one.
 	Object string `yaml:"object"`
@@ -345,17 +345,17 @@ func ParseDefinition(text []byte) (Definition, error) {
 func (d *Definition) setDefaults() {
 	setDefault(&d.Credentials.ClientID, "client_id")
 	setDefault(&d.Credentials.ClientSecret, "client_secret")
-	setDefault(&d.Answer.ExpiresAs, ExpiresSeconds)
+	setDefault(&d.Response.ExpiresAs, ExpiresSeconds)
 	if len(d.Errors.Code) == 0 {
 		d.Errors.Code = []string{"error"}
 	}
 	if len(d.Errors.Description) == 0 {
 		d.Errors.Description = []string{"error_description"}
 	}
-	for grant, r := range d.Grants {
+	for grantType, r := range d.Grants {
 		setDefault(&r.Endpoint, "token_url")
 		setDefault(&r.Method, http.MethodPost)
-		setDefault(&r.GrantType, string(grant))
+		setDefault(&r.GrantType, string(grantType))
 		if r.Method == http.MethodGet {
 			setDefault(&r.Body, BodyNone)
 		}
@@ -364,7 +364,7 @@ func (d *Definition) setDefaults() {
 			setDefault(&p.Separator, " ")
 			r.Parameters[name] = p
 		}
-		d.Grants[grant] = r
+		d.Grants[grantType] = r
 	}
 }
 
@@ -408,9 +408,9 @@ func (d *Definition) validate() error {
 	if len(d.Grants) == 0 {
 		return errors.New("grants: at least one is required")
 	}
-	for grant, r := range d.Grants {
-		if err := r.validate(grant); err != nil {
-			return fmt.Errorf("grants.%s.%w", grant, err)
+	for grantType, r := range d.Grants {
+		if err := r.validate(grantType); err != nil {
+			return fmt.Errorf("grants.%s.%w", grantType, err)
 		}
 	}
 	if err := validateCodes(d.Errors.Codes); err != nil {
@@ -422,7 +422,7 @@ func (d *Definition) validate() error {
 	if err := d.validateQueries(); err != nil {
 		return err
 	}
-	return d.Answer.validate()
+	return d.Response.validate()
 }
 
 func (d *Definition) validateEnvironment(e Environment) error {
@@ -470,7 +470,7 @@ func (d *Definition) validateGrants() error {
 	for _, word := range []struct {
 		field, value string
 		accepted     []string
-		grant        Grant
+		grantType    GrantType
 	}{
 		{"authorization.redirect_uri", d.Authorization.RedirectURI, []string{"exact", "prefix"}, AuthorizationCode},
 		{"refresh_tokens.rotation", d.RefreshTokens.Rotation, []string{"always", "sometimes", "never"}, RefreshToken},
@@ -483,8 +483,8 @@ func (d *Definition) validateGrants() error {
 		if !slices.Contains(word.accepted, word.value) {
 			return fmt.Errorf("%s: one of %v is accepted", word.field, word.accepted)
 		}
-		if _, ok := d.Grants[word.grant]; !ok {
-			return fmt.Errorf("%s: there is no %s grant", word.field, word.grant)
+		if _, ok := d.Grants[word.grantType]; !ok {
+			return fmt.Errorf("%s: there is no %s grant", word.field, word.grantType)
 		}
 	}
 	for i, limit := range d.Limits {
@@ -492,7 +492,7 @@ func (d *Definition) validateGrants() error {
 			return fmt.Errorf("limits[%d]: requests and per must be positive", i)
 		}
 	}
-	if len(d.Answer.RefreshExpiresIn) > 0 && !d.Has(RefreshToken) && !d.Has(AuthorizationCode) {
+	if len(d.Response.RefreshExpiresIn) > 0 && !d.Has(RefreshToken) && !d.Has(AuthorizationCode) {
 		return fmt.Errorf("answer.refresh_expires_in: there is neither a %s nor a %s grant", RefreshToken, AuthorizationCode)
 	}
 	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 {
@@ -501,9 +501,9 @@ func (d *Definition) validateGrants() error {
 	return nil
 }
 
-func (r GrantRequest) validate(grant Grant) error {
-	known := []Grant{ClientCredentials, AuthorizationCode, RefreshToken}
-	if !slices.Contains(known, grant) {
+func (r GrantRequest) validate(grantType GrantType) error {
+	known := []GrantType{ClientCredentials, AuthorizationCode, RefreshToken}
+	if !slices.Contains(known, grantType) {
 		return fmt.Errorf("grant: is not one of %v", known)
 	}
 	if !slices.Contains([]string{"token_url", "refresh_url"}, r.Endpoint) {
@@ -561,31 +561,31 @@ func exactlyOne(values ...string) bool {
 	return len(given) == 1
 }
 
-func (a Answer) validate() error {
-	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, a.ExpiresAs) {
+func (r Response) validate() error {
+	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, r.ExpiresAs) {
 		return errors.New("answer.expires_as: seconds, unix_seconds or time is accepted")
 	}
-	for name := range a.Names {
+	for name := range r.Names {
 		if !slices.Contains(tokenMembers(), name) {
 			return fmt.Errorf("answer.names.%s: is not one of %v", name, tokenMembers())
 		}
 	}
-	for i, name := range a.RefreshExpiresIn {
-		if name == "" || HasControl(name) || slices.Contains(a.RefreshExpiresIn[:i], name) {
+	for i, name := range r.RefreshExpiresIn {
+		if name == "" || HasControl(name) || slices.Contains(r.RefreshExpiresIn[:i], name) {
 			return fmt.Errorf("answer.refresh_expires_in[%d]: a member's name is required, each once", i)
 		}
 		for _, member := range tokenMembers() {
-			if a.name(member) == name {
+			if r.name(member) == name {
 				return fmt.Errorf("answer.refresh_expires_in: %s is the token's own %s", name, member)
 			}
 		}
 	}
-	for _, name := range a.Extra {
+	for _, name := range r.Extra {
 		if slices.Contains(reservedExtra(), name) {
 			return fmt.Errorf("answer.extra: %s is a field of every token", name)
 		}
 	}
-	if a.DefaultExpiresIn < 0 {
+	if r.DefaultExpiresIn < 0 {
 		return errors.New("answer.default_expires_in: must not be negative")
 	}
 	return nil
@@ -597,8 +597,8 @@ func reservedExtra() []string {
 }
 
 // request returns how the grant's request is made, and whether the provider has the grant.
-func (d Definition) request(grant Grant) (GrantRequest, bool) {
-	if grant == Revocation {
+func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
+	if grantType == Revocation {
 		return GrantRequest{
 			Endpoint: "revocation_url", Method: http.MethodPost, Body: BodyForm, NoGrantType: true,
 			Parameters: map[string]Parameter{
@@ -607,13 +607,13 @@ func (d Definition) request(grant Grant) (GrantRequest, bool) {
 			},
 		}, true
 	}
-	r, ok := d.Grants[grant]
+	r, ok := d.Grants[grantType]
 	return r, ok
 }
 
 // Has tells whether the provider has the grant.
-func (d Definition) Has(grant Grant) bool {
-	_, ok := d.Grants[grant]
+func (d Definition) Has(grantType GrantType) bool {
+	_, ok := d.Grants[grantType]
 	return ok
 }
 

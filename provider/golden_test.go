@@ -36,24 +36,24 @@ var update = flag.Bool("update", false, "write the requests and results that gol
 
 // goldenCase is the first part of a golden file: who asks for what.
 type goldenCase struct {
-	Provider   string            `yaml:"provider"`
-	Definition yaml.Node         `yaml:"definition"` // instead of provider: a definition of the case's own
-	Grant      provider.Grant    `yaml:"grant"`
-	Environ    string            `yaml:"environment"`
-	ClientID   string            `yaml:"client_id"`
-	Secret     string            `yaml:"client_secret"`
-	ClientAuth string            `yaml:"client_auth"`
-	TokenURL   string            `yaml:"token_url"`
-	RefreshURL string            `yaml:"refresh_url"`
-	Redirect   string            `yaml:"redirect_uri"`
-	Code       string            `yaml:"code"`
-	Verifier   string            `yaml:"code_verifier"`
-	Refresh    string            `yaml:"refresh_token"`
-	Scope      []string          `yaml:"scope"`
-	Audience   string            `yaml:"audience"`
-	Params     map[string]string `yaml:"params"`
-	Headers    map[string]string `yaml:"headers"`
-	DefaultIn  int               `yaml:"default_expires_in"`
+	Provider   string             `yaml:"provider"`
+	Definition yaml.Node          `yaml:"definition"` // instead of provider: a definition of the case's own
+	GrantType  provider.GrantType `yaml:"grant"`
+	Environ    string             `yaml:"environment"`
+	ClientID   string             `yaml:"client_id"`
+	Secret     string             `yaml:"client_secret"`
+	ClientAuth string             `yaml:"client_auth"`
+	TokenURL   string             `yaml:"token_url"`
+	RefreshURL string             `yaml:"refresh_url"`
+	Redirect   string             `yaml:"redirect_uri"`
+	Code       string             `yaml:"code"`
+	Verifier   string             `yaml:"code_verifier"`
+	Refresh    string             `yaml:"refresh_token"`
+	Scope      []string           `yaml:"scope"`
+	Audience   string             `yaml:"audience"`
+	Params     map[string]string  `yaml:"params"`
+	Headers    map[string]string  `yaml:"headers"`
+	DefaultIn  int                `yaml:"default_expires_in"`
 }
 
 // TestGolden runs the cases in testdata/golden. A case has four parts with a line of four hyphens between them:
@@ -131,7 +131,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		}
 	}
 	return definition, provider.Request{
-		Grant:            cmp.Or(c.Grant, provider.ClientCredentials),
+		GrantType:        cmp.Or(c.GrantType, provider.ClientCredentials),
 		Environment:      c.Environ,
 		TokenURL:         c.TokenURL,
 		RefreshURL:       c.RefreshURL,

@@ -42,7 +42,7 @@ func clientWith(t *testing.T, proxy func(*http.Request) (*url.URL, error)) *prov
 
 func requestTo(tokenURL string) provider.Request {
 	return provider.Request{
-		Grant: provider.ClientCredentials, TokenURL: tokenURL, ClientID: "id", ClientSecret: "s3cret",
+		GrantType: provider.ClientCredentials, TokenURL: tokenURL, ClientID: "id", ClientSecret: "s3cret",
 		ClientAuth: provider.AuthPost, Timeout: 10 * time.Second,
 	}
 }
@@ -94,9 +94,9 @@ func TestARefusedAddressIsBlamedOnTheURLThatWasUsed(t *testing.T) {
 	t.Parallel()
 	shop := shopThat(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
 	for field, r := range map[string]provider.Request{
-		"token_url":      {Grant: provider.ClientCredentials, TokenURL: "https://127.0.0.1/token"},
-		"refresh_url":    {Grant: provider.RefreshToken, RefreshURL: "https://127.0.0.1/token"},
-		"revocation_url": {Grant: provider.Revocation, RevocationURL: "https://127.0.0.1/token", AccessToken: "t"},
+		"token_url":      {GrantType: provider.ClientCredentials, TokenURL: "https://127.0.0.1/token"},
+		"refresh_url":    {GrantType: provider.RefreshToken, RefreshURL: "https://127.0.0.1/token"},
+		"revocation_url": {GrantType: provider.Revocation, RevocationURL: "https://127.0.0.1/token", AccessToken: "t"},
 	} {
 		r.ClientID, r.Timeout = "id", 10*time.Second
 		_, err := directly(t).Do(t.Context(), shop, r)
@@ -120,22 +120,22 @@ func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
 		r    provider.Request
 		want string
 	}{
-		{provider.Request{Grant: provider.ClientCredentials, Params: params}, "cats.example.com"},
-		{provider.Request{Grant: provider.RefreshToken, Params: params}, "refresh.example.com"},
-		{provider.Request{Grant: provider.ClientCredentials, Environment: "sandbox"}, "sandbox.example.com:8443"},
-		{provider.Request{Grant: provider.RefreshToken, TokenURL: "https://a.example.com/", RefreshURL: "https://b.example.com:80/"}, "b.example.com:80"},
-		{provider.Request{Grant: provider.Revocation, RevocationURL: "https://[2606:4700::1]/revoke"}, "[2606:4700::1]"},
+		{provider.Request{GrantType: provider.ClientCredentials, Params: params}, "cats.example.com"},
+		{provider.Request{GrantType: provider.RefreshToken, Params: params}, "refresh.example.com"},
+		{provider.Request{GrantType: provider.ClientCredentials, Environment: "sandbox"}, "sandbox.example.com:8443"},
+		{provider.Request{GrantType: provider.RefreshToken, TokenURL: "https://a.example.com/", RefreshURL: "https://b.example.com:80/"}, "b.example.com:80"},
+		{provider.Request{GrantType: provider.Revocation, RevocationURL: "https://[2606:4700::1]/revoke"}, "[2606:4700::1]"},
 	} {
 		if host, err := test.r.Host(shop); err != nil || host != test.want {
 			t.Errorf("%q, %v; want %q", host, err, test.want)
 		}
 	}
 	for says, r := range map[string]provider.Request{
-		"params: shop":          {Grant: provider.ClientCredentials, Params: map[string]string{"shop": "evil.com/"}},
-		"refresh_url":           {Grant: provider.RefreshToken, Environment: "sandbox"},
-		"no authorization_code": {Grant: provider.AuthorizationCode},
+		"params: shop":          {GrantType: provider.ClientCredentials, Params: map[string]string{"shop": "evil.com/"}},
+		"refresh_url":           {GrantType: provider.RefreshToken, Environment: "sandbox"},
+		"no authorization_code": {GrantType: provider.AuthorizationCode},
 		"allowed_hosts": {
-			Grant: provider.ClientCredentials, TokenURL: "https://a.example.com/",
+			GrantType: provider.ClientCredentials, TokenURL: "https://a.example.com/",
 			Network: provider.NetworkPolicy{AllowedHosts: []string{"b.example.com"}},
 		},
 	} {

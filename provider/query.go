@@ -54,8 +54,8 @@ func (r Request) queryParameters(d Definition, field string) []string {
 		return append(names, "response_type", d.Credentials.ClientID, "redirect_uri", "state", "scope", "audience",
 			"code_challenge", "code_challenge_method")
 	}
-	for _, grant := range append(slices.Sorted(maps.Keys(d.Grants)), Revocation) {
-		shape, _ := d.request(grant)
+	for _, grantType := range append(slices.Sorted(maps.Keys(d.Grants)), Revocation) {
+		shape, _ := d.request(grantType)
 		if shape.Endpoint != field {
 			continue
 		}
@@ -72,7 +72,7 @@ func (r Request) queryParameters(d Definition, field string) []string {
 		}
 		names = slices.AppendSeq(names, maps.Keys(shape.Parameters))
 		for name := range r.Params {
-			if _, isVariable := d.Variables[name]; !isVariable && grant != Revocation {
+			if _, isVariable := d.Variables[name]; !isVariable && grantType != Revocation {
 				names = append(names, name)
 			}
 		}

@@ -249,7 +249,7 @@ func TestError_WithholdsEverySecretOfARequest(t *testing.T) {
 		r := serve(t, answering(400, body))
 		r.ClientSecret, r.Headers = "wrong-secret-9", map[string]string{"X-Key": "ApiKey hdr-77"}
 		r.Secrets = []string{"live-token-1"}
-		r.Grant, r.RefreshToken = provider.RefreshToken, "refresh-token-of-a-user-agent"
+		r.GrantType, r.RefreshToken = provider.RefreshToken, "refresh-token-of-a-user-agent"
 		if text := said(t, r); !strings.HasSuffix(text, "invalid_client (HTTP 400): "+withheld) {
 			t.Errorf("%s: %q", name, text)
 		}
@@ -336,7 +336,7 @@ func TestToken_ScopeRepeatsNoSecret(t *testing.T) {
 	} {
 		body := fmt.Sprintf(`{"access_token":"access-token-1","refresh_token":"refresh-token-1","expires_in":60,"scope":%q,"token_type":"wrong-secret-9"}`, scope)
 		r := serve(t, answering(200, body))
-		r.Grant, r.RefreshToken, r.ClientSecret = provider.RefreshToken, "refresh-token-0", "wrong-secret-9"
+		r.GrantType, r.RefreshToken, r.ClientSecret = provider.RefreshToken, "refresh-token-0", "wrong-secret-9"
 		r.Secrets, r.Headers = []string{"given-before-7"}, map[string]string{"X-Api-Key": "header-key-5"}
 		token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)
 		if err != nil || token.AccessToken == "" || token.Scope != "" || token.TokenType != "" {

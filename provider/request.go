@@ -22,8 +22,8 @@ import (
 
 // Request is what a token request needs beside the definition.
 type Request struct {
-	// Grant is the grant to use.
-	Grant Grant
+	// GrantType is the grant type to use.
+	GrantType GrantType
 	// Environment is one of the definition's; empty: [DefaultEnvironment].
 	Environment string
 	// TokenURL, RefreshURL, RevocationURL and AuthorizationEndpoint override the environment's.
@@ -100,9 +100,9 @@ func (r Request) Target(d Definition) (string, error) {
 
 // target returns how the grant's request is made, and where it goes.
 func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
-	shape, ok := d.request(r.Grant)
+	shape, ok := d.request(r.GrantType)
 	if !ok {
-		return shape, nil, &RequestError{"grant", fmt.Sprintf("%s has no %s grant", d.Name, r.Grant)}
+		return shape, nil, &RequestError{"grant", fmt.Sprintf("%s has no %s grant", d.Name, r.GrantType)}
 	}
 	endpoint, err := r.endpoint(d, shape)
 	if err != nil {
@@ -193,10 +193,10 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 // authorization request.
 func (r Request) scopeRequested(d Definition) string {
 	given := strings.Join(r.Scope, " ")
-	if r.Grant == AuthorizationCode {
+	if r.GrantType == AuthorizationCode {
 		return given
 	}
-	shape := d.Grants[r.Grant]
+	shape := d.Grants[r.GrantType]
 	for _, p := range shape.Parameters {
 		if p.From == FromScope {
 			return given
@@ -212,7 +212,7 @@ func (r Request) scopeRequested(d Definition) string {
 // parameters returns the token request's parameters without the client's credentials.
 func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string, error) {
 	all := make(map[string]string)
-	if r.Grant != Revocation { // params are more parameters of a token request
+	if r.GrantType != Revocation { // params are more parameters of a token request
 		maps.Copy(all, r.Params)
 	}
 	for name := range d.Variables {

@@ -100,22 +100,22 @@ func TestRequest_ErrorsNameTheField(t *testing.T) {
 		field   string
 		problem string
 	}{
-		{params, provider.Request{Grant: provider.RefreshToken}, "grant", "shop has no refresh_token grant"},
+		{params, provider.Request{GrantType: provider.RefreshToken}, "grant", "shop has no refresh_token grant"},
 		{params, provider.Request{}, "grant", "shop has no  grant"},
 		{params, provider.Request{Environment: "sandbox"}, "environment", "shop has none of that name"},
 		{oauth2, provider.Request{}, "token_url", "is required, oauth2 has none of its own"},
 		{oauth2, provider.Request{TokenURL: endpoint + "#a"}, "token_url", "must not hold a fragment"},
 		{oauth2, provider.Request{TokenURL: endpoint}, "client_auth", "is required by oauth2"},
-		{oauth2, provider.Request{Grant: provider.RefreshToken, TokenURL: endpoint}, "refresh_token", "is required by oauth2"},
+		{oauth2, provider.Request{GrantType: provider.RefreshToken, TokenURL: endpoint}, "refresh_token", "is required by oauth2"},
 		{params, provider.Request{}, "params", "seller: is required by shop"},
 		{variable, provider.Request{}, "params", "shop must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"},
 		{params, provider.Request{Params: map[string]string{"seller": "7"}, Headers: map[string]string{"A B": "c"}}, "headers",
 			"a name or value that is not an HTTP header's"},
-		{header, provider.Request{Grant: provider.RefreshToken, RefreshToken: "r\u00fc"}, "refresh_token",
+		{header, provider.Request{GrantType: provider.RefreshToken, RefreshToken: "r\u00fc"}, "refresh_token",
 			"holds a character that the header X-Refresh cannot carry"},
 	} {
-		if test.r.Grant == "" && test.problem != "shop has no  grant" {
-			test.r.Grant = provider.ClientCredentials
+		if test.r.GrantType == "" && test.problem != "shop has no  grant" {
+			test.r.GrantType = provider.ClientCredentials
 		}
 		err := test.r.Check(test.d)
 		var refused *provider.RequestError

@@ -36,20 +36,20 @@ const (
 // something else under the name, so a token from there is unconfirmed. Without a refresh token, the result is zero.
 //
 // A request that consumes nothing can be repeated, so of its response only the definition's place in a success counts.
-func findSuccessor(d Definition, r Request, a answer) Token {
-	if r.Grant == Revocation || !a.succeeded() && !r.Grant.Spends() {
+func findSuccessor(d Definition, r Request, res rawResponse) Token {
+	if r.GrantType == Revocation || !res.succeeded() && !r.GrantType.Spends() {
 		return Token{}
 	}
-	top, _ := parseObject(a.body)
+	top, _ := parseObject(res.body)
 	object, _ := tokenObject(d, top)
-	token, _ := keep(d, a, object)
-	token.RefreshTokenUnconfirmed = !a.succeeded()
+	token, _ := extractRefreshToken(d, res, object)
+	token.RefreshTokenUnconfirmed = !res.succeeded()
 	if token.RefreshTokenUnconfirmed && !r.mayBeSuccessor(token.RefreshToken) {
 		token.RefreshToken = ""
 	}
-	if token.RefreshToken == "" && r.Grant.Spends() {
-		token.RefreshToken = guessRefreshToken(d, r, a)
-		token.RefreshLifetime = readRefreshLifetime(d, a, object)
+	if token.RefreshToken == "" && r.GrantType.Spends() {
+		token.RefreshToken = guessRefreshToken(d, r, res)
+		token.RefreshLifetime = readRefreshLifetime(d, res, object)
 	}
 	if token.RefreshToken == "" {
 		return Token{}
@@ -57,11 +57,11 @@ func findSuccessor(d Definition, r Request, a answer) Token {
 	return token
 }
 
-// withSuccessor adds the refresh token that was found in a response to what readAnswer made of it. In a success that has
+// withSuccessor adds the refresh token that was found in a response to what readResponse made of it. In a success that has
 // none where the definition says, another member of the name may mean something else, so what it holds is unconfirmed.
 func withSuccessor(r Request, found, token Token, err error) (Token, error) {
 	isNew := found.RefreshToken != "" && found.RefreshToken != r.RefreshToken
-	if !r.Grant.Spends() || !isNew || token.RefreshToken != "" {
+	if !r.GrantType.Spends() || !isNew || token.RefreshToken != "" {
 		return token, err
 	}
 	if err == nil {
@@ -102,9 +102,9 @@ func (r Request) mayBeSuccessor(text string) bool {
 // guessRefreshToken returns the likeliest refresh token of a body that is not the one that was sent; empty if there is
 // none. It needs no syntax to hold for the whole body: it looks at what stands around each name of a refresh token. So
 // text before or behind the JSON, a body that broke off, JSON in a string, and forms and XML are all read.
-func guessRefreshToken(d Definition, r Request, a answer) string {
-	own := cmp.Or(d.Answer.name("refresh_token"), "refresh_token")
-	for text, whole := range readings(a.body, a.whole) {
+func guessRefreshToken(d Definition, r Request, res rawResponse) string {
+	own := cmp.Or(d.Response.name("refresh_token"), "refresh_token")
+	for text, whole := range readings(res.body, res.whole) {
 		var best mention
 		last := 0
 		for m := range mentions(text, own) {
@@ -148,7 +148,7 @@ func readings(body []byte, whole bool) iter.Seq2[[]byte, bool] {
 	}
 }
 
-// decompress returns the text of a body that is compressed though no header says so, of maxAnswer at most.
+// decompress returns the text of a body that is compressed though no header says so, of maxResponse at most.
 func decompress(body []byte, whole bool) ([]byte, bool) {
 	if !bytes.HasPrefix(body, []byte{0x1f, 0x8b}) {
 		return body, whole
@@ -157,8 +157,8 @@ func decompress(body []byte, whole bool) ([]byte, bool) {
 	if err != nil {
 		return body, whole
 	}
-	text, err := io.ReadAll(io.LimitReader(reader, maxAnswer+1))
-	return text, whole && err == nil && len(text) <= maxAnswer
+	text, err := io.ReadAll(io.LimitReader(reader, maxResponse+1))
+	return text, whole && err == nil && len(text) <= maxResponse
 }
 
 // decodeUTF16 returns a body in UTF-8 if it is in UTF-16, told by its byte order mark or by the zero that half of each

@@ -42,7 +42,7 @@ func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
 // refresh sends the refresh token "r1" and returns what the client makes of the canned response.
 func (c canned) refresh(t *testing.T, d provider.Definition) (provider.Token, error) {
 	t.Helper()
-	return c.ask(t, d, provider.Request{Grant: provider.RefreshToken, RefreshToken: "r1"})
+	return c.ask(t, d, provider.Request{GrantType: provider.RefreshToken, RefreshToken: "r1"})
 }
 
 func (c canned) ask(t *testing.T, d provider.Definition, r provider.Request) (provider.Token, error) {
@@ -160,7 +160,7 @@ func TestSuccessor_IsReadWhateverTheAnswerLooksLike(t *testing.T) {
 func TestSuccessor_IsTakenFromTheLikeliestPlace(t *testing.T) {
 	t.Parallel()
 	shop := shopThat(t, "client_credentials: {}, refresh_token: {}")
-	shop.Answer.Object, shop.Answer.Names = "data", map[string]string{"refresh_token": "next"}
+	shop.Response.Object, shop.Response.Names = "data", map[string]string{"refresh_token": "next"}
 	for name, test := range map[string]struct{ body, want string }{
 		"the definition's":               {`{"refresh_token":"r8","data":{"next":"r2","refresh_token":"r9"}}`, "r2"},
 		"the definition's, elsewhere":    {`{"refresh_token":"r9","next":"r2"}`, "r2"},
@@ -311,7 +311,7 @@ func says(t *testing.T, text string) provider.Request {
 	}()
 	r := requestTo("http://" + listener.Addr().String())
 	r.Network.AllowPrivateAddresses = true
-	r.Grant, r.RefreshToken, r.Timeout = provider.RefreshToken, "r1", time.Second
+	r.GrantType, r.RefreshToken, r.Timeout = provider.RefreshToken, "r1", time.Second
 	return r
 }
 
@@ -346,7 +346,7 @@ func TestSuccessor_OfAnUnusualResponse(t *testing.T) {
 // Only a request that spends something has a successor to lose.
 func TestSuccessor_BelongsToWhatSpends(t *testing.T) {
 	t.Parallel()
-	for grant, spends := range map[provider.Grant]bool{
+	for grant, spends := range map[provider.GrantType]bool{
 		provider.RefreshToken: true, provider.AuthorizationCode: true,
 		provider.ClientCredentials: false, provider.Revocation: false,
 	} {
@@ -354,7 +354,7 @@ func TestSuccessor_BelongsToWhatSpends(t *testing.T) {
 			t.Errorf("%s spends: %v", grant, grant.Spends())
 		}
 		r := provider.Request{
-			Grant: grant, RefreshToken: "r1", Code: "c1", RedirectURI: "https://app.example.com/", AccessToken: "t1",
+			GrantType: grant, RefreshToken: "r1", Code: "c1", RedirectURI: "https://app.example.com/", AccessToken: "t1",
 		}
 		body := strings.NewReader(`{"refresh_token":"r2"}`)
 		token, err := canned{status: 500, body: body}.ask(t, builtin(t, "oauth2"), r)

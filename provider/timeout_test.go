@@ -35,7 +35,7 @@ func TestTimeout_ResponseDueAtOnceCounts(t *testing.T) {
 			client := provider.NewClient(provider.Options{Transport: late(time.Minute)})
 			defer client.Close()
 			r := provider.Request{
-				Grant: provider.RefreshToken, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
+				GrantType: provider.RefreshToken, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
 				ClientAuth: provider.AuthPost, TokenURL: "https://auth.example.com/token", Timeout: time.Minute,
 			}
 			token, err := client.Do(t.Context(), builtin(t, "oauth2"), r)
@@ -48,12 +48,12 @@ func TestTimeout_ResponseDueAtOnceCounts(t *testing.T) {
 
 func TestTimeout_EndsARequest(t *testing.T) {
 	t.Parallel()
-	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.RefreshToken} {
+	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.RefreshToken} {
 		synctest.Test(t, func(t *testing.T) {
 			client := provider.NewClient(provider.Options{Transport: late(time.Hour)})
 			defer client.Close()
 			r := provider.Request{
-				Grant: grant, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
+				GrantType: grant, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
 				ClientAuth: provider.AuthPost, TokenURL: "https://auth.example.com/token", Timeout: time.Minute,
 			}
 			began := time.Now()

@@ -22,8 +22,8 @@ import (
 // "never", or a mistake, and would not fit a duration.
 const maxLifetime = 10 * 365 * 24 * time.Hour
 
-// answer is what came back, whole.
-type answer struct {
+// rawResponse is what came back, whole.
+type rawResponse struct {
 	status int
 	header http.Header
 	body   []byte
@@ -32,8 +32,8 @@ type answer struct {
 	redact redactor
 }
 
-func (a answer) succeeded() bool {
-	return a.status >= 200 && a.status < 300
+func (res rawResponse) succeeded() bool {
+	return res.status >= 200 && res.status < 300
 }
 
 // members is a JSON object, its values not yet decoded.
@@ -43,47 +43,47 @@ func tokenMembers() []string {
 	return []string{"access_token", "token_type", "expires_in", "scope", "refresh_token"}
 }
 
-func (a Answer) name(member string) string {
-	if name, ok := a.Names[member]; ok {
+func (r Response) name(member string) string {
+	if name, ok := r.Names[member]; ok {
 		return name
 	}
 	return member
 }
 
-// readAnswer makes a token or an error of an answer, or of one that brought a new refresh token and is otherwise of no
+// readResponse makes a token or an error of an answer, or of one that brought a new refresh token and is otherwise of no
 // use, both.
-func readAnswer(d Definition, r Request, a answer) (Token, error) {
-	top, err := parseObject(a.body)
+func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
+	top, err := parseObject(res.body)
 	whole := top
 	if err != nil {
 		whole = nil // an error is not guessed from a part
 	}
 	switch {
-	case !a.succeeded():
-		return Token{}, readError(d, r.Grant, a, whole)
-	case r.Grant == Revocation:
+	case !res.succeeded():
+		return Token{}, readError(d, r.GrantType, res, whole)
+	case r.GrantType == Revocation:
 		return Token{}, nil // RFC 7009, section 2.2: the body says nothing
 	}
 	object, innerErr := tokenObject(d, top)
 	err = cmp.Or(err, innerErr)
-	kept, unusable := keep(d, a, object)
-	if r.Grant == ClientCredentials {
+	refresh, unusable := extractRefreshToken(d, res, object)
+	if r.GrantType == ClientCredentials {
 		unusable = nil // to mint again does as well
 	}
-	answered := err == nil && object.has(d.Answer.name("access_token"))
+	answered := err == nil && object.has(d.Response.name("access_token"))
 	if !answered {
-		if failure := readError(d, r.Grant, a, whole); failure.Code != "" || failure.Description != "" {
-			if failure.Kind == RefusedGrant || kept.RefreshToken == r.RefreshToken {
+		if failure := readError(d, r.GrantType, res, whole); failure.Code != "" || failure.Description != "" {
+			if failure.Kind == RefusedGrant || refresh.RefreshToken == r.RefreshToken {
 				return Token{}, failure // what comes with a refusal, or is only repeated, is not a new one
 			}
-			return kept.beside(failure)
+			return refresh.withError(failure)
 		}
-		err = cmp.Or(err, errors.New("there is no "+d.Answer.name("access_token")+" in its answer"))
+		err = cmp.Or(err, errors.New("there is no "+d.Response.name("access_token")+" in its answer"))
 	}
 	if err = cmp.Or(unusable, err); err != nil {
-		return kept.beside(&Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: err.Error()})
+		return refresh.withError(&Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: err.Error()})
 	}
-	return readToken(d, r, a, object, kept)
+	return readToken(d, r, res, object, refresh)
 }
 
 var (
@@ -131,18 +131,18 @@ func parseObject(text []byte) (members, error) {
 func tokenObject(d Definition, top members) (members, error) {
 	object := top
 	var err error
-	if d.Answer.Object != "" {
-		raw := top[d.Answer.Object]
+	if d.Response.Object != "" {
+		raw := top[d.Response.Object]
 		if text, ok := decodeString(raw); ok {
 			raw = json.RawMessage(text)
 		}
 		if object, err = parseObject(raw); err != nil {
-			err = fmt.Errorf("%s in its answer is not an object", d.Answer.Object)
+			err = fmt.Errorf("%s in its answer is not an object", d.Response.Object)
 		}
 	}
 	maps.DeleteFunc(object, func(_ string, raw json.RawMessage) bool {
 		text, ok := decodeString(raw)
-		return ok && text != "" && text == d.Answer.NoValue
+		return ok && text != "" && text == d.Response.NoValue
 	})
 	return object, err
 }
@@ -161,18 +161,18 @@ func decodeString(raw json.RawMessage) (string, bool) {
 	return *text, true
 }
 
-// keep returns a token with what must not be lost of an answer, whatever else is in it: the refresh token, with its life.
+// extractRefreshToken returns a token with what must not be lost of an answer, whatever else is in it: the refresh token, with its life.
 // The error says that there is one, and that it is in no form in which it could be sent again.
-func keep(d Definition, a answer, object members) (Token, error) {
-	refresh, err := readRefreshToken(d, object)
+func extractRefreshToken(d Definition, res rawResponse, object members) (Token, error) {
+	text, err := readRefreshToken(d, object)
 	if err != nil {
-		return Token{SentAt: a.sentAt}, err
+		return Token{SentAt: res.sentAt}, err
 	}
-	return Token{SentAt: a.sentAt, RefreshToken: refresh, RefreshLifetime: readRefreshLifetime(d, a, object)}, nil
+	return Token{SentAt: res.sentAt, RefreshToken: text, RefreshLifetime: readRefreshLifetime(d, res, object)}, nil
 }
 
-// beside returns what of a token comes together with an error: a refresh token, or nothing.
-func (t Token) beside(err error) (Token, error) {
+// withError returns what of a token comes together with an error: a refresh token, or nothing.
+func (t Token) withError(err error) (Token, error) {
 	if t.RefreshToken == "" {
 		return Token{}, err
 	}
@@ -183,7 +183,7 @@ func (t Token) beside(err error) (Token, error) {
 // RFC 6749, appendix A.17, allows: a number, and any string without control characters. To refuse what a provider will
 // take back would lose the grant.
 func readRefreshToken(d Definition, object members) (string, error) {
-	name := d.Answer.name("refresh_token")
+	name := d.Response.name("refresh_token")
 	if !object.has(name) {
 		return "", nil
 	}
@@ -202,32 +202,32 @@ func readRefreshToken(d Definition, object members) (string, error) {
 }
 
 // readToken reads the rest of a token whose refresh token was read.
-func readToken(d Definition, r Request, a answer, object members, token Token) (Token, error) {
+func readToken(d Definition, r Request, res rawResponse, object members, token Token) (Token, error) {
 	fail := func(description string) (Token, error) {
-		return token.beside(&Error{Provider: d.Name, Kind: Malformed, StatusCode: a.status, Description: description})
+		return token.withError(&Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: description})
 	}
-	access, ok := decodeString(object[d.Answer.name("access_token")])
+	access, ok := decodeString(object[d.Response.name("access_token")])
 	if !ok || !isTokenText(access) {
-		return fail(d.Answer.name("access_token") + " in its answer is not a string of printable ASCII characters")
+		return fail(d.Response.name("access_token") + " in its answer is not a string of printable ASCII characters")
 	}
 	token.AccessToken = access
 	// More callers may read the scope than the token, so it must repeat none of the request's secrets, nor this response's.
-	secrets := a.redact.with(access, token.RefreshToken)
+	secrets := res.redact.with(access, token.RefreshToken)
 	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
-	if tokenType, ok := decodeString(object[d.Answer.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType) {
+	if tokenType, ok := decodeString(object[d.Response.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType) {
 		token.TokenType = tokenType
 	}
-	scope, ok := readScope(object[d.Answer.name("scope")])
+	scope, ok := readScope(object[d.Response.name("scope")])
 	if !ok || repeats(scope) {
 		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
 	token.Scope = scope
-	lifetime, err := readLifetime(d, r, a, object)
+	lifetime, err := readLifetime(d, r, res, object)
 	if err != nil {
 		return fail(err.Error())
 	}
 	token.Lifetime = lifetime
-	for _, name := range d.Answer.Extra {
+	for _, name := range d.Response.Extra {
 		if object.has(name) {
 			token.setExtra(name, object[name])
 		}
@@ -268,19 +268,19 @@ func readScope(raw json.RawMessage) (string, bool) {
 
 // readLifetime returns how long the token lives: as the answer says, else the configuration, else the
 // definition. Where the answer says something that is not a lifetime, that is an error.
-func readLifetime(d Definition, r Request, a answer, object members) (time.Duration, error) {
-	name := d.Answer.name("expires_in")
+func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, error) {
+	name := d.Response.name("expires_in")
 	text, ok := object.text(name)
 	if !ok {
 		switch {
 		case r.DefaultExpiresIn > 0:
 			return r.DefaultExpiresIn, nil
-		case d.Answer.DefaultExpiresIn > 0:
-			return time.Duration(d.Answer.DefaultExpiresIn) * time.Second, nil
+		case d.Response.DefaultExpiresIn > 0:
+			return time.Duration(d.Response.DefaultExpiresIn) * time.Second, nil
 		}
 		return 0, fmt.Errorf("there is no %s in its answer (default_expires_in in the configuration can say how long its tokens live)", name)
 	}
-	lifetime, err := parseLifetime(d.Answer.ExpiresAs, text, a)
+	lifetime, err := parseLifetime(d.Response.ExpiresAs, text, res)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%s in its answer is not a lifetime", name)
@@ -292,13 +292,13 @@ func readLifetime(d Definition, r Request, a answer, object members) (time.Durat
 
 // readRefreshLifetime returns how long the refresh token lives; 0 where the answer does not say. Zero is how some
 // answers say never, and for what cannot be read no refresh token is given up.
-func readRefreshLifetime(d Definition, a answer, object members) time.Duration {
-	for _, name := range d.Answer.RefreshExpiresIn {
+func readRefreshLifetime(d Definition, res rawResponse, object members) time.Duration {
+	for _, name := range d.Response.RefreshExpiresIn {
 		text, ok := object.text(name)
 		if !ok {
 			continue
 		}
-		lifetime, err := parseLifetime(ExpiresSeconds, text, a)
+		lifetime, err := parseLifetime(ExpiresSeconds, text, res)
 		if err != nil {
 			return 0
 		}
@@ -318,15 +318,15 @@ func (m members) text(name string) (string, bool) {
 }
 
 // parseLifetime returns a lifetime, which may be none or over, of maxLifetime at most.
-func parseLifetime(form, text string, a answer) (time.Duration, error) {
-	seconds, err := parseSeconds(form, text, a)
+func parseLifetime(form, text string, res rawResponse) (time.Duration, error) {
+	seconds, err := parseSeconds(form, text, res)
 	bound := maxLifetime.Seconds()
 	return time.Duration(min(max(seconds, -bound), bound) * float64(time.Second)), err
 }
 
 // parseSeconds returns the number of seconds that a lifetime is given as, or that are left until a point in time.
-func parseSeconds(form, text string, a answer) (float64, error) {
-	now := a.now()
+func parseSeconds(form, text string, res rawResponse) (float64, error) {
+	now := res.now()
 	if form == ExpiresTime {
 		at, err := time.Parse(time.RFC3339, text)
 		return at.Sub(now).Seconds(), err
@@ -349,12 +349,12 @@ func parseSeconds(form, text string, a answer) (float64, error) {
 
 // readError makes an error of an answer that is none of a token. Its members are looked at whatever the status:
 // some providers answer an error with 200.
-func readError(d Definition, grant Grant, a answer, top members) *Error {
-	e := &Error{Provider: d.Name, StatusCode: a.status, RetryAfter: d.retryAfter(a)}
-	redact := a.redact.with(tokenTexts(d, top)...)
+func readError(d Definition, grantType GrantType, res rawResponse, top members) *Error {
+	e := &Error{Provider: d.Name, StatusCode: res.status, RetryAfter: d.retryAfter(res)}
+	redact := res.redact.with(tokenTexts(d, top)...)
 	own := firstText(top, d.Errors.Code)
 	description := firstText(top, d.Errors.Description)
-	code, mapped := d.Grants[grant].Codes[own]
+	code, mapped := d.Grants[grantType].Codes[own]
 	if !mapped {
 		code, mapped = d.Errors.Codes[own]
 	}
@@ -365,7 +365,7 @@ func readError(d Definition, grant Grant, a answer, top members) *Error {
 	switch {
 	case known:
 		e.Code = code
-	case own == strconv.Itoa(a.status): // a status said twice is no code
+	case own == strconv.Itoa(res.status): // a status said twice is no code
 	case isErrorCode(own) && !redact.repeats(own):
 		e.Code = own
 	}
@@ -373,8 +373,8 @@ func readError(d Definition, grant Grant, a answer, top members) *Error {
 		description = own // free text where a code belongs
 	}
 	e.Description = redact.clean(description, own) // a secret may be split between the two
-	e.Kind = errorKind(a.status, e.Code, mapped)
-	if e.Kind == Malformed && a.status >= 300 && a.status < 400 {
+	e.Kind = errorKind(res.status, e.Code, mapped)
+	if e.Kind == Malformed && res.status >= 300 && res.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"
 	}
 	return e
@@ -442,7 +442,7 @@ func tokenTexts(d Definition, top members) []string {
 	}
 	var all []string
 	for _, name := range []string{"access_token", "refresh_token"} {
-		if text, ok := object.text(d.Answer.name(name)); ok {
+		if text, ok := object.text(d.Response.name(name)); ok {
 			all = append(all, text)
 		}
 	}
@@ -452,16 +452,16 @@ func tokenTexts(d Definition, top members) []string {
 // retryAfter returns how long the provider asks to be left alone: as its Retry-After header says (RFC 9110, section
 // 10.2.3), else, where a limit is exceeded, until the window ends. It is held to the longest window that the
 // definition documents, and what is negative, past or unreadable counts as not said.
-func (d Definition) retryAfter(a answer) time.Duration {
-	now := a.now()
+func (d Definition) retryAfter(res rawResponse) time.Duration {
+	now := res.now()
 	var wait time.Duration
-	text := strings.TrimSpace(a.header.Get("Retry-After"))
+	text := strings.TrimSpace(res.header.Get("Retry-After"))
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
 		wait = time.Duration(min(max(seconds, 0), int64(maxLifetime/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(text); err == nil {
 		wait = at.Sub(now)
-	} else if reset := d.LimitHeaders.Reset; reset != "" && a.status == http.StatusTooManyRequests {
-		if unix, err := strconv.ParseInt(a.header.Get(reset), 10, 64); err == nil {
+	} else if reset := d.LimitHeaders.Reset; reset != "" && res.status == http.StatusTooManyRequests {
+		if unix, err := strconv.ParseInt(res.header.Get(reset), 10, 64); err == nil {
 			wait = time.Unix(unix, 0).Sub(now)
 		}
 	}
@@ -470,8 +470,8 @@ func (d Definition) retryAfter(a answer) time.Duration {
 
 // now returns the time by the answer's own Date, so that the difference between the provider's clock and ours does
 // not count; by our own where it has none.
-func (a answer) now() time.Time {
-	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+func (res rawResponse) now() time.Time {
+	if date, err := http.ParseTime(res.header.Get("Date")); err == nil {
 		return date
 	}
 	return time.Now()
