@@ -4,18 +4,14 @@ package provider
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -25,11 +21,8 @@ const (
 	maxResponse = 1 << 20
 	// maxResponseHeader bounds the size of an answer's header.
 	maxResponseHeader = 64 << 10
-	// maxTransports bounds how many sets of connections are kept, each for a trust of its own.
-	maxTransports = 64
-	// MaxConnections is how many idle connections to one host are kept, for each trust. Callers bound the requests in flight:
-	// a bound here would let the endpoints of some clients, if they hang, stop those of others.
-	MaxConnections = 32
+	// connectTimeout bounds the TCP connect, and then the TLS handshake. A request's own timeout may be longer.
+	connectTimeout = 5 * time.Second
 )
 
 // Options configures a [Client].
@@ -43,47 +36,22 @@ type Options struct {
 	Transport http.RoundTripper
 }
 
-// Client sends token requests. It keeps connections and shares them between requests with the same trust. It is
-// safe for concurrent use.
+// Client sends token requests, each over an HTTP/1.1 connection of its own. A response may hold a refresh token that
+// replaces the one sent, and is lost with its connection, so no other request and no keep-alive may end that. On a fresh
+// connection, net/http also never sends a request twice. A Client is safe for concurrent use.
 type Client struct {
-	userAgent string
-	proxy     func(*http.Request) (*url.URL, error)
-	instead   http.RoundTripper
-	timeouts  timeouts
-
-	connections connections
-	mu          sync.Mutex
-	transports  map[transportKey]*http.Transport
+	userAgent     string
+	proxy         func(*http.Request) (*url.URL, error)
+	testTransport http.RoundTripper
+	pools         poolCache
 }
 
-// transportKey is all that decides to whom a connection leads and whether it may be used again.
-type transportKey struct {
-	caCert       [sha256.Size]byte
-	allowPrivate bool
-	proxied      bool
-	// spends has each request make a connection of its own, over HTTP/1.1.
-	spends bool
-}
-
-// NewClient returns a client. Close it to end its connections.
+// NewClient returns a client.
 func NewClient(o Options) *Client {
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
 	}
-	return &Client{
-		userAgent: o.UserAgent, proxy: o.Proxy, instead: o.Transport, timeouts: defaultTimeouts, transports: make(map[transportKey]*http.Transport),
-	}
-}
-
-// Close ends the connections once no request uses them. No other request is sent.
-func (c *Client) Close() {
-	c.connections.close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, transport := range c.transports {
-		transport.CloseIdleConnections()
-	}
-	clear(c.transports)
+	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, testTransport: o.Transport}
 }
 
 // Do sends one request, once, and returns the token or an *[Error]; a revocation brings no token. See [Token] for the
@@ -99,16 +67,11 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		return fail(Forbidden, err.Error())
 	}
 	request.Header.Set("User-Agent", c.userAgent)
-	request = sentOnce(request)
-	release, err := c.connections.use()
-	if err != nil {
-		return fail(Unavailable, "the request was cancelled")
-	}
-	defer release()
-	transport, err := c.transport(ctx, r, request)
+	transport, release, err := c.transport(ctx, r, request)
 	if err != nil {
 		return fail(networkFailure(err, d, r, request))
 	}
+	defer release()
 
 	sentAt := time.Now()
 	received, err := transport.RoundTrip(request)
@@ -168,100 +131,37 @@ func readBody(received *http.Response) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(received.Body, maxResponse+1))
 }
 
-// transport returns the connections for a request. With a proxy, it is the proxy that is dialled, so the
-// target's address is checked here.
-func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, error) {
-	if c.instead != nil {
-		return c.instead, nil
+// transport returns a transport for one request, and a function that cancels a dial still in progress. With a proxy, the
+// proxy is dialled, so the target's address is checked here.
+func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, func(), error) {
+	if c.testTransport != nil {
+		return c.testTransport, func() {}, nil
 	}
 	proxy, err := c.proxy(request)
 	if err != nil {
-		return nil, errors.New("the proxy in the environment is not a URL")
+		return nil, nil, errors.New("the proxy in the environment is not a URL")
 	}
-	if proxy != nil {
-		if err := r.Network.checkTarget(ctx, request.URL.Hostname()); err != nil {
-			return nil, err
-		}
+	dialer := &net.Dialer{Timeout: connectTimeout}
+	if proxy == nil {
+		dialer.ControlContext = r.Network.control
+	} else if err := r.Network.checkTarget(ctx, request.URL.Hostname()); err != nil {
+		return nil, nil, err
 	}
-	key := transportKey{
-		caCert:       sha256.Sum256([]byte(r.CACert)),
-		allowPrivate: r.Network.AllowPrivateAddresses,
-		proxied:      proxy != nil,
-		spends:       r.GrantType.Spends(),
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t, ok := c.transports[key]; ok {
-		return t, nil
-	}
-	t, err := c.newTransport(r, proxy != nil)
+	roots, err := c.pools.get(r.CACert)
 	if err != nil {
-		return nil, err
-	}
-	for other, old := range c.transports {
-		if len(c.transports) < maxTransports {
-			break
-		}
-		old.CloseIdleConnections() // requests under way go on
-		delete(c.transports, other)
-	}
-	c.transports[key] = t
-	return t, nil
-}
-
-func (c *Client) newTransport(r Request, proxied bool) (*http.Transport, error) {
-	roots, err := CertPool(r.CACert)
-	if err != nil {
-		return nil, fmt.Errorf("ca_cert: %w", err)
+		return nil, nil, fmt.Errorf("ca_cert: %w", err)
 	}
 	t := &http.Transport{
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    c.timeouts.connect,
-		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: c.timeouts.ping, PingTimeout: c.timeouts.pong},
-		MaxIdleConnsPerHost:    MaxConnections,
-		IdleConnTimeout:        90 * time.Second,
+		Proxy:       http.ProxyURL(proxy),
+		DialContext: dialer.DialContext,
+		TLSClientConfig: &tls.Config{
+			RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		},
+		TLSHandshakeTimeout:    connectTimeout,
+		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this adds no Connection header
 		MaxResponseHeaderBytes: maxResponseHeader,
 	}
-	dialer := &net.Dialer{Timeout: c.timeouts.connect}
-	if proxied {
-		t.Proxy = c.proxy
-	} else {
-		dialer.ControlContext = r.Network.control
-	}
-	t.DialContext = c.connections.dial(dialer)
-	if r.GrantType.Spends() {
-		// Its response is lost with the connection, so nothing else may end that: no other request's fault, no ping that
-		// times out in a suspended process. Nor may it wait behind requests that hang.
-		t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2, t.HTTP2 = -1, false, nil
-	}
-	return t, nil
-}
-
-// CertPool returns the system's roots and the certificates of a PEM bundle, as [tls.Config] takes them: nil for the
-// system's alone. The bundle must hold certificates and nothing else; an empty one is none.
-func CertPool(bundle string) (*x509.CertPool, error) {
-	if bundle == "" {
-		return nil, nil
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	rest := []byte(bundle)
-	for len(strings.TrimSpace(string(rest))) > 0 {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil || block.Type != "CERTIFICATE" {
-			return nil, errors.New("is not a bundle of PEM certificates")
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("holds a PEM block that is not an X.509 certificate")
-		}
-		pool.AddCert(certificate)
-	}
-	return pool, nil
+	return t, t.CloseIdleConnections, nil
 }
 
 // networkFailure says in fixed words why there is no answer: what a network error says of itself can hold the
@@ -283,8 +183,6 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) (
 			return Timeout, fmt.Sprintf("there was no response within %s", r.Timeout)
 		}
 		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)
-	case errors.Is(context.Cause(ctx), errSentBefore):
-		return Unavailable, host + " broke off the exchange without an answer"
 	case errors.Is(err, context.Canceled):
 		return Unavailable, "the request was cancelled"
 	case errors.As(err, &dns) && dns.IsNotFound:

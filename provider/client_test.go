@@ -8,13 +8,16 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,23 +133,23 @@ func shapes() map[string]string {
 	}
 }
 
-// What net/http holds to be repeatable it sends again by itself when a kept connection turns out dead; the grant may be
-// spent.
+// On a connection that it has used before, net/http repeats some requests if the server closes that without a response. The
+// grant may be consumed by then.
 func TestNoRequestIsSentTwice(t *testing.T) {
 	t.Parallel()
 	for name, grant := range shapes() {
 		for _, header := range []string{"X-Api-Key", "Idempotency-Key", "X-Idempotency-Key"} {
 			t.Run(name+" "+header, func(t *testing.T) {
 				t.Parallel()
-				sentOnKeptConnection(t, shopThat(t, grant), header)
+				checkSentOnce(t, shopThat(t, grant), header)
 			})
 		}
 	}
 }
 
-// sentOnKeptConnection has a request sent on a connection that the server closes once the request is there, and holds
-// that it does not come again.
-func sentOnKeptConnection(t *testing.T, definition provider.Definition, header string) {
+// checkSentOnce sends two requests to a server that closes the second one's connection without a response, and checks that
+// the server received two.
+func checkSentOnce(t *testing.T, definition provider.Definition, header string) {
 	t.Helper()
 	var requests atomic.Int64
 	r := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -171,84 +174,105 @@ func sentOnKeptConnection(t *testing.T, definition provider.Definition, header s
 		t.Fatal(err)
 	}
 	if _, err := client.Do(t.Context(), definition, r); err == nil {
-		t.Error("a connection that closed without an answer brought a token")
+		t.Error("a connection that closed without a response brought a token")
 	}
 	if n := requests.Load(); n != 2 {
-		t.Errorf("two token requests came as %d", n)
+		t.Errorf("the server received %d requests, want 2", n)
 	}
 }
 
-// Over HTTP/2, net/http sends again what the server resets with PROTOCOL_ERROR.
-func TestNoRequestIsSentTwiceOverHTTP2(t *testing.T) {
+// The server offers HTTP/2 and keeps connections.
+func TestClient_SendsEachRequestOverItsOwnHTTP1Connection(t *testing.T) {
 	t.Parallel()
-	for name, grant := range shapes() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			network := newFakeNetwork(t)
-			server := newResettingServer(t, network.certificate("localhost"))
-			r := requestTo("https://" + server.address)
-			r.CACert, r.Network.AllowPrivateAddresses = network.caCert, true
-			_, err := directly(t).Do(t.Context(), shopThat(t, grant), r)
-			var failure *provider.Error
-			if !errors.As(err, &failure) || failure.Kind != provider.Unavailable {
-				t.Errorf("a stream that was reset: %v", err)
-			}
-			if n := server.requests.Load(); n != 1 {
-				t.Errorf("one token request came as %d", n)
-			}
-		})
+	connections := make(map[string]bool)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connections[r.RemoteAddr] = true
+		if r.Proto != "HTTP/1.1" || r.Close || r.TLS.NegotiatedProtocol != "http/1.1" {
+			t.Errorf("the request came over %s (%s), close: %t", r.Proto, r.TLS.NegotiatedProtocol, r.Close)
+		}
+		_, _ = io.WriteString(w, `{"access_token":"t","expires_in":3600}`)
+	}))
+	var open atomic.Int64
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
 	}
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	r := requestTo(server.URL)
+	r.CACert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	r.Network.AllowPrivateAddresses = true
+	client := directly(t)
+	for range 5 {
+		if kind, text := kindOf(t, client, r); kind != 0 {
+			t.Fatal(text)
+		}
+	}
+	if len(connections) != 5 {
+		t.Errorf("5 requests took %d connections", len(connections))
+	}
+	eventually(t, "connections are left open", func() bool { return open.Load() == 0 })
 }
 
-// resettingServer counts requests that come over HTTP/2, and resets each with PROTOCOL_ERROR.
-type resettingServer struct {
-	address  string
-	requests atomic.Int64
-}
-
-func newResettingServer(t *testing.T, certificate tls.Certificate) *resettingServer {
-	t.Helper()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
+// The server accepts connections and says nothing. This test counts the process's goroutines, so it does not run beside
+// others.
+func TestClient_HandshakeThatHangsLeavesNothing(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	s := &resettingServer{address: "localhost:" + port}
+	var accepted, open atomic.Int64
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go s.serve(conn)
+			accepted.Add(1)
+			open.Add(1)
+			go func() {
+				_, _ = io.Copy(io.Discard, conn)
+				conn.Close()
+				open.Add(-1)
+			}()
 		}
 	}()
-	return s
+	t.Cleanup(func() { listener.Close(); <-ended })
+	r := requestTo("https://" + listener.Addr().String())
+	r.Network.AllowPrivateAddresses = true
+	r.Timeout = 50 * time.Millisecond
+	client := directly(t)
+	before := runtime.NumGoroutine()
+	const requests = 40
+	var wg sync.WaitGroup
+	for range requests {
+		wg.Go(func() {
+			if kind, text := kindOf(t, client, r); kind != provider.Timeout {
+				t.Errorf("%v %q", kind, text)
+			}
+		})
+	}
+	wg.Wait()
+	// Well before the handshakes would time out by themselves.
+	eventually(t, "connections are left open", func() bool { return accepted.Load() > 0 && open.Load() == 0 })
+	eventually(t, "goroutines are left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// serve speaks as much of RFC 9113 as that takes: a frame is its length in three bytes, its type, its flags and its stream
-// in four.
-func (s *resettingServer) serve(conn net.Conn) {
-	defer conn.Close()
-	const headers, resetStream, settings, protocolError = 1, 3, 4, 1
-	if _, err := io.CopyN(io.Discard, conn, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err != nil {
-		return
-	}
-	_, _ = conn.Write([]byte{0, 0, 0, settings, 0, 0, 0, 0, 0})
-	for {
-		var frame [9]byte
-		if _, err := io.ReadFull(conn, frame[:]); err != nil {
+// eventually waits up to two seconds until a condition holds.
+func eventually(t *testing.T, otherwise string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error(otherwise)
 			return
-		}
-		length := int64(frame[0])<<16 | int64(frame[1])<<8 | int64(frame[2])
-		if _, err := io.CopyN(io.Discard, conn, length); err != nil {
-			return
-		}
-		if frame[3] == headers {
-			s.requests.Add(1)
-			reset := append([]byte{0, 0, 4, resetStream, 0}, frame[5:]...)
-			_, _ = conn.Write(append(reset, 0, 0, 0, protocolError))
 		}
 	}
 }
@@ -297,24 +321,6 @@ func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
 		if token.RefreshToken != "" && token.SentAt.IsZero() {
 			t.Errorf("%s: nothing says since when the refresh token lives", name)
 		}
-	}
-}
-
-func TestConnectionsAreKept(t *testing.T) {
-	t.Parallel()
-	connections := make(map[string]bool)
-	r := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		connections[r.RemoteAddr] = true
-		_, _ = io.WriteString(w, `{"access_token":"t","expires_in":3600}`)
-	})
-	client := directly(t)
-	for range 20 {
-		if kind, text := kindOf(t, client, r); kind != 0 {
-			t.Fatal(text)
-		}
-	}
-	if len(connections) != 1 {
-		t.Errorf("20 token requests took %d connections", len(connections))
 	}
 }
 
@@ -410,7 +416,6 @@ func FuzzAnswer(f *testing.F) {
 	}
 	definition, _ := catalog.Lookup("oauth2")
 	client := provider.NewClient(provider.Options{Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }})
-	f.Cleanup(client.Close)
 	forms := []string{
 		secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret)), hex.EncodeToString([]byte(secret)),
 	}

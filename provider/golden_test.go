@@ -85,7 +85,6 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	network.answer = wire(parts[2])
 	request.CACert, request.Network.AllowPrivateAddresses = network.caCert, true
 	client := provider.NewClient(provider.Options{UserAgent: "test", Proxy: network.proxy})
-	defer client.Close()
 
 	network.received = ""
 	before := time.Now()

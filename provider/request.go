@@ -332,9 +332,6 @@ func (g GrantRequest) encode(parameters map[string]string, query url.Values, hea
 	for name, value := range parameters {
 		query.Set(name, value)
 	}
-	if g.Method == http.MethodGet {
-		return unreplayable{}
-	}
 	return http.NoBody
 }
 

@@ -52,7 +52,6 @@ func (c canned) ask(t *testing.T, d provider.Definition, r provider.Request) (pr
 	r.ClientID, r.ClientSecret, r.ClientAuth, r.Timeout = "id", "s3cret", provider.AuthPost, time.Minute
 	noProxy := func(*http.Request) (*url.URL, error) { return nil, nil }
 	client := provider.NewClient(provider.Options{Transport: c, Proxy: noProxy})
-	defer client.Close()
 	return client.Do(t.Context(), d, r)
 }
 

@@ -33,7 +33,6 @@ func TestTimeout_ResponseDueAtOnceCounts(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			client := provider.NewClient(provider.Options{Transport: late(time.Minute)})
-			defer client.Close()
 			r := provider.Request{
 				GrantType: provider.RefreshToken, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
 				ClientAuth: provider.AuthPost, TokenURL: "https://auth.example.com/token", Timeout: time.Minute,
@@ -51,7 +50,6 @@ func TestTimeout_EndsARequest(t *testing.T) {
 	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.RefreshToken} {
 		synctest.Test(t, func(t *testing.T) {
 			client := provider.NewClient(provider.Options{Transport: late(time.Hour)})
-			defer client.Close()
 			r := provider.Request{
 				GrantType: grant, RefreshToken: "refresh-r1", ClientID: "id", ClientSecret: "s3cret",
 				ClientAuth: provider.AuthPost, TokenURL: "https://auth.example.com/token", Timeout: time.Minute,
