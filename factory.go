@@ -38,7 +38,7 @@ type plugin struct {
 // Factory returns the backend of one mount. It starts nothing and reads nothing, because Vault also calls it to find
 // out what the plugin is.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	catalog, err := provider.Builtin()
+	catalog, err := provider.Builtin(reservedFields()...)
 	if err != nil {
 		return nil, err
 	}

@@ -118,3 +118,8 @@ Returns the config's current access token, or mints one if there is none. A toke
 in use is replaced before it expires. The lease ends no later than the token.
 Revoking a lease needs no network.
 `
+
+// reservedFields lists the fields of every token that a definition must not use for a provider's own.
+func reservedFields() []string {
+	return []string{"expires_at", "provider", "api_url", "use", "ttl", "rotation_period", "last_vault_rotation"}
+}

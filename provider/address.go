@@ -3,7 +3,6 @@
 package provider
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"unicode"
@@ -111,13 +110,13 @@ func reservedClass(address netip.Addr) string {
 // address that is not four decimal numbers, and characters that some of them replace.
 func CheckHostSpelling(host string) error {
 	if strings.ContainsFunc(host, func(c rune) bool { return c > unicode.MaxASCII }) {
-		return errors.New("names a host that is not ASCII; write it in its ASCII form, as in xn--bcher-kva.example")
+		return &URLError{Problem: "names a host that is not ASCII; write it in its ASCII form, as in xn--bcher-kva.example"}
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
 	if strings.Contains(host, ":") || endsInNumber(host) {
-		return errors.New("names a host that ends like an IP address and is none; write IPv4 as four decimal numbers")
+		return &URLError{Problem: "names a host that ends like an IP address and is none; write IPv4 as four decimal numbers"}
 	}
 	return nil
 }

@@ -21,14 +21,19 @@ func classOf(t *testing.T, host string) string {
 	if err == nil {
 		return ""
 	}
-	var refused *provider.AddressError
-	if !errors.As(err, &refused) {
+	var refused *provider.URLError
+	if !errors.As(err, &refused) || refused.Remedy != provider.RemedyPrivateAddresses {
+		t.Fatalf("%s: %v", host, err)
+	}
+	class, isAddress := strings.CutPrefix(refused.Problem, "leads to ")
+	class, ends := strings.CutSuffix(class, " address, which is not allowed")
+	if !isAddress || !ends {
 		t.Fatalf("%s: %v", host, err)
 	}
 	if open := (provider.NetworkPolicy{AllowPrivateAddresses: true}).CheckLiteral("https://" + host + "/token"); open != nil {
 		t.Errorf("%s is refused though private addresses are allowed: %v", host, open)
 	}
-	return refused.Class
+	return class
 }
 
 // What is not the public Internet, with the edges of its ranges.

@@ -18,8 +18,8 @@ type Catalog struct {
 	definitions map[string]Definition
 }
 
-// Builtin reads the definitions that the package brings with it.
-func Builtin() (*Catalog, error) {
+// Builtin parses the definitions that are embedded in this package. The reserved names are those of [ParseDefinition].
+func Builtin(reserved ...string) (*Catalog, error) {
 	files, err := fs.Glob(catalogFiles, "catalog/*.yaml")
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func Builtin() (*Catalog, error) {
 		if err != nil {
 			return nil, err
 		}
-		definition, err := ParseDefinition(text)
+		definition, err := ParseDefinition(text, reserved...)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}

@@ -57,26 +57,23 @@ func NewClient(o Options) *Client {
 // Do sends one request, once, and returns the token or an *[Error]; a revocation brings no token. See [Token] for the
 // one case in which it returns both. Redirects are not followed: they would carry the client's credentials elsewhere.
 func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error) {
-	fail := func(kind Kind, description string) (Token, error) {
-		return Token{}, &Error{Provider: d.Name, Kind: kind, Description: description}
-	}
 	ctx, cancel := withTimeout(ctx, r)
 	defer cancel()
 	request, err := r.build(ctx, d)
 	if err != nil {
-		return fail(Forbidden, err.Error())
+		return Token{}, &Error{Provider: d.Name, Kind: Forbidden, Description: err.Error(), Remedy: RemedyOf(err)}
 	}
 	request.Header.Set("User-Agent", c.userAgent)
 	transport, release, err := c.transport(ctx, r, request)
 	if err != nil {
-		return fail(networkFailure(err, d, r, request))
+		return Token{}, networkFailure(err, d, r, request)
 	}
 	defer release()
 
 	sentAt := time.Now()
 	received, err := transport.RoundTrip(request)
 	if err != nil {
-		return fail(networkFailure(err, d, r, request))
+		return Token{}, networkFailure(err, d, r, request)
 	}
 	defer received.Body.Close()
 	body, err := readBody(received)
@@ -93,13 +90,14 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		token, err := readResponse(d, r, res)
 		return withSuccessor(r, found, token, err)
 	}
-	kind, description := Malformed, "its answer is larger than 1 MiB"
+	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its answer is larger than 1 MiB"}
 	if err != nil {
-		if kind, description = networkFailure(err, d, r, request); kind == Unavailable {
-			kind, description = Malformed, "its answer broke off or could not be decompressed"
+		failure = networkFailure(err, d, r, request)
+		if failure.Kind == Unavailable {
+			failure.Kind, failure.Description = Malformed, "its answer broke off or could not be decompressed"
+			failure.Remedy = RemedyNone
 		}
 	}
-	_, failure := fail(kind, description)
 	return found, failure
 }
 
@@ -149,7 +147,7 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 	}
 	roots, err := c.pools.get(r.CACert)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ca_cert: %w", err)
+		return nil, nil, err
 	}
 	t := &http.Transport{
 		Proxy:       http.ProxyURL(proxy),
@@ -164,47 +162,47 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 	return t, t.CloseIdleConnections, nil
 }
 
-// networkFailure says in fixed words why there is no answer: what a network error says of itself can hold the
-// URL, with a secret in its query, and text from the other side.
-func networkFailure(err error, d Definition, r Request, request *http.Request) (Kind, string) {
+// networkFailure describes in fixed words why there is no answer: what a network error says of itself can hold the URL,
+// with a secret in its query, and text from the other side.
+func networkFailure(err error, d Definition, r Request, request *http.Request) *Error {
 	var (
-		forbidden *AddressError
+		forbidden *URLError
 		dns       *net.DNSError
 		network   net.Error
 	)
+	failure := &Error{Provider: d.Name, Kind: Unavailable}
 	ctx, target := request.Context(), request.URL
 	host := target.Host
 	switch {
 	case errors.As(err, &forbidden):
 		shape, _ := d.request(r.GrantType)
-		return Forbidden, shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
+		failure.Kind, failure.Remedy = Forbidden, forbidden.Remedy
+		failure.Description = shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		if r.GrantType.Spends() {
-			return Timeout, fmt.Sprintf("there was no response within %s", r.Timeout)
-		}
-		return Timeout, fmt.Sprintf("request_timeout is %s", r.Timeout)
+		failure.Kind, failure.Remedy = Timeout, RemedyTimeout
+		failure.Description = fmt.Sprintf("there was no response within %s", r.Timeout)
 	case errors.Is(err, context.Canceled):
-		return Unavailable, "the request was cancelled"
+		failure.Description = "the request was cancelled"
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return Unavailable, "there is no host " + target.Hostname()
+		failure.Description = "there is no host " + target.Hostname()
 	case errors.As(err, &dns):
-		return Unavailable, "the name lookup of " + target.Hostname() + " failed"
+		failure.Description = "the name lookup of " + target.Hostname() + " failed"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return Unavailable, host + " refused the connection"
+		failure.Description = host + " refused the connection"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return Unavailable, host + " reset the connection"
+		failure.Description = host + " reset the connection"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return Unavailable, host + " closed the connection without an answer"
+		failure.Description = host + " closed the connection without an answer"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return Unavailable, "there is no route to " + host
+		failure.Description = "there is no route to " + host
+	default:
+		failure.Description, failure.Remedy = tlsFailure(err, host)
 	}
-	if description := tlsFailure(err, target); description != "" {
-		return Unavailable, description
-	}
-	return Unavailable, "no HTTP exchange with " + host + " was possible"
+	return failure
 }
 
-func tlsFailure(err error, target *url.URL) string {
+// tlsFailure describes an error as one of the TLS handshake, if it is one.
+func tlsFailure(err error, host string) (description string, remedy Remedy) {
 	var (
 		authority x509.UnknownAuthorityError
 		name      x509.HostnameError
@@ -213,19 +211,20 @@ func tlsFailure(err error, target *url.URL) string {
 		record    tls.RecordHeaderError
 		alert     tls.AlertError
 	)
+	certificate := "the TLS certificate of " + host
 	switch {
 	case errors.As(err, &authority):
-		return "the TLS certificate of " + target.Host + " is signed by an authority that is not trusted here (ca_cert adds one)"
+		return certificate + " is signed by an authority that is not trusted", RemedyCACert
 	case errors.As(err, &name):
-		return "the TLS certificate of " + target.Host + " is for another name"
+		return certificate + " is for another name", RemedyNone
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the TLS certificate of " + target.Host + " has expired or is not valid yet"
+		return certificate + " has expired or is not valid yet", RemedyNone
 	case errors.As(err, &invalid), errors.As(err, &verify):
-		return "the TLS certificate of " + target.Host + " is not valid"
+		return certificate + " is not valid", RemedyNone
 	case errors.As(err, &record):
-		return target.Host + " does not speak TLS"
+		return host + " does not speak TLS", RemedyNone
 	case errors.As(err, &alert):
-		return target.Host + " refused the TLS handshake"
+		return host + " refused the TLS handshake", RemedyNone
 	}
-	return ""
+	return "no HTTP exchange with " + host + " was possible", RemedyNone
 }

@@ -73,9 +73,9 @@ func TestFailuresOfTheNetwork(t *testing.T) {
 		says    string
 	}{
 		"connection refused": {refused, provider.Unavailable, "refused the connection"},
-		"no answer in time":  {hang, provider.Timeout, "request_timeout is 50ms"},
+		"no answer in time":  {hang, provider.Timeout, "there was no response within 50ms"},
 		"no TLS":             {plain, provider.Unavailable, "does not speak TLS"},
-		"untrusted":          {authority, provider.Unavailable, "ca_cert"},
+		"untrusted":          {authority, provider.Unavailable, "signed by an authority that is not trusted"},
 		"broken off": {serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, `{"access_token":`)

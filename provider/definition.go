@@ -7,7 +7,7 @@
 // executes any definition: it builds the request, sends it exactly once, reads a bounded answer and returns
 // a [Token] or a typed [Error]. Terms are those of RFC 6749.
 //
-// The package knows nothing of Vault, stores nothing and logs nothing.
+// The package stores nothing and logs nothing.
 package provider
 
 import (
@@ -72,11 +72,11 @@ const (
 	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
 	AuthNone ClientAuth = "none"
 	// AuthHeaders sends no client parameter: the grant's own headers carry what identifies the client. A grant can
-	// have it, a configuration cannot choose it.
+	// have it, a request cannot choose it.
 	AuthHeaders ClientAuth = "headers"
 )
 
-// ClientAuths lists every way of client authentication that a configuration may choose.
+// ClientAuths lists every way of client authentication that a request may choose.
 func ClientAuths() []ClientAuth {
 	return []ClientAuth{AuthBasic, AuthPost, AuthJSON, AuthQuery, AuthNone}
 }
@@ -85,7 +85,7 @@ func ClientAuths() []ClientAuth {
 type Definition struct {
 	// Format is the version of the definition format, [Format].
 	Format int `yaml:"format"`
-	// Name is what a configuration calls the provider.
+	// Name identifies the provider.
 	Name string `yaml:"name"`
 	// Title is the marketplace's own name, for people.
 	Title string `yaml:"title"`
@@ -96,11 +96,11 @@ type Definition struct {
 
 	// Environments holds the URLs, by environment; [DefaultEnvironment] is always among them.
 	Environments map[string]Environment `yaml:"environments"`
-	// Variables describes the {variables} in URLs. Each is one DNS label, given in the configuration's params.
+	// Variables describes the {variables} in URLs. Each is one DNS label, given in [Request.Params].
 	Variables map[string]string `yaml:"variables"`
 
 	// ClientAuth lists the ways of client authentication that the provider takes. The first is the default,
-	// unless ClientAuthRequired says that the configuration must choose.
+	// unless ClientAuthRequired says that the request must choose.
 	ClientAuth         []ClientAuth `yaml:"client_auth"`
 	ClientAuthRequired bool         `yaml:"client_auth_required"`
 	// Credentials renames the parameters that carry the client's credentials.
@@ -135,7 +135,7 @@ type Definition struct {
 
 // Environment holds the URLs of one environment of a provider.
 type Environment struct {
-	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the configuration must give it.
+	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the request must give it.
 	TokenURL string `yaml:"token_url"`
 	// RefreshURL is the endpoint of the refresh request where it is not the token endpoint.
 	RefreshURL string `yaml:"refresh_url"`
@@ -185,7 +185,7 @@ type GrantRequest struct {
 	// Endpoint is the field of the environment that holds the URL: token_url unless the definition says refresh_url
 	// (a revocation's is revocation_url).
 	Endpoint string `yaml:"endpoint"`
-	// ClientAuth is how the client authenticates in this grant, whatever the configuration says.
+	// ClientAuth is how the client authenticates in this grant, whatever the request says.
 	ClientAuth ClientAuth `yaml:"client_auth"`
 	// Method is the HTTP method: POST unless the definition says GET.
 	Method string `yaml:"method"`
@@ -207,7 +207,7 @@ type GrantRequest struct {
 type Parameter struct {
 	// Value is a constant that is always sent.
 	Value string `yaml:"value"`
-	// From names what fills it: the configuration's scope, audience, redirect_uri or params, or the grant's code or
+	// From names what fills it: the request's scope, audience, redirect_uri, params, code, code_verifier or
 	// refresh_token.
 	From string `yaml:"from"`
 	// Required says that the provider refuses a request without it.
@@ -290,7 +290,7 @@ type Response struct {
 	// ExpiresAs says how the lifetime is given: "seconds" from now (the default), or as a point in time, in
 	// "unix_seconds" or as an RFC 3339 "time".
 	ExpiresAs string `yaml:"expires_as"`
-	// DefaultExpiresIn is the lifetime, in seconds, where neither answer nor configuration names one.
+	// DefaultExpiresIn is the lifetime, in seconds, if neither the response nor the request names one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
 	// RefreshExpiresIn lists the members that may hold the refresh token's lifetime, in seconds from now; the first
 	// that is there counts. One that is zero, or no lifetime, says nothing.
@@ -322,7 +322,9 @@ type Errors struct {
 // ParseDefinition reads a definition from YAML (of which JSON is a part). It is strict: an unknown or
 // repeated field, a value of the wrong type, a fact without evidence or evidence without a fact is an error
 // that names it.
-func ParseDefinition(text []byte) (Definition, error) {
+//
+// The names of answer.extra must be neither reserved nor those of a token's own members.
+func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 	var d Definition
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
@@ -333,7 +335,7 @@ func ParseDefinition(text []byte) (Definition, error) {
 		return Definition{}, errors.New("definition: more than one document")
 	}
 	d.setDefaults()
-	if err := d.validate(); err != nil {
+	if err := d.validate(reserved); err != nil {
 		return Definition{}, fmt.Errorf("definition %q: %w", d.Name, err)
 	}
 	if err := checkEvidence(text, d.Evidence); err != nil {
@@ -381,7 +383,7 @@ var (
 	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 )
 
-func (d *Definition) validate() error {
+func (d *Definition) validate(reserved []string) error {
 	if d.Format != Format {
 		return fmt.Errorf("format: %d is not known, %d is", d.Format, Format)
 	}
@@ -422,7 +424,7 @@ func (d *Definition) validate() error {
 	if err := d.validateQueries(); err != nil {
 		return err
 	}
-	return d.Response.validate()
+	return d.Response.validate(reserved)
 }
 
 func (d *Definition) validateEnvironment(e Environment) error {
@@ -561,7 +563,7 @@ func exactlyOne(values ...string) bool {
 	return len(given) == 1
 }
 
-func (r Response) validate() error {
+func (r Response) validate(reserved []string) error {
 	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, r.ExpiresAs) {
 		return errors.New("answer.expires_as: seconds, unix_seconds or time is accepted")
 	}
@@ -581,7 +583,7 @@ func (r Response) validate() error {
 		}
 	}
 	for _, name := range r.Extra {
-		if slices.Contains(reservedExtra(), name) {
+		if slices.Contains(tokenMembers(), name) || slices.Contains(reserved, name) {
 			return fmt.Errorf("answer.extra: %s is a field of every token", name)
 		}
 	}
@@ -589,11 +591,6 @@ func (r Response) validate() error {
 		return errors.New("answer.default_expires_in: must not be negative")
 	}
 	return nil
-}
-
-// reservedExtra lists the fields that a token's reader gets from every provider.
-func reservedExtra() []string {
-	return append(tokenMembers(), "expires_at", "provider", "api_url", "use", "ttl", "rotation_period", "last_vault_rotation")
 }
 
 // request returns how the grant's request is made, and whether the provider has the grant.
@@ -623,7 +620,7 @@ func (d Definition) Rotates() bool {
 	return d.RefreshTokens.Rotation != "never"
 }
 
-// Takes tells whether some grant's request has a parameter that is filled from the configuration's field.
+// Takes reports whether some grant's request has a parameter that is filled from a field of [Request], such as [FromScope].
 func (d Definition) Takes(field string) bool {
 	for _, r := range d.Grants {
 		for _, p := range r.Parameters {
@@ -645,8 +642,7 @@ func (d Definition) Constant(parameter string) (string, bool) {
 	return "", false
 }
 
-// DefaultClientAuth returns how the client authenticates where the configuration does not say; empty where
-// it must.
+// DefaultClientAuth returns how the client authenticates if the request does not say; empty if it must.
 func (d Definition) DefaultClientAuth() ClientAuth {
 	if d.ClientAuthRequired {
 		return ""
@@ -680,7 +676,7 @@ func expandURL(raw string, values map[string]string) (string, error) {
 	for _, name := range urlVariables(raw) {
 		value := values[name]
 		if !labelSyntax.MatchString(value) {
-			return "", &RequestError{"params", name + " must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"}
+			return "", &RequestError{Field: "params", Problem: name + " must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"}
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}

@@ -106,6 +106,19 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 	}
 }
 
+func TestParseDefinition_RefusesReservedNames(t *testing.T) {
+	t.Parallel()
+	extra := strings.NewReplacer("grants:", "answer: {extra: [shop_id]}\ngrants:", "[environments, ", "[environments, answer, ")
+	text := []byte(extra.Replace(wellFormed))
+	if _, err := provider.ParseDefinition(text, "ttl"); err != nil {
+		t.Error(err)
+	}
+	_, err := provider.ParseDefinition(text, "ttl", "shop_id")
+	if err == nil || !strings.Contains(err.Error(), "answer.extra: shop_id is a field of every token") {
+		t.Errorf("a reserved name: %v", err)
+	}
+}
+
 // A longer name claims a fact for its own evidence.
 func TestEvidenceOfAPart(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,6 +58,8 @@ type Error struct {
 	// RetryAfter is how long the provider asks to be left alone, held to the longest window that its definition
 	// documents, else to an hour; 0 where it did not say, or said nothing usable.
 	RetryAfter time.Duration
+	// Remedy names what the caller can change to avoid the failure.
+	Remedy Remedy
 }
 
 // Error tells the provider, what it means, the code and the status, and the description:
@@ -117,15 +120,74 @@ var codeKinds = map[string]Kind{
 	"temporarily_unavailable": Unavailable,
 }
 
+// Remedy names what would permit a request that is refused, or mend a failure. The texts of errors leave it to the caller
+// to say how to do so.
+type Remedy int
+
+// The remedies.
+const (
+	// RemedyNone means that this package knows none.
+	RemedyNone Remedy = iota
+	// RemedyPrivateAddresses is to set [NetworkPolicy.AllowPrivateAddresses].
+	RemedyPrivateAddresses
+	// RemedyAllowedHosts is to add the host to [NetworkPolicy.AllowedHosts].
+	RemedyAllowedHosts
+	// RemedyLifetime is to set [Request.DefaultExpiresIn], because the response names no lifetime.
+	RemedyLifetime
+	// RemedyCACert is to add the certificate's authority to [Request.CACert].
+	RemedyCACert
+	// RemedyTimeout is to raise [Request.Timeout].
+	RemedyTimeout
+)
+
+// RemedyOf returns the remedy of an *[Error], a *[RequestError] or a *[URLError].
+func RemedyOf(err error) Remedy {
+	var (
+		failure *Error
+		request *RequestError
+		address *URLError
+	)
+	switch {
+	case errors.As(err, &failure):
+		return failure.Remedy
+	case errors.As(err, &request):
+		return request.Remedy
+	case errors.As(err, &address):
+		return address.Remedy
+	}
+	return RemedyNone
+}
+
 // RequestError is a [Request] that cannot be sent, because one of its fields is missing, wrong or forbidden.
 type RequestError struct {
 	// Field names the field, in lower case with underscores: token_url, params.
 	Field string
 	// Problem says what is wrong with it.
 	Problem string
+	// Remedy names what the caller can change to permit the request.
+	Remedy Remedy
 }
 
 // Error returns the field and its problem.
 func (e *RequestError) Error() string {
 	return e.Field + ": " + e.Problem
+}
+
+// asRequestError returns a field's error, with the remedy of the error from a check.
+func asRequestError(field string, err error) *RequestError {
+	return &RequestError{Field: field, Problem: err.Error(), Remedy: RemedyOf(err)}
+}
+
+// URLError is a URL that a request may not be sent to. It never holds an address from a name lookup: a user who may set a
+// URL must not learn an internal network's addresses from it.
+type URLError struct {
+	// Problem says what is wrong, beginning with a verb whose subject is the URL: "must not hold a fragment".
+	Problem string
+	// Remedy names what the caller can change to permit the URL.
+	Remedy Remedy
+}
+
+// Error returns the problem.
+func (e *URLError) Error() string {
+	return e.Problem
 }

@@ -18,7 +18,7 @@ type Evidence struct {
 	Facts []string `yaml:"facts"`
 	// KnownBy is "documentation" (the vendor's own), "client_code" (code of clients that call it),
 	// "third_party" (somebody else's notes), "standard" (an RFC), or "derived" (follows a pattern seen at a
-	// sibling, never seen itself; a configuration can override it).
+	// sibling, never seen itself; a request can override it).
 	KnownBy string `yaml:"known_by"`
 	// Source is where it can be read. Only derived facts may lack it.
 	Source string `yaml:"source"`

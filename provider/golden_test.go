@@ -89,7 +89,7 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	network.received = ""
 	before := time.Now()
 	token, err := client.Do(t.Context(), definition, request)
-	got := describe(token, err, before)
+	got := describe(t, token, err, before)
 	sent := strings.ReplaceAll(network.received, "\r\n", "\n")
 	if !strings.HasSuffix(sent, "\n") {
 		sent += "\n"
@@ -175,7 +175,8 @@ func wire(part string) string {
 }
 
 // describe lays out what a caller gets.
-func describe(token provider.Token, err error, before time.Time) string {
+func describe(t *testing.T, token provider.Token, err error, before time.Time) string {
+	t.Helper()
 	var b strings.Builder
 	line := func(name string, value any) {
 		if text := fmt.Sprint(value); text != "" && text != "map[]" {
@@ -205,6 +206,11 @@ func describe(token provider.Token, err error, before time.Time) string {
 		line("permanent", failure.Kind.Permanent())
 		if failure.RetryAfter > 0 {
 			line("retry_after", failure.RetryAfter)
+		}
+		if failure.Remedy == provider.RemedyLifetime { // no golden case has another
+			line("remedy", "lifetime")
+		} else if failure.Remedy != provider.RemedyNone {
+			t.Errorf("remedy %v", failure.Remedy)
 		}
 	} else if err != nil {
 		line("error", "of an unknown type: "+err.Error())

@@ -5,7 +5,6 @@ package provider
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -27,33 +26,36 @@ type NetworkPolicy struct {
 // addresses behind its host are checked when they are dialled. It does not look at AllowedHosts.
 func (p NetworkPolicy) CheckURL(raw string) error {
 	if HasControl(raw) {
-		return errors.New("holds a control character")
+		return &URLError{Problem: "holds a control character"}
 	}
 	if strings.Contains(raw, `\`) {
-		return errors.New("holds a backslash, which browsers take for a slash")
+		return &URLError{Problem: "holds a backslash, which browsers take for a slash"}
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
-		return errors.New("is not an absolute URL with a host")
+		return &URLError{Problem: "is not an absolute URL with a host"}
 	}
 	if u.User != nil {
-		return errors.New("must not hold a user name or password")
+		return &URLError{Problem: "must not hold a user name or password"}
 	}
 	if err := CheckHostSpelling(u.Hostname()); err != nil {
 		return err
 	}
 	if u.Fragment != "" || strings.Contains(raw, "#") {
-		return errors.New("must not hold a fragment") // RFC 6749, section 3.2
+		return &URLError{Problem: "must not hold a fragment"} // RFC 6749, section 3.2
 	}
 	switch {
 	case u.Scheme == "https":
 		return nil
 	case u.Scheme != "http":
-		return errors.New("must be an https URL")
+		return &URLError{Problem: "must be an https URL"}
 	case !isLoopbackName(u.Hostname()):
-		return errors.New("must be an https URL (http is accepted for loopback only)")
+		return &URLError{Problem: "must be an https URL (http is accepted for loopback only)"}
 	case !p.AllowPrivateAddresses:
-		return errors.New("must be an https URL (http is accepted for loopback only, and only where allow_private_addresses is set in settings)")
+		return &URLError{
+			Problem: "must be an https URL (http is accepted for loopback only, if private addresses are allowed)",
+			Remedy:  RemedyPrivateAddresses,
+		}
 	}
 	return nil
 }
@@ -63,7 +65,7 @@ func (p NetworkPolicy) CheckURL(raw string) error {
 func (p NetworkPolicy) CheckLiteral(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return errors.New("is not an absolute URL with a host")
+		return &URLError{Problem: "is not an absolute URL with a host"}
 	}
 	if isLocalhost(u.Hostname()) {
 		return p.checkAddress(netip.IPv6Loopback())
@@ -81,7 +83,7 @@ func (p NetworkPolicy) CheckHost(raw string) error {
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return errors.New("is not an absolute URL with a host")
+		return &URLError{Problem: "is not an absolute URL with a host"}
 	}
 	host := strings.ToLower(u.Hostname())
 	for _, glob := range p.AllowedHosts {
@@ -89,7 +91,10 @@ func (p NetworkPolicy) CheckHost(raw string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("names a host that is not among the allowed_hosts in settings (%s)", strings.Join(p.AllowedHosts, ", "))
+	return &URLError{
+		Problem: "names a host that is not allowed (allowed: " + strings.Join(p.AllowedHosts, ", ") + ")",
+		Remedy:  RemedyAllowedHosts,
+	}
 }
 
 func isLoopbackName(host string) bool {
@@ -97,23 +102,12 @@ func isLoopbackName(host string) bool {
 	return err == nil && address.Unmap().IsLoopback() || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
-// AddressError reports that a host's address is not one that token requests may go to. It does not hold the address:
-// who may write a configuration is not to look up an internal network's names with it.
-type AddressError struct {
-	// Class says what kind of address it is, with its article.
-	Class string
-}
-
-func (e *AddressError) Error() string {
-	return "leads to " + e.Class + " address, which is refused unless allow_private_addresses is set in settings"
-}
-
 func (p NetworkPolicy) checkAddress(address netip.Addr) error {
 	if p.AllowPrivateAddresses {
 		return nil
 	}
 	if class := reservedClass(address); class != "" {
-		return &AddressError{Class: class}
+		return &URLError{Problem: "leads to " + class + " address, which is not allowed", Remedy: RemedyPrivateAddresses}
 	}
 	return nil
 }

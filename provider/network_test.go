@@ -4,6 +4,8 @@ package provider_test
 
 import (
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -57,6 +59,57 @@ func kindOf(t *testing.T, client *provider.Client, r provider.Request) (provider
 		return 0, ""
 	}
 	return failure.Kind, failure.Error()
+}
+
+// remedyOf asks for a token and returns what would mend the failure.
+func remedyOf(t *testing.T, d provider.Definition, r provider.Request) provider.Remedy {
+	t.Helper()
+	_, err := directly(t).Do(t.Context(), d, r)
+	if err == nil {
+		t.Error("no error")
+	}
+	return provider.RemedyOf(err)
+}
+
+func TestError_NamesItsRemedy(t *testing.T) {
+	t.Parallel()
+	hang := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	hang.Timeout = 50 * time.Millisecond
+	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(untrusted.Close)
+	authority := requestTo(untrusted.URL)
+	authority.Network.AllowPrivateAddresses = true
+	host := requestTo("https://auth.example.com/")
+	host.Network.AllowedHosts = []string{"localhost"}
+	for name, test := range map[string]struct {
+		request provider.Request
+		want    provider.Remedy
+	}{
+		"a private address":        {requestTo("https://10.1.2.3/"), provider.RemedyPrivateAddresses},
+		"http to loopback":         {requestTo("http://127.0.0.1:1/"), provider.RemedyPrivateAddresses},
+		"http":                     {requestTo("http://auth.example.com/"), provider.RemedyNone},
+		"another host":             {host, provider.RemedyAllowedHosts},
+		"no lifetime":              {serve(t, answering(200, `{"access_token":"t"}`)), provider.RemedyLifetime},
+		"no usable lifetime":       {serve(t, answering(200, `{"access_token":"t","expires_in":"soon"}`)), provider.RemedyNone},
+		"an unknown authority":     {authority, provider.RemedyCACert},
+		"no response in time":      {hang, provider.RemedyTimeout},
+		"an error of the provider": {serve(t, answering(400, `{"error":"invalid_client"}`)), provider.RemedyNone},
+	} {
+		if got := remedyOf(t, builtin(t, "oauth2"), test.request); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+		checked, sent := test.request.Check(builtin(t, "oauth2")), test.want
+		if checked != nil && provider.RemedyOf(checked) != sent {
+			t.Errorf("%s: the check says %v, the request %v", name, provider.RemedyOf(checked), sent)
+		}
+	}
+	if got := provider.RemedyOf(errors.New("another")); got != provider.RemedyNone {
+		t.Errorf("another error: %v", got)
+	}
 }
 
 func TestAddressesAreCheckedWhenDialled(t *testing.T) {
@@ -132,7 +185,7 @@ func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
 		"params: shop":          {GrantType: provider.ClientCredentials, Params: map[string]string{"shop": "evil.com/"}},
 		"refresh_url":           {GrantType: provider.RefreshToken, Environment: "sandbox"},
 		"no authorization_code": {GrantType: provider.AuthorizationCode},
-		"allowed_hosts": {
+		"not allowed (allowed: b.example.com)": {
 			GrantType: provider.ClientCredentials, TokenURL: "https://a.example.com/",
 			Network: provider.NetworkPolicy{AllowedHosts: []string{"b.example.com"}},
 		},
@@ -152,7 +205,7 @@ func TestReservedAddressesAreRefused(t *testing.T) {
 		"[2002:a00:1::]", "[2001::1]", "[::]", "[::a00:1]", "[ff02::1]", "[fec0::1]",
 	} {
 		kind, text := kindOf(t, client, requestTo("https://"+address+"/token"))
-		if kind != provider.Forbidden || !strings.Contains(text, "allow_private_addresses") {
+		if kind != provider.Forbidden || !strings.HasSuffix(text, " address, which is not allowed") {
 			t.Errorf("%s: %v %q", address, kind, text)
 		}
 	}
@@ -203,7 +256,7 @@ func TestURLsThatARequestMayNotGoTo(t *testing.T) {
 		{"/token", private, "host"},
 		{"mailto:somebody@example.com", private, "host"},
 		{"https://auth.example.com/\r\nX-Evil: 1", private, "control"},
-		{"https://auth.example.com/token", provider.NetworkPolicy{AllowedHosts: []string{"*.shop.example", "localhost"}}, "allowed_hosts"},
+		{"https://auth.example.com/token", provider.NetworkPolicy{AllowedHosts: []string{"*.shop.example", "localhost"}}, "not allowed (allowed: *.shop.example, localhost)"},
 	} {
 		r := requestTo(test.url)
 		r.Network = test.policy

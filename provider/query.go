@@ -4,8 +4,6 @@ package provider
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -18,7 +16,7 @@ import (
 func (r Request) CheckQuery(d Definition, field, endpoint string) error {
 	target, err := url.Parse(endpoint)
 	if err != nil {
-		return errors.New("is not a URL")
+		return &URLError{Problem: "is not a URL"}
 	}
 	own := r.queryParameters(d, field)
 	isSeparator := func(c rune) bool { return c == '&' || c == ';' }
@@ -26,11 +24,11 @@ func (r Request) CheckQuery(d Definition, field, endpoint string) error {
 		name, _, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return errors.New("holds a query that cannot be read; percent-encode it")
+			return &URLError{Problem: "holds a query that cannot be read; percent-encode it"}
 		}
 		i := slices.IndexFunc(own, func(o string) bool { return isParameter(name, o) })
 		if i >= 0 {
-			return fmt.Errorf("holds %s in its query, which the engine sends itself; leave it out", own[i])
+			return &URLError{Problem: "holds " + own[i] + " in its query, which the request adds itself; leave it out"}
 		}
 	}
 	return nil

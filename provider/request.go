@@ -102,7 +102,7 @@ func (r Request) Target(d Definition) (string, error) {
 func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	shape, ok := d.request(r.GrantType)
 	if !ok {
-		return shape, nil, &RequestError{"grant", fmt.Sprintf("%s has no %s grant", d.Name, r.GrantType)}
+		return shape, nil, &RequestError{Field: "grant", Problem: fmt.Sprintf("%s has no %s grant", d.Name, r.GrantType)}
 	}
 	endpoint, err := r.endpoint(d, shape)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	}
 	target, err := url.Parse(endpoint)
 	if err != nil {
-		return shape, nil, &RequestError{shape.Endpoint, "is not a URL"}
+		return shape, nil, &RequestError{Field: shape.Endpoint, Problem: "is not a URL"}
 	}
 	return shape, target, nil
 }
@@ -124,7 +124,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}[field]
 	if override != "" {
 		if err := r.Network.CheckHost(override); err != nil {
-			return "", &RequestError{field, err.Error()}
+			return "", asRequestError(field, err)
 		}
 		return r.checked(d, field, override)
 	}
@@ -134,11 +134,11 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}
 	environment, ok := d.Environments[name]
 	if !ok {
-		return "", &RequestError{"environment", d.Name + " has none of that name"}
+		return "", &RequestError{Field: "environment", Problem: d.Name + " has none of that name"}
 	}
 	own := environment.URLs()[field]
 	if own == "" {
-		return "", &RequestError{field, fmt.Sprintf("is required, %s has none of its own", d.Name)}
+		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, %s has none of its own", d.Name)}
 	}
 	expanded, err := expandURL(own, r.Params)
 	if err != nil {
@@ -149,10 +149,10 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 
 func (r Request) checked(d Definition, field, endpoint string) (string, error) {
 	if err := r.Network.CheckURL(endpoint); err != nil {
-		return "", &RequestError{field, err.Error()}
+		return "", asRequestError(field, err)
 	}
 	if err := r.CheckQuery(d, field, endpoint); err != nil {
-		return "", &RequestError{field, err.Error()}
+		return "", asRequestError(field, err)
 	}
 	return endpoint, nil
 }
@@ -166,7 +166,7 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	}
 	target, err := url.Parse(endpoint)
 	if err != nil {
-		return "", &RequestError{"authorization_url", "is not a URL"}
+		return "", &RequestError{Field: "authorization_url", Problem: "is not a URL"}
 	}
 	query := url.Values{
 		"response_type":        {"code"},
@@ -255,7 +255,7 @@ func missingParameter(d Definition, name string, p Parameter) error {
 	if p.From == FromParams {
 		problem = name + ": " + problem
 	}
-	return &RequestError{p.From, problem}
+	return &RequestError{Field: p.From, Problem: problem}
 }
 
 // build makes the HTTP request, all but sending it.
@@ -284,7 +284,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	}
 	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
 	if err != nil {
-		return nil, &RequestError{shape.Endpoint, "is not a URL that a request can be sent to"}
+		return nil, &RequestError{Field: shape.Endpoint, Problem: "is not a URL that a request can be sent to"}
 	}
 	request.Header = header
 	return request, nil
@@ -309,7 +309,7 @@ func (r Request) authenticate(
 		parameters[d.Credentials.ClientID] = r.ClientID
 	case AuthHeaders:
 	default:
-		return "", &RequestError{"client_auth", "is required by " + d.Name}
+		return "", &RequestError{Field: "client_auth", Problem: "is required by " + d.Name}
 	}
 	return auth, nil
 }
@@ -349,7 +349,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 	header.Set("Accept", "application/json")
 	for name, value := range r.Headers {
 		if !headerSyntax.MatchString(name) || HasControl(value) {
-			return &RequestError{"headers", "a name or value that is not an HTTP header's"}
+			return &RequestError{Field: "headers", Problem: "a name or value that is not an HTTP header's"}
 		}
 		header.Set(name, value)
 	}
@@ -364,7 +364,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 			value = r.RefreshToken
 		}
 		if h.From != "" && !fitsHeader(value) {
-			return &RequestError{h.From, fmt.Sprintf("holds a character that the header %s cannot carry", name)}
+			return &RequestError{Field: h.From, Problem: fmt.Sprintf("holds a character that the header %s cannot carry", name)}
 		}
 		header.Set(name, h.Prefix+value)
 	}

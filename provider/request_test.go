@@ -12,7 +12,6 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// A stored configuration, a role's params and a definition get no parameter in twice either.
 func TestQuery_HoldsNoParameterTwice(t *testing.T) {
 	t.Parallel()
 	get := shopThat(t, "client_credentials: {method: GET, parameters: {scope: {from: scope}}}")
@@ -43,7 +42,7 @@ func TestQuery_HoldsNoParameterTwice(t *testing.T) {
 		r.ClientAuth, r.Params, r.Scope = test.auth, test.params, []string{"read"}
 		got, want := fmt.Sprint(r.Check(test.d)), "<nil>"
 		if test.twice != "" {
-			want = "token_url: holds " + test.twice + " in its query, which the engine sends itself; leave it out"
+			want = "token_url: holds " + test.twice + " in its query, which the request adds itself; leave it out"
 		}
 		if got != want {
 			t.Errorf("%s with %s: %s, want %s", test.query, test.auth, got, want)
@@ -132,7 +131,7 @@ func TestRequest_ErrorsNameTheField(t *testing.T) {
 	}
 }
 
-func TestDefinitionsHoldNoParameterOfTheEngines(t *testing.T) {
+func TestDefinition_URLsRepeatNoParameter(t *testing.T) {
 	t.Parallel()
 	const token, page = "https://shop.example.com/token", "https://shop.example.com/authorize"
 	for _, test := range []struct{ field, url, twice string }{
@@ -146,7 +145,7 @@ func TestDefinitionsHoldNoParameterOfTheEngines(t *testing.T) {
 		got, want := fmt.Sprint(err), "<nil>"
 		if test.twice != "" {
 			want = `definition "shop": environments.production.` + test.field + ": holds " + test.twice +
-				" in its query, which the engine sends itself; leave it out"
+				" in its query, which the request adds itself; leave it out"
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", test.url, got, want)

@@ -36,6 +36,11 @@ func (res rawResponse) succeeded() bool {
 	return res.status >= 200 && res.status < 300
 }
 
+// malformed returns the error of a response that the definition does not know.
+func (res rawResponse) malformed(d Definition, description string) *Error {
+	return &Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: description}
+}
+
 // members is a JSON object, its values not yet decoded.
 type members map[string]json.RawMessage
 
@@ -81,7 +86,7 @@ func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 		err = cmp.Or(err, errors.New("there is no "+d.Response.name("access_token")+" in its answer"))
 	}
 	if err = cmp.Or(unusable, err); err != nil {
-		return refresh.withError(&Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: err.Error()})
+		return refresh.withError(res.malformed(d, err.Error()))
 	}
 	return readToken(d, r, res, object, refresh)
 }
@@ -203,12 +208,9 @@ func readRefreshToken(d Definition, object members) (string, error) {
 
 // readToken reads the rest of a token whose refresh token was read.
 func readToken(d Definition, r Request, res rawResponse, object members, token Token) (Token, error) {
-	fail := func(description string) (Token, error) {
-		return token.withError(&Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: description})
-	}
 	access, ok := decodeString(object[d.Response.name("access_token")])
 	if !ok || !isTokenText(access) {
-		return fail(d.Response.name("access_token") + " in its answer is not a string of printable ASCII characters")
+		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its answer is not a string of printable ASCII characters"))
 	}
 	token.AccessToken = access
 	// More callers may read the scope than the token, so it must repeat none of the request's secrets, nor this response's.
@@ -222,9 +224,9 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
 	token.Scope = scope
-	lifetime, err := readLifetime(d, r, res, object)
-	if err != nil {
-		return fail(err.Error())
+	lifetime, failure := readLifetime(d, r, res, object)
+	if failure != nil {
+		return token.withError(failure)
 	}
 	token.Lifetime = lifetime
 	for _, name := range d.Response.Extra {
@@ -266,9 +268,9 @@ func readScope(raw json.RawMessage) (string, bool) {
 	return scope, !HasControl(scope)
 }
 
-// readLifetime returns how long the token lives: as the answer says, else the configuration, else the
-// definition. Where the answer says something that is not a lifetime, that is an error.
-func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, error) {
+// readLifetime returns how long the token lives: as the answer says, else the request, else the definition. If the answer
+// says something that is not a lifetime, that is an error.
+func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
 	name := d.Response.name("expires_in")
 	text, ok := object.text(name)
 	if !ok {
@@ -278,14 +280,16 @@ func readLifetime(d Definition, r Request, res rawResponse, object members) (tim
 		case d.Response.DefaultExpiresIn > 0:
 			return time.Duration(d.Response.DefaultExpiresIn) * time.Second, nil
 		}
-		return 0, fmt.Errorf("there is no %s in its answer (default_expires_in in the configuration can say how long its tokens live)", name)
+		failure := res.malformed(d, "there is no "+name+" in its answer")
+		failure.Remedy = RemedyLifetime
+		return 0, failure
 	}
 	lifetime, err := parseLifetime(d.Response.ExpiresAs, text, res)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%s in its answer is not a lifetime", name)
+		return 0, res.malformed(d, name+" in its answer is not a lifetime")
 	case lifetime <= 0:
-		return 0, fmt.Errorf("%s in its answer is a lifetime that is already over", name)
+		return 0, res.malformed(d, name+" in its answer is a lifetime that is already over")
 	}
 	return lifetime, nil
 }
