@@ -259,9 +259,8 @@ type RefreshTokens struct {
 	Previous string `yaml:"previous"`
 	// ExpiresIn is how long an unused one lives, in seconds; 0: for ever, or not documented.
 	ExpiresIn int64 `yaml:"expires_in"`
-	// WithClientCredentials says what to do with one that comes with a client credentials answer: it is "unused" where
-	// minting again does as well, and "used" for the next token where it does not. Either way one that is refused is
-	// replaced by minting, also a role's. Empty: none comes with such an answer.
+	// WithClientCredentials is "unused" if client credentials responses contain refresh tokens, which are ignored because
+	// minting again works as well. A refused refresh token is replaced by minting, too. Empty: such responses contain none.
 	WithClientCredentials string `yaml:"with_client_credentials"`
 }
 
@@ -477,7 +476,7 @@ func (d *Definition) validateGrants() error {
 		{"authorization.redirect_uri", d.Authorization.RedirectURI, []string{"exact", "prefix"}, AuthorizationCode},
 		{"refresh_tokens.rotation", d.RefreshTokens.Rotation, []string{"always", "sometimes", "never"}, RefreshToken},
 		{"refresh_tokens.previous", d.RefreshTokens.Previous, []string{"dies", "stays", "unclear"}, RefreshToken},
-		{"refresh_tokens.with_client_credentials", d.RefreshTokens.WithClientCredentials, []string{"used", "unused"}, RefreshToken},
+		{"refresh_tokens.with_client_credentials", d.RefreshTokens.WithClientCredentials, []string{"unused"}, RefreshToken},
 	} {
 		if word.value == "" {
 			continue

@@ -89,7 +89,7 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		{"grants:", "authorization: {redirect_uri: prefix}\ngrants:", "no authorization_code grant"},
 		{"grants:", "refresh_tokens: {rotation: always}\ngrants:", "no refresh_token grant"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
-		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: kept}", "refresh_tokens.with_client_credentials: one of [used unused]"},
+		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", "refresh_tokens.with_client_credentials: one of [unused]"},
 		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
 		{`, source: "https://shop.example.com/docs"`, "", "source"},
