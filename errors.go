@@ -75,11 +75,11 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, &unauthorized):
 		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
 	case errors.As(err, &backoff):
-		return backoffStatus(backoff.Cause.Kind), err.Error()
+		return backoffStatus(backoff.Cause.Kind), backend.WithRemedy(err.Error(), err)
 	case errors.As(err, new(*backend.BusyError)), errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
-		return statusOf(failure.Kind), err.Error()
+		return statusOf(failure.Kind), backend.WithRemedy(err.Error(), err)
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
 		return http.StatusInternalServerError, err.Error()
 	}

@@ -127,7 +127,7 @@ func TestErrors_StatusThroughGRPC(t *testing.T) {
 		{`{"kind":"truncated"}`, nil, 502, "broke off"},
 		{`{"kind":"redirect"}`, nil, 502, "redirects are not followed"},
 		{`{"kind":"reset"}`, nil, 502, "reset the connection"},
-		{`{"kind":"slow","delay_ms":2000}`, map[string]any{"request_timeout": "1s"}, 504, "request_timeout is 1s"},
+		{`{"kind":"slow","delay_ms":2000}`, map[string]any{"request_timeout": "1s"}, 504, "raise request_timeout"},
 		{`{"kind":"status","status":429,"headers":{"Retry-After":"77"}}`, nil, 429, "in 1m17s"},
 	} {
 		name := fmt.Sprintf("config-%d", i)

@@ -59,7 +59,6 @@ const (
 //  6. the mutex of lifetime
 type Engine struct {
 	catalog  *provider.Catalog
-	client   *provider.Client
 	logger   hclog.Logger
 	mayWrite func() bool
 
@@ -90,7 +89,7 @@ type Options struct {
 
 // New returns the engine of one mount.
 func New(o Options) *Engine {
-	e := &Engine{catalog: o.Catalog, client: o.Client, logger: o.Logger, mayWrite: o.MayWrite}
+	e := &Engine{catalog: o.Catalog, logger: o.Logger, mayWrite: o.MayWrite}
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage)
 	e.settings.store = e.store
@@ -105,14 +104,13 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Close ends all work and all connections. It waits for work in progress for a second, and for ten while a request that
+// Close ends all work. It waits for work in progress for a second, and for ten while a request that
 // uses a refresh token or a code waits for its response. It stores refresh tokens that are pending in memory, if it can.
 func (e *Engine) Close() {
 	e.life.Close()
 	e.cache.Close()
 	e.awaitEnd()
 	e.life.End()
-	e.client.Close()
 }
 
 // awaitEnd waits until all work of the mount has ended, within the bounds of Close.

@@ -173,7 +173,7 @@ func (x *exchange) read(ctx context.Context) error {
 // codeCall returns the token request of the exchange, but for its code.
 func (x *exchange) codeCall(merged *Config) throttle.Call {
 	call := x.call(x.key, merged, x.definition, x.settings)
-	call.Request.Grant = provider.AuthorizationCode
+	call.Request.GrantType = provider.AuthorizationCode
 	return call
 }
 

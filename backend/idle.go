@@ -77,7 +77,7 @@ func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []st
 	if c != nil {
 		d, _ = e.Definition(c)
 	}
-	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Answer.RefreshExpiresIn) > 0
+	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Response.RefreshExpiresIn) > 0
 	onlyUser := d.RefreshTokens.WithClientCredentials == ""
 	var failures []error
 	for i, role := range roles {

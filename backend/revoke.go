@@ -116,7 +116,7 @@ func (e *Engine) revoke(name, clientGeneration, accessToken string) error {
 		return err
 	}
 	call := e.call(store.Key{Config: name}, c, d, settings)
-	call.Request.Grant, call.Request.AccessToken = provider.Revocation, accessToken
+	call.Request.GrantType, call.Request.AccessToken = provider.Revocation, accessToken
 	call.Request.Timeout = min(call.Request.Timeout, revocationTimeout)
 	release, err := e.requests.Reserve(ctx, call)
 	if err != nil {

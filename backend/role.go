@@ -198,7 +198,7 @@ func (e *Engine) checkKeepsGrant(ctx context.Context, c *Config, key store.Key, 
 
 // defaultGrantType returns the default of a role's grant_type.
 func defaultGrantType(d provider.Definition) string {
-	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
 		if d.Has(grant) {
 			return string(grant)
 		}

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -207,7 +208,7 @@ func checkURLs(c *Config, d provider.Definition, settings Settings) error {
 		checkQuery := func(raw string) error { return request.CheckQuery(d, f.name, raw) }
 		for _, check := range []func(string) error{network.CheckURL, network.CheckLiteral, network.CheckHost, checkQuery} {
 			if err := check(override); err != nil {
-				return &FieldError{Field: f.name, Problem: err.Error()}
+				return &FieldError{Field: f.name, Problem: WithRemedy(err.Error(), err)}
 			}
 		}
 	}
@@ -243,9 +244,9 @@ func checkRequest(c *Config, d provider.Definition, settings Settings) error {
 
 // asFieldError turns the error of a request that cannot be built into a *[FieldError].
 func asFieldError(err error) error {
-	if err == nil {
-		return nil
+	var request *provider.RequestError
+	if errors.As(err, &request) {
+		return &FieldError{Field: request.Field, Problem: WithRemedy(request.Problem, err)}
 	}
-	field, problem, _ := strings.Cut(err.Error(), ": ")
-	return &FieldError{Field: field, Problem: problem}
+	return err
 }

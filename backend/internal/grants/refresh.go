@@ -147,7 +147,7 @@ func (r *refresh) try(ctx context.Context) (provider.Token, error) {
 // replaces a refresh token.
 func (r *refresh) send(refreshToken string) (provider.Token, error) {
 	call := r.Call
-	call.Request.Grant, call.Request.RefreshToken = provider.RefreshToken, refreshToken
+	call.Request.GrantType, call.Request.RefreshToken = provider.RefreshToken, refreshToken
 	call.Request.Secrets = slices.Concat(call.Request.Secrets, r.grant.Candidates())
 	life := r.Life.Context()
 	if !call.Definition.Rotates() {

@@ -103,7 +103,7 @@ func (c *Config) EffectiveClientAuth(d provider.Definition) provider.ClientAuth 
 // Request returns a token request with the config's client credentials.
 func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 	return provider.Request{
-		Grant:                 provider.ClientCredentials,
+		GrantType:             provider.ClientCredentials,
 		Environment:           c.Environment,
 		TokenURL:              c.TokenURL,
 		RefreshURL:            c.RefreshURL,

@@ -29,7 +29,7 @@ type subject struct {
 	// way is how the client authenticates, and for which grant type. A refusal of the client counts only for requests of the
 	// same way, because the client may be right and the way wrong.
 	way            digest.Digest
-	grant          provider.Grant
+	grant          provider.GrantType
 	host, provider string
 	config         string
 	verifies       bool
@@ -63,9 +63,9 @@ func (c *Client) subjectOf(call Call) subject {
 		auth = d.DefaultClientAuth()
 	}
 	var endpoints []string
-	for _, grant := range []provider.Grant{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
 		at := request
-		at.Grant = grant
+		at.GrantType = grant
 		endpoint, _ := at.Target(d) // the request itself reports what is wrong with a URL
 		endpoints = append(endpoints, endpoint)
 	}
@@ -74,13 +74,13 @@ func (c *Client) subjectOf(call Call) subject {
 	if request.ClientSecret == "" && len(request.Headers) == 0 {
 		client = append(client, call.ConfigID) // without a secret, any config could claim to be this client
 	}
-	if request.Grant == provider.Revocation {
-		client = append(client, request.Grant) // revocations have limits of their own
+	if request.GrantType == provider.Revocation {
+		client = append(client, request.GrantType) // revocations have limits of their own
 	}
 	return subject{
 		id:    ClientID(c.keys.Of(client)),
-		way:   c.keys.Of([]any{request.Grant, auth, request.Headers, request.CACert}),
-		grant: request.Grant,
+		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.CACert}),
+		grant: request.GrantType,
 		host:  host, provider: d.Name, config: call.Config, verifies: call.Verifies,
 	}
 }
@@ -231,7 +231,7 @@ func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
 
 // concernsClient reports whether a failure concerns the client as a whole, and not only what one role asks for. A bare 401
 // does so only for the client credentials grant: for any other, it may be about the grant.
-func concernsClient(failure *provider.Error, grant provider.Grant) bool {
+func concernsClient(failure *provider.Error, grant provider.GrantType) bool {
 	switch {
 	case grant == provider.Revocation:
 		return false

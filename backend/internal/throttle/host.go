@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"vault-plugin-secrets-marketplace/provider"
 )
 
 const (
@@ -16,7 +14,7 @@ const (
 	maxPerSecond = 100
 	// maxConcurrentPerHost bounds the requests to a host that are younger than placeTime. An older request loses its place
 	// to the next one, so that hanging endpoints of some clients do not stop others.
-	maxConcurrentPerHost = provider.MaxConnections
+	maxConcurrentPerHost = 32
 	placeTime            = time.Second
 )
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import "vault-plugin-secrets-marketplace/provider"
+
+// remedy returns what an operator can do about an error of package provider, in words of the mount's fields. It is empty if
+// no field helps.
+func remedy(err error) string {
+	switch provider.RemedyOf(err) {
+	case provider.RemedyPrivateAddresses:
+		return "set allow_private_addresses=true in settings to allow it"
+	case provider.RemedyAllowedHosts:
+		return "add the host to allowed_hosts in settings to allow it"
+	case provider.RemedyLifetime:
+		return "set default_expires_in in the config"
+	case provider.RemedyCACert:
+		return "set ca_cert in the config to the certificate of that authority"
+	case provider.RemedyTimeout:
+		return "raise request_timeout in the config (at most " + maxRequestTimeout.String() + ")"
+	}
+	return ""
+}
+
+// WithRemedy appends to a text what an operator can do about its error, if a field of the mount helps.
+func WithRemedy(text string, err error) string {
+	if fix := remedy(err); fix != "" {
+		return text + "; " + fix
+	}
+	return text
+}
