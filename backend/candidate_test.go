@@ -25,9 +25,9 @@ func TestRefresh_SuccessorInAnErrorIsTried(t *testing.T) {
 				withRole(t, func(f roleFixture) {
 					f.failAfterCommit(status, body)
 					if err := f.rotate(); err == nil {
-						f.Error("it succeeded")
+						f.Error("the request succeeded, want the provider's error")
 					}
-					f.restart() // nothing of it is in memory alone
+					f.restart() // what is in memory only is lost
 					f.succeed()
 					f.wantRefreshWorks()
 					f.wantRefreshWorks()
@@ -44,18 +44,18 @@ func TestRefresh_WordInAnErrorCostsNothing(t *testing.T) {
 			p.refusal = `{"error":"temporarily_unavailable","refresh_token":"Not-A-Token-7"}`
 		})
 		if err := f.rotate(); err == nil {
-			f.Error("it succeeded")
+			f.Error("the request succeeded, want the provider's error")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refusal = "" })
 		before := f.provider.count()
 		f.wantRefreshWorks()
 		if sent := f.provider.count() - before; sent != 2 {
-			f.Errorf("%d requests, want that of the word and that of the refresh token", sent)
+			f.Errorf("%d requests, want one with the word and one with the refresh token", sent)
 		}
 		before = f.provider.count()
 		f.wantRefreshWorks()
 		if sent := f.provider.count() - before; sent != 1 {
-			f.Errorf("%d requests, want that the word is forgotten", sent)
+			f.Errorf("%d requests, want one: the word must be forgotten", sent)
 		}
 	})
 }
@@ -66,10 +66,10 @@ func TestRefresh_CandidatesAreBounded(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.refusal = `{"error":"invalid_grant","refresh_token":"Candidate-%d"}` })
 		before := f.provider.count()
 		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
-			f.Errorf("%v", err)
+			f.Errorf("%v, want that the role is unauthorized", err)
 		}
 		if sent := f.provider.count() - before; sent > 6 {
-			f.Errorf("%d requests", sent)
+			f.Errorf("%d requests, want at most 6", sent)
 		}
 	})
 }
@@ -87,7 +87,7 @@ func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 				_, exchange := f.startAuthorization(role)
 				f.failAfterCommit(http.StatusInternalServerError, `{"refresh_token":%q}`)
 				if err := exchange(); !errors.As(err, new(*backend.ExchangeError)) {
-					f.Errorf("%v", err)
+					f.Errorf("%v, want that the authorization must be restarted", err)
 				}
 				f.restart()
 				f.succeed()
@@ -118,7 +118,7 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 		_, exchange := f.startAuthorization("shop")
 		var field *backend.FieldError
 		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.ExchangeError)) {
-			f.Errorf("%.300v", err)
+			f.Errorf("%.300v, want that the code's refresh token is too large", err)
 		}
 		large := strings.Repeat("0123456789abcdef", 1<<16)
 		err := f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{RefreshToken: &large})
@@ -143,7 +143,7 @@ func TestRefresh_WordWithAnyResponse(t *testing.T) {
 					p.refusal = `{"error":"temporarily_unavailable","refresh_token":"Not-A-Token-7"}`
 				})
 				if err := f.rotate(); err == nil {
-					f.Error("it succeeded")
+					f.Error("the request succeeded, want the provider's error")
 				}
 				f.provider.set(func(p *rotatingProvider) { p.refusal = "" })
 				f.wantRecovery()
@@ -168,7 +168,7 @@ func TestRefresh_WordDoesNotReplaceACandidate(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.failAfterCommit(http.StatusInternalServerError, `{"error":"server_error","refresh_token":%q}`)
 		if err := f.rotate(); err == nil {
-			f.Error("it succeeded")
+			f.Error("the request succeeded, want the provider's error")
 		}
 		f.succeed()
 		time.Sleep(2 * time.Minute)
@@ -176,7 +176,7 @@ func TestRefresh_WordDoesNotReplaceACandidate(t *testing.T) {
 			p.refusal = `{"error":"temporarily_unavailable","refresh_token":"Not-A-Token-7"}`
 		})
 		if err := f.rotate(); err == nil {
-			f.Error("it succeeded")
+			f.Error("the request succeeded, want the provider's error")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refusal = "" })
 		time.Sleep(2 * time.Minute)

@@ -16,26 +16,30 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// The storage fails during an exchange, and recovers just when a reader is about to store the new refresh token and use
-// it.
+// When the storage recovers, the exchange and a reader both want to store the new refresh token and use it.
 //
-//	  0 ms  the exchange starts; the provider commits at once and responds at 100 ms
-//	 50 ms  storageFailsAfter: the storage fails, so the refresh token stays in memory
-//	200 ms  readerArrives: another node's write drops the access token, and a reader comes
-//	1.2 s   storageRecovers: a millisecond before the exchange's retry and the reader's
+//	   0 ms  the exchange starts; the provider commits at once and responds at 100 ms
+//	  50 ms  storageFails: the refresh token stays in memory, and the exchange retries every 200 ms
+//	 200 ms  readerArrives: another node's write has evicted the access token, so the reader needs a refresh
+//	1199 ms  storageRecovers
 func TestExchange_ConcurrentReaderUsesTheNewRefreshToken(t *testing.T) {
 	for _, latency := range []time.Duration{20 * time.Millisecond, time.Second} {
 		t.Run(latency.String(), func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
+				const (
+					storageFails    = storageFailsAfter
+					readerArrives   = 200 * time.Millisecond
+					storageRecovers = 1199 * time.Millisecond
+				)
 				_, exchange := f.startAuthorization("shop")
 				exchanged := inBackground(exchange)
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(storageFails)
 				f.storage.fail(errNoQuorum)
-				time.Sleep(150 * time.Millisecond)
+				time.Sleep(readerArrives - storageFails)
 				f.provider.set(func(p *rotatingProvider) { p.latency = latency })
 				f.engine.Invalidate("role/marktplaats/shop")
 				read := inBackground(func() error { _, err := f.token(); return err })
-				time.Sleep(999 * time.Millisecond)
+				time.Sleep(storageRecovers - readerArrives)
 				f.storage.fail(nil)
 				if first, second := <-exchanged, <-read; first != nil || second != nil {
 					f.Errorf("the exchange: %v, the reader: %v", first, second)
@@ -46,23 +50,27 @@ func TestExchange_ConcurrentReaderUsesTheNewRefreshToken(t *testing.T) {
 	}
 }
 
-// A refresh with the old refresh token ends while the new one, from an exchange, is in memory only.
+// A refresh that starts during an exchange must not discard the exchange's refresh token, which is in memory only.
 //
 //	0 s    the exchange starts; the provider responds at 2 s
-//	0.5 s  refreshStarts: with the old refresh token
-//	1.5 s  storageFails: the exchange cannot store its refresh token
+//	0.5 s  refreshStarts
+//	1.5 s  storageFails, until the exchange has given up storing its refresh token
 func TestExchange_ConcurrentRefreshKeepsTheNewRefreshToken(t *testing.T) {
 	withRole(t, func(f roleFixture) {
+		const (
+			refreshStarts = 500 * time.Millisecond
+			storageFails  = 1500 * time.Millisecond
+		)
 		_, exchange := f.startAuthorization("shop")
 		f.provider.set(func(p *rotatingProvider) { p.latency = 2 * time.Second })
 		exchanged := inBackground(exchange)
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(refreshStarts)
 		f.provider.set(func(p *rotatingProvider) { p.latency = 100 * time.Millisecond })
 		rotated := inBackground(f.rotate)
-		time.Sleep(time.Second)
+		time.Sleep(storageFails - refreshStarts)
 		f.storage.fail(errNoQuorum)
 		if err := <-exchanged; !errors.As(err, new(*backend.UnsavedError)) {
-			f.Errorf("%v, want that it is in memory alone", err)
+			f.Errorf("%v, want that the refresh token is in memory only", err)
 		}
 		f.storage.fail(nil)
 		<-rotated
@@ -80,7 +88,7 @@ func TestRefresh_WaitForOthersDoesNotShortenIt(t *testing.T) {
 		for i := range 4 {
 			readers.Go(func() { _, _ = f.token() })
 			time.Sleep(time.Second)
-			f.configureRole("shop", backend.Fields{"scope": []string{fmt.Sprint("s", i)}}, nil) // the next reader begins another
+			f.configureRole("shop", backend.Fields{"scope": []string{fmt.Sprint("s", i)}}, nil) // makes the next reader start another refresh
 		}
 		readers.Wait()
 		f.provider.set(func(p *rotatingProvider) { p.latency = 100 * time.Millisecond })
@@ -90,7 +98,7 @@ func TestRefresh_WaitForOthersDoesNotShortenIt(t *testing.T) {
 
 // One config cannot be read, so its pending refresh token is lost. The other one must be stored, in whatever order.
 func TestClose_StoresEveryPendingGrantItCan(t *testing.T) {
-	for i := range 10 { // whichever comes first
+	for i := range 10 { // so that either one comes first
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			withLenientRole(t, func(f roleFixture) {
 				other := f
@@ -130,13 +138,13 @@ func TestExchange_GrantIsNotInherited(t *testing.T) {
 			f.Fatal(err)
 		}
 		if err := <-exchanged; err == nil {
-			f.Error("the exchange for a role that is gone succeeded")
+			f.Error("an exchange for a deleted role succeeded")
 		}
 		f.configureRole("new", authorizationCodeRole(), nil)
 		f.refreshIdleFor(time.Minute)
 		keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage.Storage, "grant/marktplaats/new")
 		if err != nil || len(keys) > 0 {
-			f.Errorf("stored: %v %v", keys, err)
+			f.Errorf("stored grants: %v, %v", keys, err)
 		}
 	})
 }
@@ -160,7 +168,7 @@ func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 func TestExchange_QueueTimeoutDoesNotConsumeState(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
-		const others = 24 // three times as many as a client may have under way
+		const others = 24 // three times what a client may have in flight
 		for i := range others {
 			f.configureRole(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("refresh-1"))
 		}
@@ -175,12 +183,12 @@ func TestExchange_QueueTimeoutDoesNotConsumeState(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		var queue *backend.QueueError
 		if err := exchange(); !errors.As(err, &queue) || errors.As(err, new(*backend.ExchangeError)) {
-			f.Errorf("%v, want that it did not get its turn", err)
+			f.Errorf("%v, want a queue error", err)
 		}
 		readers.Wait()
 		f.provider.set(func(p *rotatingProvider) { p.latency = 0 })
 		if err := exchange(); err != nil {
-			f.Errorf("with the same state: %v", err)
+			f.Errorf("a second exchange with the same state: %v", err)
 		}
 	})
 }
@@ -224,7 +232,7 @@ func TestLimits_BackoffIsReportedAtOnce(t *testing.T) {
 		}
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "600")
 		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "fuuffy"}); err == nil {
-			f.Fatal("there was no rate limit")
+			f.Fatal("the first read got no rate limit")
 		}
 		began := time.Now()
 		var readers sync.WaitGroup
@@ -263,7 +271,7 @@ func TestLimits_CorrectedClientServesQueuedReaders(t *testing.T) {
 		f.configure(backend.Fields{"client_secret": "right"})
 		f.endpoint.respond(0)
 		readers.Wait()
-		if served < 12 { // all but the eight whose requests were under way
+		if served < 12 { // all but the eight whose requests were in flight
 			f.Errorf("%d of 20 readers were served", served)
 		}
 	})
@@ -286,7 +294,7 @@ func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 			f.Error(err)
 		}
 		if n := f.storage.reads.Load(); n != 0 {
-			f.Errorf("%d reads of the storage, for a role that takes a person", n)
+			f.Errorf("%d reads of storage while the role is in a backoff", n)
 		}
 	})
 }
@@ -306,7 +314,7 @@ func TestExchange_VerificationDoesNotDelayStorage(t *testing.T) {
 		})
 		time.Sleep(100 * time.Millisecond)
 		if !f.grantStatus().Authorized {
-			f.Error("the provider has answered, and nothing is stored")
+			f.Error("the provider has responded, and no grant is stored")
 		}
 		time.Sleep(3 * time.Second)
 		f.engine.Close()
@@ -323,7 +331,7 @@ func TestExchange_WaitForStorageOccupiesNoTurn(t *testing.T) {
 	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond}}.run(t, func(f roleFixture) {
 		f.configure("oauth2", standardServer())
 		var exchanged []<-chan error
-		for i := range 8 { // as many as a client may have under way
+		for i := range 8 { // as many as a client may have in flight
 			role := fmt.Sprint("role-", i)
 			f.configureRole(role, authorizationCodeRole(), nil)
 			_, exchange := f.startAuthorization(role)
@@ -373,11 +381,11 @@ func TestClose_QueuedExchangeKeepsItsState(t *testing.T) {
 		f.engine.Close()
 		closed := time.Now()
 		if err := <-exchanged; err == nil || errors.As(err, new(*backend.ExchangeError)) || time.Since(closed) > time.Second {
-			f.Errorf("%v, %v after the end", err, time.Since(closed))
+			f.Errorf("%v, %v after the mount was closed", err, time.Since(closed))
 		}
 		wait()
 		if keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage.Storage, "state/"); err != nil || len(keys) != 1 {
-			f.Errorf("states: %v %v", keys, err)
+			f.Errorf("stored states: %v, %v", keys, err)
 		}
 	})
 }
@@ -412,7 +420,7 @@ func TestRefresh_PreviousTokenHasItsOwnTimeout(t *testing.T) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
 		before := f.provider.validTokens()
 		f.wantRefreshWorks()
-		const others = 16 // in front of it in the queue
+		const others = 16 // ahead of it in the queue
 		for i := range others {
 			f.configureRole(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("bad"))
 		}

@@ -1397,6 +1397,7 @@ title: Dying
 documentation: https://shop.example.com/docs
 
 environments: {production: {token_url: "https://shop.example.com/token", authorization_url: "https://shop.example.com/authorize"}}
+
 client_auth: [client_secret_post]
 grants:
   authorization_code: {parameters: {code: {from: code}, redirect_uri: {from: redirect_uri}}}
@@ -1415,6 +1416,7 @@ title: Lasting
 documentation: https://shop.example.com/docs
 
 environments: {production: {token_url: "https://shop.example.com/token"}}
+
 client_auth: [client_secret_post]
 grants:
   refresh_token: {parameters: {refresh_token: {from: refresh_token}}}

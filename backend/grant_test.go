@@ -25,13 +25,13 @@ func TestRefresh_FiftyRotations(t *testing.T) {
 		for i := range 50 {
 			issued, err := f.token()
 			if err != nil {
-				f.Fatalf("rotation %d: %v", i, err)
+				f.Fatalf("read %d: %v", i, err)
 			}
 			seen[issued.AccessToken] = true
 			time.Sleep(20 * time.Hour)
 		}
 		if len(seen) < 50 {
-			f.Errorf("50 rotations brought %d tokens", len(seen))
+			f.Errorf("50 rotations returned %d tokens", len(seen))
 		}
 	})
 }
@@ -72,36 +72,33 @@ func TestRefresh_ReadOnlyStorageSendsNothing(t *testing.T) {
 
 // The storage fails between the provider's commit and the engine's write.
 //
-//	 0 ms   the refresh or exchange starts; the provider commits at once and responds at 100 ms
-//	50 ms   storageFailsAfter: the storage fails
-//	outage  later it works again. Within ten seconds the engine's retry stores the refresh token; after that it is pending.
+//	 0 ms           the refresh or exchange starts; the provider commits at once and responds at 100 ms
+//	50 ms           storageFailsAfter
+//	50 ms + outage  the storage recovers
+//
+// The engine retries for ten seconds. After that, the refresh token is pending in memory.
 func TestRefresh_PendingTokenIsStoredLater(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		outage     time.Duration
-		unreadable bool // it fails reads too
-		unread     bool // nobody reads the role before the plugin ends, which loses what is in memory alone
+		unreadable bool // reads fail as well
+		unread     bool // no read before the plugin restarts, so only RefreshIdle can store the refresh token
 	}{
 		{name: "short", outage: 2 * time.Second},
-		{name: "short, of reads too", outage: 2 * time.Second, unreadable: true},
+		{name: "short, reads fail too", outage: 2 * time.Second, unreadable: true},
 		{name: "long", outage: time.Hour},
-		{name: "long, and nobody reads", outage: time.Hour, unread: true},
+		{name: "long, no reads", outage: time.Hour, unread: true},
 	} {
-		// holds has the storage fail while a new refresh token is under way.
-		holds := func(f roleFixture, spend func() error) {
-			done := make(chan error)
-			go func() { done <- spend() }()
-			time.Sleep(50 * time.Millisecond)
+		survives := func(f roleFixture, request func() error) {
+			done := inBackground(request)
+			time.Sleep(storageFailsAfter)
 			f.storage.fail(errNoQuorum)
 			if test.unreadable {
-				f.storage.unreadable.Store(new(string))
+				f.storage.failAll()
 			}
-			time.AfterFunc(test.outage, func() {
-				f.storage.fail(nil)
-				f.storage.unreadable.Store(nil)
-			})
+			time.AfterFunc(test.outage, f.storage.heal)
 			if err := <-done; (err == nil) != (test.outage < 10*time.Second) {
-				f.Errorf("%v", err)
+				f.Errorf("%v after an outage of %v", err, test.outage)
 			}
 			time.Sleep(test.outage)
 			if test.unread {
@@ -111,22 +108,22 @@ func TestRefresh_PendingTokenIsStoredLater(t *testing.T) {
 			f.wantRefreshWorks()
 		}
 		t.Run("a refresh/"+test.name, func(t *testing.T) {
-			withRole(t, func(f roleFixture) { holds(f, f.rotate) })
+			withRole(t, func(f roleFixture) { survives(f, f.rotate) })
 		})
-		t.Run("a second code/"+test.name, func(t *testing.T) {
+		t.Run("a second exchange/"+test.name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
 				_, exchange := f.startAuthorization("shop")
-				holds(f, exchange)
+				survives(f, exchange)
 			})
 		})
-		t.Run("the first code/"+test.name, func(t *testing.T) {
+		t.Run("the first exchange/"+test.name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
 				if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
 					f.Fatal(err)
 				}
 				f.configureRole("shop", authorizationCodeRole(), nil)
 				_, exchange := f.startAuthorization("shop")
-				holds(f, exchange)
+				survives(f, exchange)
 			})
 		})
 	}
@@ -146,7 +143,7 @@ func TestDeleteRole_FailureKeepsThePendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
 		if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err == nil {
-			f.Error("it was deleted")
+			f.Error("the role was deleted")
 		}
 		f.storage.fail(nil)
 		f.wantRefreshWorks()
@@ -163,12 +160,12 @@ func TestWriteRole_FailedImportDropsTheToken(t *testing.T) {
 		f.storage.unwritable.Store(ptr("grant/"))
 		write := backend.RoleWrite{Fields: backend.Fields{"scope": []string{"narrow"}}, RefreshToken: ptr("imported")}
 		if err := f.engine.WriteRole(f.Context(), f.config, "shop", write); err == nil {
-			f.Error("it was stored")
+			f.Error("the refresh token was stored")
 		}
 		f.storage.unwritable.Store(nil)
 		after, err := f.token()
 		if err != nil || after.AccessToken == before.AccessToken {
-			f.Errorf("%v, and the same token %t", err, after.AccessToken == before.AccessToken)
+			f.Errorf("%v, and the same token: %t", err, after.AccessToken == before.AccessToken)
 		}
 	})
 }
@@ -182,7 +179,7 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 			if !strings.HasPrefix(key, "grant/") {
 				return
 			}
-			if puts++; puts == 2 { // the first is the intent
+			if puts++; puts == 2 { // the first one stores the intent
 				go func() { deleted <- f.engine.DeleteConfig(f.Context(), f.config, true) }()
 				time.Sleep(time.Second)
 			}
@@ -193,7 +190,7 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 		}
 		keys, err := logical.CollectKeys(f.Context(), f.storage.Storage)
 		if err != nil || len(keys) != 0 {
-			f.Errorf("left: %v %v", keys, err)
+			f.Errorf("left in storage: %v, %v", keys, err)
 		}
 	})
 }
@@ -201,19 +198,18 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 // A refresh token in memory must not be stored after its role or config was deleted.
 func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 	for name, lose := range map[string]func(f roleFixture) error{
-		"the role is deleted":          func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.config, "new") },
-		"the configuration is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.config, true) },
+		"the role is deleted":   func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.config, "new") },
+		"the config is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.config, true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
 				f.configureRole("new", authorizationCodeRole(), nil)
 				_, exchange := f.startAuthorization("new")
-				done := make(chan error)
-				go func() { done <- exchange() }()
-				time.Sleep(50 * time.Millisecond)
+				done := inBackground(exchange)
+				time.Sleep(storageFailsAfter)
 				f.storage.fail(errNoQuorum)
 				if err := <-done; err == nil {
-					f.Error("it was stored")
+					f.Error("the refresh token was stored")
 				}
 				f.storage.fail(nil)
 				if err := lose(f); err != nil {
@@ -222,7 +218,7 @@ func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 				f.refreshIdleFor(time.Minute)
 				keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage.Storage, "grant/marktplaats/new")
 				if err != nil || len(keys) != 0 {
-					f.Errorf("stored: %v %v", keys, err)
+					f.Errorf("stored grants: %v, %v", keys, err)
 				}
 			})
 		})
@@ -234,7 +230,7 @@ func TestRefresh_LostResponse(t *testing.T) {
 	withEitherRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.loseResponses = true })
 		if err := f.rotate(); err == nil {
-			f.Fatal("a lost answer brought a token")
+			f.Fatal("a refresh succeeded without a response")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.loseResponses = false })
 		if !f.provider.singleUse {
@@ -245,7 +241,7 @@ func TestRefresh_LostResponse(t *testing.T) {
 		err := f.rotate()
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(noGrant.Reason, "interrupted") {
-			f.Fatalf("%v, want to be told that a refresh was interrupted", err)
+			f.Fatalf("%v, want that a refresh was interrupted", err)
 		}
 		a := f.grantStatus()
 		if a.Authorized || !a.NeedsAuthorization || a.Since.IsZero() || a.Reason == "" {
@@ -253,7 +249,7 @@ func TestRefresh_LostResponse(t *testing.T) {
 		}
 		before := f.provider.count()
 		if err := f.rotate(); !errors.As(err, &noGrant) || f.provider.count() != before {
-			f.Errorf("a dead grant: %v, %d requests", err, f.provider.count()-before)
+			f.Errorf("a revoked grant: %v, %d requests", err, f.provider.count()-before)
 		}
 		f.authorize()
 		f.wantRefreshWorks()
@@ -275,7 +271,7 @@ func TestRefresh_MalformedResponseStillRotates(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q}` })
 		if err := f.rotate(); err == nil {
-			f.Fatal("a malformed answer brought a token")
+			f.Fatal("a refresh with a malformed response succeeded")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.body = "" })
 		f.wantRefreshWorks()
@@ -298,7 +294,7 @@ func TestRefresh_InvalidClientKeepsTheGrant(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"error":"invalid_client","was":%q}` })
 		good := f.provider.validTokens()
 		if err := f.rotate(); err == nil {
-			f.Fatal("a refused client brought a token")
+			f.Fatal("a refused client got a token")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.body, p.valid = "", good })
 		time.Sleep(time.Minute)
@@ -315,9 +311,10 @@ func TestRefresh_InvalidClientKeepsTheGrant(t *testing.T) {
 //	1 s  importArrives
 func TestWriteRole_ImportDuringRefreshWins(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
+		const importArrives = time.Second
 		f.provider.set(func(p *rotatingProvider) { p.latency = 5 * time.Second })
 		go func() { _ = f.rotate() }()
-		time.Sleep(time.Second)
+		time.Sleep(importArrives)
 		f.provider.set(func(p *rotatingProvider) { p.valid["imported"] = true })
 		f.configureRole("shop", nil, ptr("imported"))
 		time.Sleep(time.Minute)
@@ -351,16 +348,17 @@ func TestRefresh_WriteAndSecondReader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
-				f.restart() // nothing in memory
+				const writeArrives = time.Second
+				f.restart() // drops the access token from memory
 				f.provider.set(func(p *rotatingProvider) { p.latency = 2 * time.Second })
 				var readers sync.WaitGroup
 				read := func() {
 					if _, err := f.token(); err != nil {
-						f.Errorf("a reader gets %v", err)
+						f.Errorf("a reader got %v", err)
 					}
 				}
 				readers.Go(read)
-				time.Sleep(time.Second) // its answer is on the way
+				time.Sleep(writeArrives)
 				write(f)
 				readers.Go(read)
 				readers.Wait()
@@ -376,9 +374,10 @@ func TestRefresh_WriteAndSecondReader(t *testing.T) {
 //	1 s  userAuthorizes
 func TestRefresh_LateRefusalKeepsANewerGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
+		const userAuthorizes = time.Second
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.refuseRefreshes = 5*time.Second, true })
 		go func() { _ = f.rotate() }()
-		time.Sleep(time.Second)
+		time.Sleep(userAuthorizes)
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.refuseRefreshes = 0, false })
 		f.authorize()
 		time.Sleep(time.Minute)
@@ -398,24 +397,24 @@ func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 		}
 		var field *backend.FieldError
 		if err := write(false); !errors.As(err, &field) || field.Field != "discard_grants" || !strings.Contains(field.Problem, "shop") {
-			f.Errorf("a new client: %v", err)
+			f.Errorf("writing a new client: %v", err)
 		}
 		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
-			f.Errorf("a deletion: %v", err)
+			f.Errorf("deleting the config: %v", err)
 		}
 		f.wantRefreshWorks()
 		if err := write(true); err != nil {
 			f.Fatal(err)
 		}
 		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
-			f.Errorf("after the client was changed: %v", err)
+			f.Errorf("a refresh after the client was changed: %v", err)
 		}
 		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
 			f.Fatal(err)
 		}
 		keys, err := logical.CollectKeys(f.Context(), f.storage.Storage)
 		if err != nil || len(keys) != 0 {
-			f.Errorf("a deleted configuration leaves %v %v", keys, err)
+			f.Errorf("left in storage: %v, %v", keys, err)
 		}
 	})
 }
@@ -437,16 +436,16 @@ func TestExchange_States(t *testing.T) {
 				"response_type": {"code"}, "client_id": {"id"}, "redirect_uri": {"https://app.example/cb/deeper"}, "scope": {"write"}, "state": {begun.State},
 			}
 			if target.Host != "auth.marktplaats.nl" || target.Query().Encode() != want.Encode() {
-				f.Errorf("the user is sent to %s", begun.URL)
+				f.Errorf("the user's browser is sent to %s", begun.URL)
 			}
 			return begun.State
 		}
-		refused := func(role string, r backend.Callback, says string) {
+		refused := func(role string, r backend.Callback, text string) {
 			f.Helper()
 			_, err := f.engine.Exchange(f.Context(), "marktplaats", role, r)
 			var field *backend.FieldError
-			if !errors.As(err, &field) || !strings.Contains(err.Error(), says) {
-				f.Errorf("%+v: %v, want it to say %q", r, err, says)
+			if !errors.As(err, &field) || !strings.Contains(err.Error(), text) {
+				f.Errorf("%+v: %v, want the text %q", r, err, text)
 			}
 		}
 		refused("shop", backend.Callback{Code: "c"}, "state")
@@ -485,7 +484,7 @@ func TestExchange_PKCE(t *testing.T) {
 		query := target.Query()
 		if query.Get("tenant") != "7" || query.Get("code_challenge_method") != "S256" ||
 			query.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) || len(sent.Get("code_verifier")) < 43 {
-			f.Errorf("the user was sent to %s, and the code with %v", target, sent)
+			f.Errorf("the user's browser was sent to %s, and the code with %v", target, sent)
 		}
 	})
 }

@@ -21,14 +21,14 @@ func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
 	f.run(t, func(f roleFixture) {
 		f.configure("dying", nil)
 		f.configureRole("shop", nil, ptr("imported"))
-		f.wantIdleRefreshes(0, 0, 3*day) // of seven
+		f.wantIdleRefreshes(0, 0, 3*day) // of the seven days that it lives
 		f.wantIdleRefreshes(7, 10, 30*day)
 		if _, err := f.token(); err != nil {
-			f.Errorf("after 33 days: %v", err)
+			f.Errorf("a read after 33 days: %v", err)
 		}
 		f.node.standby.Store(true)
 		f.wantIdleRefreshes(0, 0, 10*day)
-		// A provider without the client credentials grant has no token without a role.
+		// Without the client credentials grant, only roles have tokens.
 		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "dying"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(err.Error(), "client credentials") {
@@ -50,7 +50,7 @@ func TestRefreshIdle_LifetimeInResponse(t *testing.T) {
 
 func TestRefreshIdle_UnlimitedLifetimeIsLeftAlone(t *testing.T) {
 	for name, answer := range map[string]string{
-		"said": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "not said": "",
+		"a lifetime of 0": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "no lifetime": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			withExpiringRole(t, 0, func(f roleFixture) {
@@ -79,19 +79,19 @@ func TestRefreshIdle_ImportStartsWithItsFirstRefresh(t *testing.T) {
 
 // The server keeps its refresh token and gives no new lifetime. More refreshes would not help.
 func TestRefreshIdle_UnchangedExpiryIsNotRetriedForever(t *testing.T) {
-	for name, ends := range map[string]bool{"it ends": true, "it does not end": false} {
+	for name, expires := range map[string]bool{"it expires": true, "it does not expire": false} {
 		t.Run(name, func(t *testing.T) {
 			withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 				f.provider.set(func(p *rotatingProvider) {
 					p.omitRefreshToken = true
-					if !ends {
+					if !expires {
 						p.expiry = nil
 					}
 				})
 				f.wantIdleRefreshes(1, 10, time.Hour)
 				f.wantIdleRefreshes(0, 0, 10*day)
-				if a := f.grantStatus(); a.Authorized == ends {
-					f.Errorf("after its end the role shows %+v", a)
+				if a := f.grantStatus(); a.Authorized == expires {
+					f.Errorf("after ten days the role shows %+v", a)
 				}
 			})
 		})
@@ -121,7 +121,7 @@ func TestRefreshIdle_ProviderOutage(t *testing.T) {
 		t.Run(life.String(), func(t *testing.T) {
 			withExpiringRole(t, life, func(f roleFixture) {
 				f.provider.set(func(p *rotatingProvider) { p.down = true })
-				f.wantIdleRefreshes(1, 1+int(outage/(10*time.Minute)), outage) // the provider is not pestered meanwhile
+				f.wantIdleRefreshes(1, 1+int(outage/(10*time.Minute)), outage) // at most every ten minutes
 				f.provider.set(func(p *rotatingProvider) { p.down = false })
 				f.wantIdleRefreshes(10, 20, 10*life)
 				f.wantRefreshWorks()
@@ -154,10 +154,10 @@ func TestRefreshIdle_UnreadableEntriesStopNoOther(t *testing.T) {
 				f.Fatal(err)
 			}
 		}
-		said := 0
+		reports := 0
 		for range 30 * 60 {
 			if err := f.engine.RefreshIdle(f.Context()); err != nil {
-				said++
+				reports++
 				for _, key := range []string{"grant/oauth2/another", "config/newer"} {
 					if !strings.Contains(err.Error(), key) {
 						f.Errorf("%q does not name %s", err, key)
@@ -166,8 +166,8 @@ func TestRefreshIdle_UnreadableEntriesStopNoOther(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		if said < 25 || said > 35 {
-			f.Errorf("said %d times in thirty hours, want every hour", said)
+		if reports < 25 || reports > 35 {
+			f.Errorf("reported %d times in thirty hours, want once an hour", reports)
 		}
 		f.wantRefreshWorks()
 	})
@@ -206,7 +206,7 @@ func TestRefreshIdle_InterruptedScanContinues(t *testing.T) {
 		before := f.provider.count()
 		for range 5 {
 			ctx, cancel := context.WithTimeout(f.Context(), 17*time.Second)
-			_ = f.engine.RefreshIdle(ctx) // it says that it was cut off
+			_ = f.engine.RefreshIdle(ctx) // returns that it was interrupted
 			cancel()
 			time.Sleep(time.Minute)
 		}
@@ -237,7 +237,7 @@ func TestRefreshIdle_GrantThatAMintReplaces(t *testing.T) {
 	roleFixture{config: "accounda", provider: &rotatingProvider{singleUse: true}}.run(t, func(f roleFixture) {
 		f.configure("accounda", nil)
 		f.configureRole("shop", backend.Fields{"grant_type": "refresh_token"}, ptr("dead"))
-		for _, requests := range []int{2, 3} { // refused and minted; then refreshed with what the mint brought
+		for _, requests := range []int{2, 3} { // refused and minted; then refreshed with the refresh token from the mint
 			if err := f.rotate(); err != nil {
 				f.Fatal(err)
 			}
@@ -245,6 +245,6 @@ func TestRefreshIdle_GrantThatAMintReplaces(t *testing.T) {
 				f.Errorf("%d requests, want %d", n, requests)
 			}
 		}
-		f.wantIdleRefreshes(0, 0, 10*day) // and is not kept, though it dies after seven
+		f.wantIdleRefreshes(0, 0, 10*day) // although it expires after seven
 	})
 }

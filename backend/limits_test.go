@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// cold writes configurations, each for a client of its own, and reads all of them at once.
+// readColdConfigs writes n configs, each with a client of its own, and reads all of them at once.
 func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Duration, errs []error) {
 	f.Helper()
 	for i := range n {
@@ -55,7 +55,7 @@ func TestLimits_ColdConfigs(t *testing.T) {
 			f.Errorf("%d token requests at once", f.endpoint.mostInFlight())
 		}
 		if took < 8*time.Second || took > 12*time.Second {
-			f.Errorf("1000 token requests went out within %v, want about 100 a second", took)
+			f.Errorf("1000 token requests took %v, want about 100 a second", took)
 		}
 	})
 }
@@ -85,7 +85,7 @@ func TestLimits_QueueOfAClient(t *testing.T) {
 		began := time.Now()
 		wg.Wait()
 		if took := time.Since(began); took > 50*time.Second || turned.Load() < 24 || queued.Load() == 0 {
-			f.Errorf("%d got a token, %d were told that too many wait, after %v", turned.Load(), queued.Load(), took)
+			f.Errorf("%d readers got a token, %d a queue error, after %v", turned.Load(), queued.Load(), took)
 		}
 	})
 }
@@ -116,7 +116,7 @@ func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 		if took := time.Since(began); took > 3*time.Second {
 			f.Errorf("another client waited for %v", took)
 		}
-		time.Sleep(time.Minute) // until those that hang are given up
+		time.Sleep(time.Minute) // until the hanging requests time out
 	})
 }
 
@@ -131,18 +131,18 @@ func TestLimits_PerSecond(t *testing.T) {
 			}
 		}
 		if len(began) != 500 {
-			f.Errorf("%d requests", len(began))
+			f.Errorf("%d requests, want 500", len(began))
 		}
 	})
 }
 
-// limited is a config of a provider that limits its token requests, and two hundred roles of it.
+// wantRoleReadsFail makes the endpoint limit token requests, and reads two hundred roles, one after the other.
 func (f fixture) wantRoleReadsFail(config string, header ...string) {
 	f.Helper()
 	f.endpoint.respond(http.StatusTooManyRequests, header...)
 	for i := range 200 {
 		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: config, Role: fmt.Sprint("role-", i)}); err == nil {
-			f.Fatal("a token")
+			f.Fatal("the read succeeded")
 		}
 	}
 }
@@ -187,7 +187,7 @@ func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 				f.Fatal(err)
 			}
 			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: name}); err == nil {
-				f.Fatal("a token")
+				f.Fatal("the read succeeded")
 			}
 		}
 		f.endpoint.respond(0)
@@ -298,14 +298,14 @@ func TestLimits_DocumentedPerMinute(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Minute)
-		if n := f.endpoint.count(); n < 50 || n > 100 { // fuuffy documents 100 a minute
+		if n := f.endpoint.count(); n < 50 || n > 100 { // Fuuffy documents 100 a minute
 			f.Errorf("%d token requests in a minute", n)
 		}
 		wg.Wait()
 	})
 }
 
-// Two providers behind one host have a client of the same name. Each has its own documented limits.
+// Two providers behind one host have a client of the same name. The documented limits of one do not apply to the other.
 func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)
@@ -341,7 +341,7 @@ func TestLimits_BackoffEndsUnderAnyNetworkPolicy(t *testing.T) {
 		f.configure(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
 		if _, err := f.token(f.Context()); err == nil {
-			f.Fatal("a token")
+			f.Fatal("the read succeeded")
 		}
 		f.endpoint.respond(0)
 		f.configure(backend.Fields{"client_secret": "s3cret"})
@@ -367,7 +367,7 @@ func TestLimits_StrangersWithoutASecretCauseNoBackoff(t *testing.T) {
 				}
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
 				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "stranger"}); err == nil {
-					f.Fatal("a token")
+					f.Fatal("the read succeeded")
 				}
 				f.endpoint.respond(0)
 				if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "victim"}); err != nil {
@@ -400,7 +400,7 @@ func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if n := f.endpoint.count(); n > 600 {
-			f.Errorf("%d token requests, want none for what was replaced before its turn", n)
+			f.Errorf("%d token requests, want none for clients that were replaced before their turn", n)
 		}
 	})
 }
@@ -413,7 +413,7 @@ func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
 		verify := func(config, secret string) {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": secret}
 			if err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
-				f.Fatal("it was verified")
+				f.Fatal("the secret was accepted")
 			}
 		}
 		verify("kleinanzeigen", "typo")
@@ -425,7 +425,7 @@ func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
 			verify("kleinanzeigen", "typo")
 		}
 		if n := f.endpoint.count() - before; n > 0 {
-			f.Errorf("%d token requests", n)
+			f.Errorf("%d token requests, want none", n)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// maxBytes is what a configuration whose token is in memory may cost, beside the token itself.
+// maxBytes bounds the memory of a config whose token is cached, without the token itself.
 const maxBytes = 2 << 10
 
 func TestMemory_HotConfigs(t *testing.T) {
@@ -32,9 +32,9 @@ func TestMemory_HotConfigs(t *testing.T) {
 					}
 				}
 				perConfig := (heap() - before) / uint64(n)
-				f.Logf("%d hot configurations take %d bytes each, with a token of 7 to 12", n, perConfig)
+				f.Logf("%d hot configs take %d bytes each, with a token of 7 to 12", n, perConfig)
 				if perConfig > maxBytes {
-					f.Errorf("%d bytes a hot configuration, want %d at most", perConfig, maxBytes)
+					f.Errorf("%d bytes for each hot config, want at most %d", perConfig, maxBytes)
 				}
 				runtime.KeepAlive(f.engine)
 			})
@@ -57,7 +57,7 @@ func (f fixture) configureMany(n int) {
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // what the first one finalised
+	runtime.GC() // frees what the first one finalized
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return stats.HeapAlloc

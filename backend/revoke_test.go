@@ -21,12 +21,12 @@ func TestRevoke_SendsTheToken(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(f.endpoint.latency)
 		f.wantRequests(2)
-		// RFC 7009, section 2.1, and nothing of a token request
+		// RFC 7009, section 2.1, without the parameters of a token request
 		if body := f.endpoint.requests[1]; body != "client_id=id&client_secret=s3cret&token=token-1&token_type_hint=access_token" {
 			f.Errorf("the revocation was %s", body)
 		}
 		if n := f.engine.RevocationsFailed(); n != 0 {
-			f.Errorf("%d failed", n)
+			f.Errorf("%d failed, want none", n)
 		}
 	})
 }
@@ -42,7 +42,7 @@ func TestRevoke_CountsFailures(t *testing.T) {
 		if n := f.engine.RevocationsFailed(); n != 1 {
 			f.Errorf("%d failed, want 1", n)
 		}
-		// A provider that hangs is waited for, but not for long, and not by many.
+		// A hanging provider holds few revocations, and not for long.
 		f.endpoint.setLatency(time.Hour)
 		for range 1000 {
 			f.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
@@ -57,7 +57,7 @@ func TestRevoke_CountsFailures(t *testing.T) {
 		before := f.endpoint.count()
 		f.engine.Revoke("kleinanzeigen", "another client", issued.AccessToken)
 		time.Sleep(time.Second)
-		f.wantRequests(before) // a successor's credentials are not sent for it
+		f.wantRequests(before) // a new client's credentials are not sent for an old client's token
 	})
 }
 
@@ -70,7 +70,7 @@ func TestRevoke_NewEndpointGetsNoOldToken(t *testing.T) {
 		f.configure(backend.Fields{"client_secret": "next"})
 		f.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		time.Sleep(time.Second)
-		f.wantRequests(2) // another secret is no other client
+		f.wantRequests(2) // a new secret does not make a new client
 		f.configure(backend.Fields{"client_secret": "made up", "revocation_url": "https://elsewhere.example.net/collect"})
 		f.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
 		time.Sleep(time.Second)

@@ -23,10 +23,10 @@ func TestWriteRole_GrantTypeStaysWithARefreshToken(t *testing.T) {
 		f.wantRefreshWorks()
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		if err := f.rotate(); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		if err := f.writeRole(byClient); err != nil {
-			f.Errorf("with a refresh token that is refused: %v", err)
+			f.Errorf("after the refresh token was refused: %v", err)
 		}
 		f.wantIdleRefreshes(0, 0, day)
 	})
@@ -50,7 +50,7 @@ func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		if err := f.rotate(); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		want := backend.Ref{Config: f.config, Role: "shop", Shared: true}
 		issued, err := f.engine.Token(f.Context(), want)
@@ -67,12 +67,12 @@ func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 			time.Sleep(f.engine.NextRotation(want, issued) + time.Second)
 		}
 		if n := f.storage.reads.Load(); n > 1000 || reads > 250 {
-			f.Errorf("%d reads of the storage and %d of the token in an hour", n, reads)
+			f.Errorf("%d reads of storage and %d of the token in an hour", n, reads)
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = false })
 		f.authorize()
 		if issued, err := f.token(); err != nil || !issued.RefreshAt.After(time.Now()) {
-			f.Errorf("authorized again, it has %v %v", issued, err)
+			f.Errorf("after another authorization the role has %v, %v", issued, err)
 		}
 	})
 }
@@ -118,7 +118,7 @@ func TestRefresh_RefusalFallsBackToMint(t *testing.T) {
 				f.configure("winkelstraat", nil)
 				f.configureRole("shop", backend.Fields{"grant_type": "refresh_token"}, ptr("refused"))
 				if issued, err := f.token(); err != nil || issued.AccessToken != "t" {
-					f.Errorf("%v %v", issued, err)
+					f.Errorf("%v, %v, want the token t", issued, err)
 				}
 			})
 		})
@@ -134,12 +134,12 @@ func TestRefresh_RefusalIsNotReportedAsInterrupted(t *testing.T) {
 			_ = f.rotate()
 			f.storage.failRead.Store(0)
 			if a := f.grantStatus(); strings.Contains(a.Reason, "interrupted") {
-				f.Fatalf("the read %d failed: %s", read+1, a.Reason)
+				f.Fatalf("read %d failed, and the role shows: %s", read+1, a.Reason)
 			}
-			time.Sleep(time.Minute) // held back
+			time.Sleep(time.Minute) // until the backoff has ended
 		}
 		if f.grantStatus().Authorized {
-			f.Error("it is still authorized")
+			f.Error("the role is still authorized")
 		}
 	})
 }
@@ -151,11 +151,11 @@ func TestExchange_RepeatReturnsTheFirstError(t *testing.T) {
 		first := exchange()
 		var failure *provider.Error
 		if !errors.As(first, &failure) || failure.Kind != provider.Unavailable {
-			f.Fatalf("%v, want what the provider did", first)
+			f.Fatalf("%v, want the provider's failure", first)
 		}
 		f.provider.set(func(p *rotatingProvider) { p.down = false })
 		if again := exchange(); again == nil || again.Error() != first.Error() {
-			f.Errorf("%v, want again %v", again, first)
+			f.Errorf("a repeated exchange: %v, want %v", again, first)
 		}
 		time.Sleep(10 * time.Minute)
 		wantField(f.T, exchange(), "state", "unknown")
@@ -186,7 +186,7 @@ func TestExchange_MissingCodeDoesNotConsumeState(t *testing.T) {
 		}
 		wantField(f.T, end(""), "code", "is required")
 		if err := end("c"); err != nil {
-			f.Errorf("with the code: %v", err)
+			f.Errorf("an exchange with the code: %v", err)
 		}
 	})
 }
@@ -225,19 +225,19 @@ func TestLimits_RateLimitAppliesToAllRoles(t *testing.T) {
 			}
 		}
 		f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "77")
-		var held *backend.BackoffError
-		if _, err := f.engine.Token(f.Context(), role("a")); !errors.As(err, &held) {
-			f.Fatalf("%v, want a rate limit", err)
+		var backoff *backend.BackoffError
+		if _, err := f.engine.Token(f.Context(), role("a")); !errors.As(err, &backoff) {
+			f.Fatalf("%v, want a backoff", err)
 		}
 		time.Sleep(10 * time.Second)
-		if _, err := f.engine.Token(f.Context(), role("b")); !errors.As(err, &held) || held.Wait != 67*time.Second {
-			f.Errorf("another role: %v, want to wait 67 s", err)
+		if _, err := f.engine.Token(f.Context(), role("b")); !errors.As(err, &backoff) || backoff.Wait != 67*time.Second {
+			f.Errorf("another role: %v, want a backoff of 67 s", err)
 		}
 		f.wantRequests(1)
 		f.endpoint.respond(0)
 		time.Sleep(67 * time.Second)
 		if _, err := f.engine.Token(f.Context(), role("b")); err != nil {
-			f.Errorf("after that: %v", err)
+			f.Errorf("after the backoff: %v", err)
 		}
 	})
 }
@@ -248,18 +248,18 @@ func TestWriteConfig_RefusedSecretIsTriedAgain(t *testing.T) {
 		again := backend.Fields{"client_secret": "s3cret"}
 		f.endpoint.respond(http.StatusUnauthorized)
 		if _, err := f.token(f.Context()); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		var failure *provider.Error
 		if err := f.writeConfig(again, true); !errors.As(err, &failure) || failure.Kind != provider.RefusedClient {
-			f.Errorf("while the provider still refuses: %v", err)
+			f.Errorf("while the provider still refuses the client: %v", err)
 		}
 		f.wantBackoff(30 * time.Second)
-		f.endpoint.respond(0) // the client was made at the provider
-		for range 200 {       // by a client that retries, each of whose requests would count at the provider
-			var held *backend.BackoffError
-			if err := f.writeConfig(again, true); !errors.As(err, &held) || held.Wait > 30*time.Second {
-				f.Fatalf("a secret that was refused a moment ago: %v", err)
+		f.endpoint.respond(0) // the client now exists at the provider
+		for range 200 {       // as a tool does that retries; the provider would count each request
+			var backoff *backend.BackoffError
+			if err := f.writeConfig(again, true); !errors.As(err, &backoff) || backoff.Wait > 30*time.Second {
+				f.Fatalf("a secret that was just refused: %v", err)
 			}
 		}
 		f.wantRequests(2)
@@ -271,7 +271,7 @@ func TestWriteConfig_RefusedSecretIsTriedAgain(t *testing.T) {
 		if err := f.writeConfig(again, true); err != nil {
 			f.Fatal(err)
 		}
-		f.wantToken("token-3") // to say again what is so costs nothing
+		f.wantToken("token-3") // a write of the same values needs no request
 		f.wantRequests(3)
 	})
 }
@@ -281,7 +281,7 @@ func TestWriteConfig_LongerTimeoutEndsABackoff(t *testing.T) {
 		f.configureClient()
 		f.endpoint.setLatency(11 * time.Second)
 		if _, err := f.token(f.Context()); err == nil {
-			f.Fatal("it was in time")
+			f.Fatal("the response was in time")
 		}
 		f.configure(backend.Fields{"request_timeout": 12 * time.Second})
 		f.wantToken("token-2")

@@ -12,14 +12,14 @@ import (
 
 const hereHost, elsewhereHost = "auth.example.com", "elsewhere.example.com"
 
-// here configures a client whose token endpoint is at hereHost, and which mints for each reader.
+// configureHost configures a client whose token endpoint is at hereHost, and which mints for each reader.
 func (f fixture) configureHost() {
 	f.Helper()
 	f.configureClient()
 	f.configure(backend.Fields{"token_url": "https://" + hereHost + "/token", "client_secret": "s3cret", "reuse_token": false})
 }
 
-// allow writes the settings on this node or, with another engine, on another.
+// allowHost allows one host in the settings. Another engine stands for another node.
 func (f fixture) allowHost(engine *backend.Engine, host string) {
 	f.Helper()
 	if err := engine.WriteSettings(f.Context(), backend.Fields{"allowed_hosts": []string{host}}); err != nil {
@@ -27,7 +27,7 @@ func (f fixture) allowHost(engine *backend.Engine, host string) {
 	}
 }
 
-// mints tells whether the settings let a mint ask the token endpoint at hereHost.
+// canMint reports whether the settings allow a mint at hereHost.
 func (f fixture) canMint() bool {
 	_, err := f.engine.Token(f.Context(), backend.Ref{Config: "kleinanzeigen"})
 	return err == nil
@@ -79,12 +79,12 @@ func TestSettings_OfARestoredSnapshot(t *testing.T) {
 			f.Fatal(err)
 		}
 		f.allowHost(f.engine, hereHost)
-		f.wantMintAllowed(true, "before it")
+		f.wantMintAllowed(true, "before the restore")
 		if err := f.storage.Put(f.Context(), snapshot); err != nil {
 			f.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		f.wantMintAllowed(false, "a minute after it")
+		f.wantMintAllowed(false, "a minute after the restore")
 	})
 }
 
@@ -95,6 +95,7 @@ func TestSettings_OfARestoredSnapshot(t *testing.T) {
 func TestSettings_ChangeDuringARead(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureHost()
+		const settingsChange = time.Second / 2
 		var readers atomic.Int64
 		f.storage.afterGet.set(func(key string) {
 			if key == "settings" && readers.Add(1) == 1 {
@@ -106,7 +107,7 @@ func TestSettings_ChangeDuringARead(t *testing.T) {
 			defer close(done)
 			f.canMint()
 		}()
-		time.Sleep(time.Second / 2)
+		time.Sleep(settingsChange)
 		f.allowHost(f.engine, elsewhereHost)
 		<-done
 		f.wantMintAllowed(false, "after the write")

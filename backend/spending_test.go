@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// multiples are how many times request_timeout the provider takes.
+// multiples of request_timeout are the latencies of slow providers.
 var multiples = []float64{0.5, 1, 2, 6}
 
 // Readers of a slow provider get an error with status 504, and the refresh token is stored.
@@ -28,13 +28,13 @@ func TestRefresh_SlowResponseIsStored(t *testing.T) {
 				if waited := time.Since(began); waited > backend.DefaultRequestTimeout+time.Millisecond {
 					f.Errorf("the reader waited %s", waited)
 				}
-				if multiple > 1 && !timedOut(err) || multiple < 1 && err != nil { // at 1, either
+				if multiple > 1 && !timedOut(err) || multiple < 1 && err != nil { // at 1, either is right
 					f.Errorf("the reader got %v", err)
 				}
 				if multiple > 1 {
 					var inFlight *backend.InFlightError
 					if _, err := f.token(); !errors.As(err, &inFlight) || time.Until(inFlight.Until) < latency-time.Since(began) {
-						f.Errorf("a later reader got %v, want how long it can take", err)
+						f.Errorf("a later reader got %v, want how long the request may take", err)
 					}
 					if err := f.rotate(); !errors.As(err, &inFlight) {
 						f.Errorf("a rotation got %v", err)
@@ -42,7 +42,7 @@ func TestRefresh_SlowResponseIsStored(t *testing.T) {
 				}
 				time.Sleep(latency)
 				if _, err := f.token(); err != nil {
-					f.Errorf("once the response has come: %v", err)
+					f.Errorf("a read after the response: %v", err)
 				}
 				if sent := f.provider.count() - before; sent != 1 {
 					f.Errorf("%d requests, want 1", sent)
@@ -65,11 +65,11 @@ func TestRefresh_EvictionStartsNoSecondOne(t *testing.T) {
 		}
 		f.configureRole("shop", backend.Fields{"scope": []string{"other"}}, nil)
 		if _, err := f.token(); !errors.As(err, new(*backend.InFlightError)) {
-			f.Errorf("%v, want that a request is in flight", err)
+			f.Errorf("a reader got %v, want that a request is in flight", err)
 		}
 		_, exchange := f.startAuthorization("shop")
 		if err := exchange(); !errors.As(err, new(*backend.InFlightError)) || errors.As(err, new(*backend.ExchangeError)) {
-			f.Errorf("an exchange: %v, want that a request is in flight, and its state good", err)
+			f.Errorf("an exchange: %v, want that a request is in flight and that the state stays valid", err)
 		}
 		time.Sleep(time.Minute)
 		if sent := f.provider.count() - before; sent != 1 {
@@ -77,7 +77,7 @@ func TestRefresh_EvictionStartsNoSecondOne(t *testing.T) {
 		}
 		f.setLatency(0.01)
 		if err := exchange(); err != nil {
-			f.Errorf("the exchange, repeated: %v", err)
+			f.Errorf("a repeated exchange: %v", err)
 		}
 		f.wantRefreshWorks()
 	})
@@ -101,7 +101,7 @@ func TestExchange_SlowResponseIsStored(t *testing.T) {
 					f.Errorf("the exchange: %v", err)
 				}
 				if err := exchange(); err != nil {
-					f.Errorf("a repeat once it has ended: %v", err)
+					f.Errorf("a repeat after the exchange: %v", err)
 				}
 				if sent := f.provider.count() - before; sent != 1 {
 					f.Errorf("%d requests, want 1", sent)
@@ -131,7 +131,7 @@ func TestExchange_ClientCancelDoesNotCancelIt(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if err := exchange(); err != nil {
-			f.Errorf("a repeat: %v", err)
+			f.Errorf("a repeated exchange: %v", err)
 		}
 		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "new"}); err != nil {
 			f.Error(err)
@@ -226,12 +226,12 @@ func TestClose_StoresThePendingGrantInSlowStorage(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		writes := 0
 		f.storage.afterPut.set(func(key string) {
-			if writes++; writes == 1 { // the intent is stored, what the refresh brings is not
+			if writes++; writes == 1 { // the intent is stored, the refresh token is not
 				f.storage.fail(errNoQuorum)
 			}
 		})
 		if err := f.rotate(); err == nil {
-			f.Error("it succeeded")
+			f.Error("the refresh token was stored")
 		}
 		f.storage.fail(nil)
 		f.storage.afterPut.clear()

@@ -30,7 +30,7 @@ func TestWriteConfig_CorrectionIsTriedAtOnce(t *testing.T) {
 			withTenants(t, nil, func(f tenantsFixture) {
 				f.respondToAll(refusedClient)
 				if err := f.writeConfig("a", clientFields("a", test.wrong), true); err == nil {
-					f.Fatal("it was not refused")
+					f.Fatal("the provider did not refuse")
 				}
 				f.respondToAll(reply{})
 				if err := f.writeConfig("a", clientFields("a", test.right), true); err != nil {
@@ -55,7 +55,7 @@ func TestLimits_RefusalIsForOneAuthMethod(t *testing.T) {
 		f.configure("wrong", clientFields("a", backend.Fields{"client_auth": "client_secret_basic"}))
 		f.configure("right", clientFields("a"))
 		if err := f.readToken("wrong", ""); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		f.wantToken("right")
 	})
@@ -102,14 +102,14 @@ func TestLimits_OneFailureForAllRolesAtOnce(t *testing.T) {
 					for i := range 100 {
 						readers.Go(func() {
 							if err := f.readToken(config, fmt.Sprint("r", i)); err == nil {
-								f.Error("a token")
+								f.Error("a read succeeded")
 							}
 						})
 					}
 				}
 				readers.Wait()
 				if n := f.requestCount(); n > 8 {
-					f.Errorf("%d requests of 200 roles, want no more than were in flight at once", n)
+					f.Errorf("%d requests for 200 roles, want at most those that were in flight at once", n)
 				}
 			})
 		})
@@ -128,7 +128,7 @@ func TestLimits_RefusalOfARoleIsItsOwn(t *testing.T) {
 		f.configure("a", clientFields("a"))
 		f.configureRole("a", "r", backend.Fields{"scope": []string{"forbidden"}})
 		if err := f.readToken("a", "r"); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		f.wantToken("a")
 	})
@@ -151,8 +151,8 @@ func TestWriteConfig_RepeatedWriteSendsOneRequest(t *testing.T) {
 						}
 						time.Sleep(100 * time.Millisecond)
 					}
-					if n := f.requestCount(); n > 4 { // a backoff begins with a second
-						f.Errorf("%d requests of 100 writes within 10 s", n)
+					if n := f.requestCount(); n > 4 { // the first backoff is a second
+						f.Errorf("%d requests for 100 writes within 10 s, want at most 4", n)
 					}
 				})
 			})
@@ -166,7 +166,7 @@ func TestWriteConfig_SameSecretUnverifiedEndsNoBackoff(t *testing.T) {
 		f.respondToAll(refusedClient)
 		f.configure("a", clientFields("a"))
 		if err := f.readToken("a", ""); err == nil {
-			f.Fatal("it was not refused")
+			f.Fatal("the provider did not refuse")
 		}
 		for range 20 {
 			f.configure("a", backend.Fields{"client_secret": "s3cret"})
@@ -182,7 +182,7 @@ func TestWriteConfig_SameSecretUnverifiedEndsNoBackoff(t *testing.T) {
 // However long the queue, a read returns before Vault gives up after 90 seconds, and its mint continues.
 func TestLimits_ReadsReturnInTime(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
-		const configs = 3200 // whose requests take long, so that a host begins 32 a second
+		const configs = 3200 // of slow clients: a host then starts 32 requests a second
 		f.respondToAll(reply{latency: 5 * time.Second})
 		for i := range configs {
 			f.configure(fmt.Sprint("config-", i), clientFields("token", backend.Fields{"client_id": fmt.Sprint("id-", i)}))
@@ -201,7 +201,7 @@ func TestLimits_ReadsReturnInTime(t *testing.T) {
 		}
 		readers.Wait()
 		if took := time.Since(began); took > 85*time.Second {
-			f.Errorf("a reader was answered after %v", took)
+			f.Errorf("a reader waited for %v", took)
 		}
 		time.Sleep(time.Minute)
 		f.wantRequests(configs)
@@ -234,7 +234,7 @@ func TestLimits_ReadsOfOwnTokensReturnInTime(t *testing.T) {
 		}
 		readers.Wait()
 		if took := time.Since(began); took > 85*time.Second {
-			f.Errorf("a reader was answered after %v", took)
+			f.Errorf("a reader waited for %v", took)
 		}
 	})
 }
@@ -243,7 +243,7 @@ func TestLimits_ReadsOfOwnTokensReturnInTime(t *testing.T) {
 func TestLimits_OtherClientsFailNothing(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
 		const roles = 60
-		f.respondToAll(reply{latency: 2 * time.Second}) // so that a host begins 32 a second
+		f.respondToAll(reply{latency: 2 * time.Second}) // a host then starts 32 requests a second
 		ctx, cancel := context.WithCancel(f.Context())
 		var others sync.WaitGroup
 		for i := range 50 {
@@ -267,7 +267,7 @@ func TestLimits_OtherClientsFailNothing(t *testing.T) {
 				}
 			}()
 		}
-		time.Sleep(3 * time.Minute) // one of 51 clients begins two requests in three seconds
+		time.Sleep(3 * time.Minute) // each of 51 clients starts two requests in three seconds
 		cancel()
 		others.Wait()
 		before := f.requestCount()
@@ -283,7 +283,7 @@ func TestLimits_OtherClientsFailNothing(t *testing.T) {
 // A verification that does not get its turn returns before Vault gives the write up.
 func TestWriteConfig_VerificationReturnsInTime(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {
-		const others = 3200 // whose requests take long, so that a host begins 32 a second
+		const others = 3200 // of slow clients: a host then starts 32 requests a second
 		f.respondToAll(reply{latency: 5 * time.Second})
 		for i := range others {
 			name := fmt.Sprint("other-", i)
@@ -341,11 +341,11 @@ func TestLimits_EndedBackoffAllowsReplacements(t *testing.T) {
 		f.wantToken("a")
 		f.respondToAll(limitedForAnHour)
 		time.Sleep(50 * time.Minute)
-		f.wantToken("a") // it is still good, and could not be replaced
+		f.wantToken("a") // still valid, and could not be replaced
 		f.respondToAll(reply{})
 		f.configure("a", backend.Fields{"client_secret": "s3cret"})
 		before := f.requestCount()
-		f.wantToken("a") // it is due
+		f.wantToken("a") // its replacement is due
 		time.Sleep(time.Second)
 		f.wantRequests(before + 1)
 	})

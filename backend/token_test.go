@@ -21,11 +21,11 @@ func TestToken_IsReplacedAhead(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
-		time.Sleep(44 * time.Minute) // 80% of an hour are 48, and the replacement is at most a quarter of the rest earlier
+		time.Sleep(44 * time.Minute) // 80% of an hour are 48 minutes; the replacement may come a quarter of the rest earlier
 		f.wantToken("token-1")
 		f.wantRequests(1)
 		time.Sleep(5 * time.Minute)
-		f.wantRequests(2) // without anybody reading
+		f.wantRequests(2) // without a read
 		f.wantToken("token-2")
 	})
 }
@@ -36,7 +36,7 @@ func TestToken_UnreadTokenIsNotReplaced(t *testing.T) {
 			f.Fatal(err)
 		}
 		time.Sleep(24 * time.Hour)
-		f.wantRequests(1) // the one that verified
+		f.wantRequests(1) // for the verification
 		f.wantToken("token-2")
 		time.Sleep(24 * time.Hour)
 		f.wantRequests(3) // token 2 was read, token 3 was not
@@ -69,7 +69,7 @@ func TestToken_ReplacementBlocksNoReader(t *testing.T) {
 		f.wantToken("token-1")
 		f.endpoint.setLatency(9 * time.Second)
 		time.Sleep(time.Until(f.wantToken("token-1").RefreshAt) + time.Second)
-		f.wantRequests(2) // under way
+		f.wantRequests(2) // the second one is in flight
 		began := time.Now()
 		f.wantToken("token-1")
 		if took := time.Since(began); took != 0 {
@@ -87,7 +87,7 @@ func TestToken_ExpiringTokenIsTheLastResort(t *testing.T) {
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
 			f.Fatal(err)
 		}
-		time.Sleep(time.Until(began.Add(time.Hour - 2*time.Second))) // nobody has read it, so it was not replaced
+		time.Sleep(time.Until(began.Add(time.Hour - 2*time.Second))) // unread, so it was not replaced
 		second := f.wantToken("token-2")
 		f.endpoint.respond(http.StatusInternalServerError)
 		time.Sleep(time.Until(second.ExpiresAt()) - 2*time.Second)
@@ -136,7 +136,7 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 		f.wantToken("token-2")
 		f.endpoint.respond(http.StatusInternalServerError)
 		if _, err := rotate(); err == nil {
-			f.Fatal("a failing provider rotated a token")
+			f.Fatal("a rotation at a failing provider succeeded")
 		}
 		f.wantToken("token-2")
 		if _, err := rotate(); !errors.As(err, new(*backend.BackoffError)) {
@@ -144,7 +144,7 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 		}
 		f.wantRequests(3)
 		if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "none"}); !errors.As(err, new(*backend.NotFoundError)) {
-			f.Errorf("no configuration: %v", err)
+			f.Errorf("a config that does not exist: %v", err)
 		}
 	})
 }
@@ -208,13 +208,13 @@ func TestToken_ClientCancelDoesNotCancelMint(t *testing.T) {
 			_, err := f.token(ctx)
 			left <- err
 		}()
-		synctest.Wait() // the mint is under way
+		synctest.Wait() // until the mint is in flight
 		var wg sync.WaitGroup
 		wg.Go(func() { f.wantToken("token-1") })
 		synctest.Wait()
 		cancel()
 		if err := <-left; !errors.Is(err, context.Canceled) {
-			f.Errorf("who went away got %v", err)
+			f.Errorf("a canceled reader got %v", err)
 		}
 		wg.Wait()
 		f.wantRequests(1)
@@ -253,14 +253,14 @@ func TestBackoff_GrowsToAMinute(t *testing.T) {
 		var longest time.Duration
 		for _, most := range []time.Duration{2, 4, 8, 16, 32, 60, 60, 60} {
 			if _, err := f.token(f.Context()); err == nil || errors.As(err, new(*backend.BackoffError)) {
-				f.Fatalf("after the wait: %v, want the provider's own failure", err)
+				f.Fatalf("after the backoff: %v, want the provider's failure", err)
 			}
-			held := f.wantBackoff(most * time.Second)
-			if held.Wait < most*time.Second/2-time.Second {
-				f.Errorf("held back for %v, want half of %v at least", held.Wait, most*time.Second)
+			backoff := f.wantBackoff(most * time.Second)
+			if backoff.Wait < most*time.Second/2-time.Second {
+				f.Errorf("a backoff of %v, want at least half of %v", backoff.Wait, most*time.Second)
 			}
-			longest = max(longest, held.Wait)
-			time.Sleep(held.Wait)
+			longest = max(longest, backoff.Wait)
+			time.Sleep(backoff.Wait)
 		}
 		f.wantRequests(8)
 	})
@@ -275,12 +275,12 @@ func TestBackoff_RefusalEndsWithAConfigChange(t *testing.T) {
 		if !errors.As(err, &failure) || failure.Kind != provider.RefusedClient {
 			f.Fatalf("%v, want the refusal", err)
 		}
-		if held := f.wantBackoff(30 * time.Second); !strings.Contains(held.Error(), "invalid_client") {
-			f.Errorf("%q does not say why", held)
+		if backoff := f.wantBackoff(30 * time.Second); !strings.Contains(backoff.Error(), "invalid_client") {
+			f.Errorf("%q does not give the reason", backoff)
 		}
 		time.Sleep(31 * time.Second)
 		if _, err := f.token(f.Context()); errors.As(err, new(*backend.BackoffError)) {
-			f.Error("held back for longer than 30 s")
+			f.Error("the backoff lasts longer than 30 s")
 		}
 		f.endpoint.respond(0)
 		f.configure(backend.Fields{"client_secret": "right"})
@@ -308,15 +308,15 @@ func TestBackoff_RetryAfterIsBounded(t *testing.T) {
 				f.configureClient()
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", test.header)
 				_, err := f.token(f.Context())
-				var held *backend.BackoffError
-				if !errors.As(err, &held) || held.Cause.Kind != provider.RateLimited {
-					f.Fatalf("%v, want to be told how long to wait", err)
+				var backoff *backend.BackoffError
+				if !errors.As(err, &backoff) || backoff.Cause.Kind != provider.RateLimited {
+					f.Fatalf("%v, want a backoff", err)
 				}
-				if test.nonsense && (held.Wait <= 0 || held.Wait > 2*time.Second) || !test.nonsense && held.Wait != test.wait {
-					f.Errorf("told to wait %v", held.Wait)
+				if test.nonsense && (backoff.Wait <= 0 || backoff.Wait > 2*time.Second) || !test.nonsense && backoff.Wait != test.wait {
+					f.Errorf("a backoff of %v", backoff.Wait)
 				}
 				f.endpoint.respond(0)
-				time.Sleep(held.Wait - time.Millisecond)
+				time.Sleep(backoff.Wait - time.Millisecond)
 				f.wantBackoff(time.Millisecond)
 				time.Sleep(time.Millisecond)
 				f.wantToken("token-2")
@@ -330,7 +330,7 @@ func TestToken_MintOfAnOldConfigIsDiscarded(t *testing.T) {
 		f.configureClient()
 		f.endpoint.setLatency(5 * time.Second)
 		var wg sync.WaitGroup
-		wg.Go(func() { f.wantToken("token-2") }) // asked before, answered with the new one
+		wg.Go(func() { f.wantToken("token-2") }) // started before the write, served with the new token
 		synctest.Wait()
 		f.configure(backend.Fields{"client_secret": "new"})
 		f.wantToken("token-2")
@@ -351,11 +351,11 @@ func TestDeleteConfig_LeavesNothing(t *testing.T) {
 		}
 		var missing *backend.NotFoundError
 		if _, err := f.token(f.Context()); !errors.As(err, &missing) {
-			f.Fatalf("%v, want that it is not there", err)
+			f.Fatalf("%v, want that the config does not exist", err)
 		}
 		f.configureClient()
 		if second := f.wantToken("token-2"); second.ClientGeneration == first.ClientGeneration {
-			f.Error("the successor has the identity of the deleted one")
+			f.Error("the new config has the identity of the deleted one")
 		}
 	})
 }
@@ -376,30 +376,30 @@ func TestToken_WithoutReuse(t *testing.T) {
 		f.configureClient()
 		f.configure(backend.Fields{"reuse_token": false})
 		if issued := f.wantSharedToken(); issued.AccessToken != "token-1" {
-			f.Errorf("static-creds has %s", issued.AccessToken)
+			f.Errorf("static-creds returns %s", issued.AccessToken)
 		}
 		f.wantToken("token-2")
 		f.wantToken("token-3")
 		if issued := f.wantSharedToken(); issued.AccessToken != "token-1" {
-			f.Errorf("static-creds has %s", issued.AccessToken)
+			f.Errorf("static-creds returns %s", issued.AccessToken)
 		}
 		f.endpoint.respond(http.StatusServiceUnavailable)
 		if _, err := f.token(f.Context()); err == nil {
-			f.Fatal("a failing provider brought a token")
+			f.Fatal("a read at a failing provider succeeded")
 		}
-		held := f.wantBackoff(2 * time.Second)
-		time.Sleep(held.Wait)
+		backoff := f.wantBackoff(2 * time.Second)
+		time.Sleep(backoff.Wait)
 
-		// That a reader goes away is no failure of the provider's.
+		// A canceled read is not the provider's failure.
 		f.endpoint.respond(0)
 		ctx, cancel := context.WithTimeout(f.Context(), f.endpoint.latency/2)
 		defer cancel()
 		if _, err := f.token(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			f.Fatalf("who went away got %v", err)
+			f.Fatalf("a canceled reader got %v", err)
 		}
 		f.wantToken("token-6")
 
-		// Nor does a failure of the old configuration hold back the new one.
+		// A failure of the old config causes no backoff for the new one.
 		f.endpoint.respond(http.StatusBadRequest)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = f.token(f.Context()) })
@@ -447,7 +447,7 @@ func TestWriteConfig_VerifiedTokenBecomesCurrent(t *testing.T) {
 		if body := f.endpoint.requests[2]; !strings.Contains(body, "client_secret=s3cret") {
 			f.Errorf("after the failed write the token request was %s", body)
 		}
-		// What the token does not depend on is not asked for.
+		// A field that the token does not depend on needs no request.
 		if err := f.writeConfig(backend.Fields{"ttl": time.Minute, "client_id": "id"}, true); err != nil {
 			f.Fatal(err)
 		}
@@ -468,13 +468,13 @@ func TestClose_EndsAMintInFlight(t *testing.T) {
 		began := time.Now()
 		f.engine.Close()
 		if err := <-failed; err == nil {
-			f.Error("a closed engine brought a token")
+			f.Error("a closed engine returned a token")
 		}
 		if took := time.Since(began); took > time.Second {
 			f.Errorf("closing took %v", took)
 		}
 		if _, err := f.token(f.Context()); err == nil {
-			f.Error("a closed engine brought a token")
+			f.Error("a closed engine returned a token")
 		}
 	})
 }
@@ -495,7 +495,7 @@ func TestToken_PanicBecomesAnError(t *testing.T) {
 func TestToken_LastSecondIsNotServed(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
-		f.endpoint.expiresIn = "1" // and the answer takes 100 ms
+		f.endpoint.expiresIn = "1" // the response takes 100 ms
 		_, err := f.token(f.Context())
 		var failure *provider.Error
 		if !errors.As(err, &failure) || failure.Kind != provider.Malformed {
@@ -518,10 +518,10 @@ func TestToken_WaitEndsWhileTheTokenIsValid(t *testing.T) {
 		if err := f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret"}, true); err != nil {
 			f.Fatal(err)
 		}
-		time.Sleep(time.Hour - 3*time.Second) // nobody has read it, so it was not replaced
+		time.Sleep(time.Hour - 3*time.Second) // unread, so it was not replaced
 		f.endpoint.setLatency(time.Hour)
 		if issued := f.wantToken("token-1"); issued.Remaining(time.Now()) < time.Second {
-			f.Errorf("it has %v to live", issued.Remaining(time.Now()))
+			f.Errorf("the token has %v left", issued.Remaining(time.Now()))
 		}
 	})
 }
@@ -535,7 +535,7 @@ func TestToken_ReadAfterTheTTLGetsTheNext(t *testing.T) {
 			time.Sleep(f.engine.NextRotation(backend.Ref{Config: "kleinanzeigen"}, last) + time.Second)
 			next := f.wantSharedToken()
 			if next.ID == last.ID {
-				f.Fatal("the old token was read a second after its ttl")
+				f.Fatal("a read one second after the TTL returned the old token")
 			}
 			last = next
 		}
@@ -556,7 +556,7 @@ func TestToken_WriteOfTTLRestartsNoMint(t *testing.T) {
 		readers.Wait()
 		f.wantRequests(1)
 		if ttl := f.wantToken("token-1").LeaseTTL(time.Now(), 0); ttl != 5*time.Minute {
-			f.Errorf("its lease has %v, want the last write's", ttl)
+			f.Errorf("the lease has %v, want the TTL of the last write", ttl)
 		}
 	})
 }
@@ -565,12 +565,12 @@ func TestClose_EndsCallsToVault(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		go func() { _, _ = f.token(f.Context()) }()
-		time.Sleep(50 * time.Millisecond) // its answer is on the way
+		time.Sleep(50 * time.Millisecond) // until the mint is in flight
 		f.engine.Close()
 		asked := f.node.asked.Load()
 		time.Sleep(day)
 		if n := f.node.asked.Load(); n != asked {
-			f.Errorf("it was asked %d times more", n-asked)
+			f.Errorf("mayWrite was called %d more times", n-asked)
 		}
 	})
 }
@@ -587,10 +587,10 @@ func TestToken_WithoutReuseSharesFailures(t *testing.T) {
 				}
 				readers.Wait()
 				if n := f.endpoint.count() - 1; n > 8 {
-					f.Errorf("%d token requests, want no more than were under way with the first", n)
+					f.Errorf("%d token requests, want at most those in flight with the first", n)
 				}
 				if header == "" {
-					f.wantBackoff(2 * time.Second) // one failure, however many met it
+					f.wantBackoff(2 * time.Second) // one failure, however many requests met it
 				}
 			})
 		})
@@ -615,8 +615,8 @@ func TestBackoff_LateResponseKeepsARateLimit(t *testing.T) {
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "600")
 				_, _ = f.token(f.Context())
 				time.Sleep(5 * time.Second)
-				if held := f.wantBackoff(10 * time.Minute); held.Wait < 9*time.Minute {
-					f.Errorf("held back for %v", held.Wait)
+				if backoff := f.wantBackoff(10 * time.Minute); backoff.Wait < 9*time.Minute {
+					f.Errorf("a backoff of %v, want at least nine minutes", backoff.Wait)
 				}
 			})
 		})
