@@ -123,12 +123,16 @@ func TestClose_StoresEveryPendingGrantItCan(t *testing.T) {
 }
 
 // A role is deleted during an exchange. A new role of the same name must not get the refresh token.
+//
+//	 0 ms  the exchange starts; the provider commits at once and responds at 100 ms
+//	50 ms  deletionStarts; the storage needs a minute for it
 func TestExchange_GrantIsNotInherited(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
 		_, exchange := f.startAuthorization("new")
 		exchanged := inBackground(exchange)
-		time.Sleep(50 * time.Millisecond)
+		const deletionStarts = 50 * time.Millisecond
+		time.Sleep(deletionStarts)
 		f.storage.beforeDelete.set(func(key string) {
 			if strings.HasPrefix(key, "role/") {
 				time.Sleep(time.Minute)
@@ -149,13 +153,13 @@ func TestExchange_GrantIsNotInherited(t *testing.T) {
 	})
 }
 
-// A refresh token counts as held even while it is in memory only.
+// A pending refresh token counts, too: the role cannot change to a grant type without one.
 func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
 		f.configureRole("new", authorizationCodeRole(), nil)
 		_, exchange := f.startAuthorization("new")
 		exchanged := inBackground(exchange)
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(storageFailsAfter)
 		f.storage.fail(errNoQuorum)
 		<-exchanged
 		f.storage.fail(nil)
@@ -278,15 +282,21 @@ func TestLimits_CorrectedClientServesQueuedReaders(t *testing.T) {
 }
 
 // A write that changes nothing the token depends on does not end a backoff.
+//
+//	ReplaceAt - 1 min  the provider starts to refuse refreshes
+//	ReplaceAt          the engine refreshes ahead, is refused, and backs off
+//	ReplaceAt + 1 s    ttlIsWritten
+//	ReplaceAt + 2 s    a read gets the valid token without looking into storage
 func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		first, err := f.token()
 		if err != nil {
 			f.Fatal(err)
 		}
+		const ttlIsWritten = time.Second // after ReplaceAt
 		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
-		time.Sleep(time.Minute + time.Second)
+		time.Sleep(time.Minute + ttlIsWritten)
 		f.configureRole("shop", backend.Fields{"ttl": time.Minute}, nil)
 		f.storage.reads.Store(0)
 		time.Sleep(time.Second)
@@ -300,23 +310,33 @@ func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 }
 
 // A refresh token is stored at once, even while a write verifies the config.
+//
+//	  0 ms  the exchange starts; the provider commits at once and responds at 100 ms
+//	 50 ms  verificationStarts; its response would take 9 s
+//	150 ms  grantIsStored
+//	3.15 s  mountCloses, while the verification waits
 func TestExchange_VerificationDoesNotDelayStorage(t *testing.T) {
 	roleFixture{config: "oauth2", provider: &rotatingProvider{latency: 100 * time.Millisecond, singleUse: true}}.run(t, func(f roleFixture) {
 		f.configure("oauth2", standardServer())
 		f.configureRole("shop", authorizationCodeRole(), nil)
 		_, exchange := f.startAuthorization("shop")
+		const (
+			verificationStarts = 50 * time.Millisecond
+			grantIsStored      = 150 * time.Millisecond
+			mountCloses        = 3150 * time.Millisecond
+		)
 		exchanged := inBackground(exchange)
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(verificationStarts)
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		written := inBackground(func() error {
 			write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
 			return f.engine.WriteConfig(f.Context(), f.config, write)
 		})
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(grantIsStored - verificationStarts)
 		if !f.grantStatus().Authorized {
 			f.Error("the provider has responded, and no grant is stored")
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(mountCloses - grantIsStored)
 		f.engine.Close()
 		<-exchanged
 		<-written
@@ -337,7 +357,7 @@ func TestExchange_WaitForStorageOccupiesNoTurn(t *testing.T) {
 			_, exchange := f.startAuthorization(role)
 			exchanged = append(exchanged, inBackground(exchange))
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // until the provider has committed all of them
 		began := time.Now()
 		write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
 		if err := f.engine.WriteConfig(f.Context(), f.config, write); err != nil || time.Since(began) > time.Second {
@@ -362,7 +382,7 @@ func TestClose_HangingMintDelaysNoPendingGrant(t *testing.T) {
 			_, err := f.engine.Token(f.Context(), backend.Ref{Config: f.config, Role: "other"})
 			return err
 		})
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // until the mint is in flight
 		f.engine.Close()
 		<-read
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 100*time.Millisecond, false })
@@ -377,7 +397,7 @@ func TestClose_QueuedExchangeKeepsItsState(t *testing.T) {
 		_, exchange := f.startAuthorization("shop")
 		wait := f.occupyClient(14 * time.Second)
 		exchanged := inBackground(exchange)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // until the exchange is in the queue
 		f.engine.Close()
 		closed := time.Now()
 		if err := <-exchanged; err == nil || errors.As(err, new(*backend.ExchangeError)) || time.Since(closed) > time.Second {
@@ -396,7 +416,7 @@ func TestExchange_UsesTheSecretAfterTheQueue(t *testing.T) {
 		_, exchange := f.startAuthorization("shop")
 		wait := f.occupyClient(5 * time.Second)
 		exchanged := inBackground(exchange)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // until the exchange is in the queue
 		f.configure(f.config, backend.Fields{"client_secret": "new"})
 		if err := <-exchanged; err != nil {
 			f.Error(err)

@@ -15,7 +15,7 @@
 //
 //	tokenEndpoint     numbered access tokens, or one error for every request
 //	rotatingProvider  refresh tokens; can fail at any step of a refresh. roleFixture has one
-//	pickyProvider     a rotatingProvider that answers refresh tokens of somebody else in a way of its own
+//	pickyProvider     a rotatingProvider with its own response to words that it did not issue as refresh tokens
 //	strictProvider    notes whatever a correct engine never does. scheduleRun has one
 //	scriptedNetwork   a function of the test decides on each response. tenantsFixture has one
 //	providerFunc      the same from the request's body alone, without latency
@@ -1392,8 +1392,8 @@ func (r *scheduleRun) refreshWorks() (err error) {
 // expiringGrantsDefinition is a provider whose refresh tokens expire after seven days, as its documentation says.
 const expiringGrantsDefinition = `
 format: 1
-name: dying
-title: Dying
+name: expiring
+title: Expiring
 documentation: https://shop.example.com/docs
 
 environments: {production: {token_url: "https://shop.example.com/token", authorization_url: "https://shop.example.com/authorize"}}
@@ -1411,8 +1411,8 @@ evidence:
 // nonRotatingDefinition is a provider whose refresh tokens are never replaced.
 const nonRotatingDefinition = `
 format: 1
-name: lasting
-title: Lasting
+name: nonrotating
+title: Nonrotating
 documentation: https://shop.example.com/docs
 
 environments: {production: {token_url: "https://shop.example.com/token"}}

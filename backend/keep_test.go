@@ -17,9 +17,9 @@ import (
 
 // The definition gives the lifetime of refresh tokens.
 func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
-	f := roleFixture{config: "dying", catalog: newCatalog(t, expiringGrantsDefinition), provider: &rotatingProvider{singleUse: true, valid: map[string]bool{"imported": true}}}
+	f := roleFixture{config: "expiring", catalog: newCatalog(t, expiringGrantsDefinition), provider: &rotatingProvider{singleUse: true, valid: map[string]bool{"imported": true}}}
 	f.run(t, func(f roleFixture) {
-		f.configure("dying", nil)
+		f.configure("expiring", nil)
 		f.configureRole("shop", nil, ptr("imported"))
 		f.wantIdleRefreshes(0, 0, 3*day) // of the seven days that it lives
 		f.wantIdleRefreshes(7, 10, 30*day)
@@ -29,7 +29,7 @@ func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
 		f.node.standby.Store(true)
 		f.wantIdleRefreshes(0, 0, 10*day)
 		// Without the client credentials grant, only roles have tokens.
-		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "dying"})
+		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "expiring"})
 		var noGrant *backend.UnauthorizedError
 		if !errors.As(err, &noGrant) || !strings.Contains(err.Error(), "client credentials") {
 			f.Errorf("without a role: %v", err)
@@ -38,10 +38,10 @@ func TestRefreshIdle_DocumentedLifetime(t *testing.T) {
 }
 
 func TestRefreshIdle_LifetimeInResponse(t *testing.T) {
-	for _, life := range []time.Duration{150 * time.Second, 30 * time.Minute, day} {
-		t.Run(life.String(), func(t *testing.T) {
-			withExpiringRole(t, life, func(f roleFixture) {
-				f.wantIdleRefreshes(40, 80, 40*life)
+	for _, lifetime := range []time.Duration{150 * time.Second, 30 * time.Minute, day} {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			withExpiringRole(t, lifetime, func(f roleFixture) {
+				f.wantIdleRefreshes(40, 80, 40*lifetime)
 				f.wantRefreshWorks()
 			})
 		})
@@ -49,12 +49,12 @@ func TestRefreshIdle_LifetimeInResponse(t *testing.T) {
 }
 
 func TestRefreshIdle_UnlimitedLifetimeIsLeftAlone(t *testing.T) {
-	for name, answer := range map[string]string{
+	for name, body := range map[string]string{
 		"a lifetime of 0": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "no lifetime": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			withExpiringRole(t, 0, func(f roleFixture) {
-				f.provider.set(func(p *rotatingProvider) { p.body = answer })
+				f.provider.set(func(p *rotatingProvider) { p.body = body })
 				f.authorize()
 				f.wantIdleRefreshes(0, 0, 10*day)
 				f.wantRefreshWorks()
@@ -105,7 +105,7 @@ func TestRefreshIdle_LifetimeInMalformedResponse(t *testing.T) {
 			p.body = `{"access_token":"t","expires_in":"soon","refresh_token":%q,"refresh_expires_in":"1800"}`
 		})
 		if err := f.rotate(); err == nil {
-			f.Fatal("a malformed answer brought a token")
+			f.Fatal("a refresh with a malformed response succeeded")
 		}
 		f.provider.set(func(p *rotatingProvider) { p.body = "" })
 		f.wantIdleRefreshes(0, 0, 14*time.Minute)
@@ -115,15 +115,15 @@ func TestRefreshIdle_LifetimeInMalformedResponse(t *testing.T) {
 }
 
 func TestRefreshIdle_ProviderOutage(t *testing.T) {
-	for life, outage := range map[time.Duration]time.Duration{
+	for lifetime, outage := range map[time.Duration]time.Duration{
 		5 * time.Minute: 210 * time.Second, 30 * time.Minute: 22 * time.Minute, day: 23 * time.Hour,
 	} {
-		t.Run(life.String(), func(t *testing.T) {
-			withExpiringRole(t, life, func(f roleFixture) {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			withExpiringRole(t, lifetime, func(f roleFixture) {
 				f.provider.set(func(p *rotatingProvider) { p.down = true })
 				f.wantIdleRefreshes(1, 1+int(outage/(10*time.Minute)), outage) // at most every ten minutes
 				f.provider.set(func(p *rotatingProvider) { p.down = false })
-				f.wantIdleRefreshes(10, 20, 10*life)
+				f.wantIdleRefreshes(10, 20, 10*lifetime)
 				f.wantRefreshWorks()
 			})
 		})

@@ -80,11 +80,11 @@ func TestToken_RevokedGrantIsLeftAloneWhileTheTokenIsValid(t *testing.T) {
 // A refresh token that is never replaced can get each reader a token of their own.
 func TestRefresh_OwnTokenForEachReader(t *testing.T) {
 	f := roleFixture{
-		config: "lasting", catalog: newCatalog(t, nonRotatingDefinition),
+		config: "nonrotating", catalog: newCatalog(t, nonRotatingDefinition),
 		provider: &rotatingProvider{latency: 100 * time.Millisecond, omitRefreshToken: true, valid: map[string]bool{"imported": true}},
 	}
 	f.run(t, func(f roleFixture) {
-		f.configure("lasting", backend.Fields{"reuse_token": false})
+		f.configure("nonrotating", backend.Fields{"reuse_token": false})
 		f.configureRole("shop", nil, ptr("imported"))
 		var readers sync.WaitGroup
 		for range 20 {

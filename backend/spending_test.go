@@ -151,7 +151,7 @@ func TestClose_WaitsForRefreshTokens(t *testing.T) {
 					_, err := f.engine.Token(ctx, backend.Ref{Config: f.config, Role: "shop"})
 					return err
 				})
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // until the request is in flight
 				leave()
 				<-read
 				began := time.Now()
@@ -172,7 +172,7 @@ func TestClose_WaitsASecondForMints(t *testing.T) {
 		f.configureClient()
 		f.endpoint.setLatency(9 * time.Second)
 		read := inBackground(func() error { _, err := f.token(f.Context()); return err })
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // until the mint is in flight
 		began := time.Now()
 		f.engine.Close()
 		if waited := time.Since(began); waited > time.Second {

@@ -65,7 +65,7 @@ func TestRedirectURI_Refused(t *testing.T) {
 			"ws://app.example.com/":                    "scheme",
 			"wss://app.example.com/":                   "scheme",
 			"ftp://app.example.com/":                   "scheme",
-			"mailto:somebody@example.com":              "scheme",
+			"mailto:user@example.com":                  "scheme",
 			"tel:+31201234567":                         "scheme",
 			"chrome://settings/":                       "scheme",
 			"chrome-extension://abc/callback":          "scheme",
