@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # All targets are actions and not files, because go itself knows what is up to date.
-.PHONY: help build vault demo dev test test-unit test-e2e bench docs readme lint fmt clean
+.PHONY: help build vault demo dev test test-unit test-e2e bench docs readme lint check fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
@@ -51,6 +51,8 @@ readme: ## update the demo's transcript in the README
 
 lint: ## check format, code, known vulnerabilities and the project's own rules
 	@scripts/lint
+
+check: lint test ## run all that CI runs
 
 fmt: ## format the code
 	gofmt -w $$(scripts/lint go-files)

@@ -35,8 +35,8 @@ const (
 	// closeWait bounds how long [Engine.Close] waits for work in progress. While a mount is disabled, Vault routes no request
 	// of any mount until Close returns.
 	closeWait = time.Second
-	// closeListen bounds that wait while a request that uses a refresh token or a code has no response yet, or its outcome is
-	// not stored: the response can hold the only copy of a refresh token.
+	// closeListen bounds the wait for a request that uses a refresh token or a code, until its outcome is stored. The
+	// response can hold the only copy of a refresh token.
 	closeListen = 10 * time.Second
 	// maxRead bounds how long a caller waits for a token. Vault gives a request 90 seconds, and answers a longer one itself,
 	// without a reason. The fetch goes on.
@@ -104,8 +104,8 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Close ends all work. It waits for work in progress for a second, and for ten while a request that
-// uses a refresh token or a code waits for its response. It stores refresh tokens that are pending in memory, if it can.
+// Close ends all work. It waits a second for work in progress, or ten while the response
+// to a refresh token or a code is outstanding. It stores refresh tokens that are pending in memory, if it can.
 func (e *Engine) Close() {
 	e.life.Close()
 	e.cache.Close()

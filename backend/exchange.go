@@ -28,8 +28,8 @@ type Callback struct {
 
 // Exchange finishes the authorization code grant: it exchanges the code for a refresh token, which stays in the engine.
 //
-// A repeat with the same state joins the exchange in flight, or gets the outcome of one that has ended: Vault's API client
-// repeats a request if it gets a 5xx. A failure after the state was consumed is an *[ExchangeError].
+// Vault's API client repeats a request that gets a 5xx. So a repeat with the same state joins the exchange in flight, or
+// gets the outcome of one that has ended. A failure after the state was consumed is an *[ExchangeError].
 func (e *Engine) Exchange(ctx context.Context, config, role string, callback Callback) (*Token, error) {
 	key := store.Key{Config: config, Role: role}
 	u, err := e.userRole(ctx, key)
@@ -247,8 +247,8 @@ func (x *exchange) storedAfterAll(g *store.Grant) (*store.Grant, error) {
 	return stored, err
 }
 
-// saveCandidate stores a word from the error response to a code, where a refresh token stands in a success: the provider
-// may have committed the exchange. The next refresh tries it, beside the refresh token that the role holds, if any.
+// saveCandidate stores a word from an error response, where a refresh token stands in a success. The provider may have
+// committed the exchange. The next refresh tries it, beside the refresh token that the role holds, if any.
 func (x *exchange) saveCandidate(candidate string, failure error) error {
 	before := x.before
 	if !before.Usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {

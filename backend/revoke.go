@@ -16,8 +16,8 @@ import (
 const (
 	// revocationTimeout bounds one revocation, once it has its turn.
 	revocationTimeout = 5 * time.Second
-	// maxRevocations bounds the revocations that are in flight or wait for their turn: an operator may disable a mount with
-	// many leases while its provider hangs. Each config has reservedRevocations, so that no other config can take them all.
+	// maxRevocations bounds the revocations that are in flight or in a queue. An operator may disable a mount with many
+	// leases while its provider hangs. Each config has reservedRevocations, so that no other config can take them all.
 	maxRevocations      = 2048
 	reservedRevocations = 32
 )

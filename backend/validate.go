@@ -88,8 +88,8 @@ func checkSize(c *Config) error {
 	return nil
 }
 
-// checkCharacters refuses control characters. Line breaks and NUL would break out of a header or a URL, and a line break at
-// the end of a secret that was read from a file makes it a wrong one.
+// checkCharacters refuses control characters, because line breaks and NUL would break out of a header or a URL. A secret
+// that was read from a file often ends with a line break, which would make it a wrong one.
 func checkCharacters(c *Config) error {
 	for _, f := range configFields {
 		if text, ok := f.at(c).(*string); ok && f.name != "ca_cert" && provider.HasControl(*text) {

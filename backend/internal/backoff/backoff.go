@@ -23,8 +23,8 @@ const (
 	maximum = time.Minute
 )
 
-// Duration returns how long to wait after a failure, the next of so many in a row: as long as the provider asks for, if
-// it does. Else the wait doubles, and is shortened at random, so that many readers do not return in the same instant.
+// Duration returns how long to wait after a failure that follows so many others. It is what the provider asks for, if it
+// does. Otherwise it doubles with each failure, less a random part, so that many readers do not return in one instant.
 func Duration(failure *provider.Error, failures int) time.Duration {
 	switch {
 	case failure.Kind.Permanent():

@@ -202,8 +202,8 @@ func (s *Store) DeleteIfUnchanged(ctx context.Context, key store.Key, seen *stor
 	return err
 }
 
-// PutDurably changes a grant like Update, and retries for ten seconds: it may hold the only copy of a refresh token. What
-// the storage does not take by then is pending in memory, and the error is an *[UnsavedError].
+// PutDurably changes a grant like Update, and retries for ten seconds: it may hold the only copy of a refresh token. A
+// grant that the storage does not take by then is pending in memory, and the error is an *[UnsavedError].
 func (s *Store) PutDurably(key store.Key, seen *store.Grant, change func(*store.Grant)) (*store.Grant, error) {
 	ctx, cancel := context.WithTimeout(s.Life.Context(), saveTimeout)
 	defer cancel()
@@ -259,8 +259,8 @@ func (s *Store) AnyPending() bool {
 	return len(s.pending) > 0
 }
 
-// FlushPending stores the grants that are pending in memory, but for those of roles with a refresh or an exchange in
-// progress, which stores them first.
+// FlushPending stores the grants that are pending in memory. It leaves those of a role with a refresh or an exchange in
+// progress to that one.
 func (s *Store) FlushPending(ctx context.Context) error {
 	s.mu.Lock()
 	keys := slices.Collect(maps.Keys(s.pending))

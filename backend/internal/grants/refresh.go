@@ -162,8 +162,8 @@ func (r *refresh) send(refreshToken string) (provider.Token, error) {
 }
 
 // demoteCandidate makes the candidate the last one to try: from now on if the provider has refused it, else some time
-// after the first failure. A refusal of the client says nothing about the candidate, and to try the older refresh token
-// then could be the use of a spent one.
+// after the first failure. A refusal of the client says nothing about the candidate: the older refresh token may be
+// spent, and must not be tried for that reason.
 func (r *refresh) demoteCandidate(ctx context.Context, refreshToken string, err error) {
 	var failure *provider.Error
 	until := time.Now().UTC()

@@ -25,8 +25,8 @@ const (
 	maxListening = 512
 )
 
-// InFlightError reports that a request which uses a refresh token or a code of the role has outlasted the config's
-// request_timeout, and still waits for its response. No other request of the role is sent until it ends.
+// InFlightError reports that a request which uses a role's refresh token or code has outlasted request_timeout. The engine
+// still waits for its response. No other request of the role is sent until it ends.
 type InFlightError struct {
 	// Until is when the wait ends, at the latest.
 	Until time.Time
@@ -67,8 +67,7 @@ type roleLocks struct {
 
 // RoleLock is the right to use a role's refresh token or authorization code. Call Release in any case.
 //
-// A lock per role is needed beside the cache's single call per entry: a write replaces the entry, and the next reader
-// starts a second call.
+// The cache's single call per entry is not enough: a write replaces the entry, and the next reader starts a second call.
 type RoleLock struct {
 	locks *roleLocks
 	key   store.Key
@@ -199,8 +198,8 @@ func (r *RoleLock) begin() error {
 // Send sends a request that uses the refresh token or the code, once, and waits for its response for [ListenTimeout], even
 // if all callers leave. release ends the request's turn at the provider.
 //
-// After the request's own timeout, Send calls OnOverdue and ends the turn early, so that a provider which hangs does not
-// take every place at its host.
+// After the request's own timeout, Send calls OnOverdue and ends the turn early. Otherwise a provider that hangs would take
+// every place at its host.
 func (r *RoleLock) Send(release func(), call throttle.Call) (provider.Token, error) {
 	if err := r.begin(); err != nil {
 		return provider.Token{}, err

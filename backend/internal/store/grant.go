@@ -61,8 +61,8 @@ func (g *Grant) Usable() bool {
 
 // Candidates returns the refresh tokens in the order in which to try them.
 //
-// The candidate comes before the current one. A provider that has replaced the current one may take its use for theft,
-// and then revokes all of the grant's tokens (RFC 9700, section 4.14.2).
+// The candidate comes before the current one, because a provider may have replaced that one. It may take the use of a
+// replaced refresh token for theft, and revoke all of the grant's tokens (RFC 9700, section 4.14.2).
 func (g *Grant) Candidates() []string {
 	all := []string{g.Candidate, g.RefreshToken, g.Previous}
 	if !g.CandidateUntil.IsZero() && !time.Now().Before(g.CandidateUntil) {

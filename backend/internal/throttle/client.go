@@ -23,7 +23,7 @@ import (
 // stranger to the client hold up its requests.
 type ClientID digest.Digest
 
-// subject is who a request is sent for, how, and where.
+// subject names the client of a request, its config, its host, and how it authenticates.
 type subject struct {
 	id ClientID
 	// way is how the client authenticates, and for which grant type. A refusal of the client counts only for requests of the
@@ -142,8 +142,8 @@ func queueError(err error, who subject) error {
 	return &QueueError{Provider: who.provider}
 }
 
-// wait waits for a place among the client's requests, for [MaxQueue] at most. That bound is for delays that the client
-// causes. While its requests wait for their turn at the host, other clients cause them.
+// wait waits for a place among the client's requests, for [MaxQueue] at most. The bound is for delays by the client's
+// own requests. It does not count while these wait for their turn at the host, which other clients delay.
 func (c *Client) wait(ctx context.Context, l *clientLimit) error {
 	if err := l.waitDocumented(ctx); err != nil {
 		return err
@@ -244,8 +244,8 @@ func concernsClient(failure *provider.Error, grant provider.GrantType) bool {
 	return failure.Code == "invalid_client" || bare && grant == provider.ClientCredentials
 }
 
-// record notes the outcome of a client's request; failure is nil for a success. If the failure concerns the client as a
-// whole, record returns the backoff that now applies to all of its requests, or to all of the same way.
+// record notes the outcome of a client's request; failure is nil for a success. If a failure concerns the client
+// as a whole, record returns the backoff of its requests, or of those of the same way.
 func (c *Client) record(who subject, failure *provider.Error) *backoff.Backoff {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,8 +2,8 @@
 
 // Package throttle sends token requests, and bounds what a provider is asked.
 //
-// A request takes a place among those of its client, under the definition's documented limits ([clientLimit]), then a turn
-// at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
+// A request first takes a place among those of its client, under the definition's documented limits ([clientLimit]). Then
+// it waits for its turn at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
 // other requests wait too. The package knows no config and no storage: a [Call] says who asks.
 package throttle
 
@@ -33,8 +33,8 @@ const (
 	MaxPace = 10 * time.Minute
 	// maxIdle bounds how many clients and hosts are remembered although no limit depends on them.
 	maxIdle = 1024
-	// maxBackoffs bounds how many clients are remembered only for their backoff, because an operator who can write a config
-	// can make up any number of clients.
+	// maxBackoffs bounds how many clients are remembered only for their backoff. An operator who can write a config can make
+	// up any number of clients.
 	maxBackoffs = 16 * 1024
 )
 

@@ -74,8 +74,8 @@ func TestClient_MemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A request whose Check fails after the wait is not sent, and takes no turn at the host: the thousandth learns of the
-// first one's failure at once, and not after its turn among a hundred a second.
+// A request whose Check fails after the wait is not sent, and takes no turn at the host. So the thousandth caller learns of
+// the first one's failure at once, although a host has only a hundred turns a second.
 func TestReserve_FailedCheckTakesNoTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

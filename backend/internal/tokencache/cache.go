@@ -3,7 +3,7 @@
 // Package tokencache keeps the current access token of each config and role.
 //
 // It shares one fetch among concurrent callers, refreshes a token that is in use before it expires, and backs off after
-// failures. What to do with a read is decided in one place, [entry.plan].
+// failures. One function decides what to do with a read: [entry.plan].
 //
 // The cache does not know how a token is obtained: a [Source] does. The Source does not know that its tokens are cached.
 // A second tier, such as tokens in storage, is a Source over another Source. A reader's least remaining life would be a
@@ -116,8 +116,8 @@ func (c *Cache) Peek(want Want) *Token {
 }
 
 // Get returns the current token while it is valid, else a new one. All callers that come during a fetch of a shared token
-// wait for that fetch, and get its error if it fails. A token that is due is refreshed while its readers go on with it,
-// unless it is expiring: then they get it only if the refresh fails.
+// wait for that fetch, and get its error if it fails. Readers of a token that is due do not wait for its refresh, unless it
+// is expiring. Then they get it only if the refresh fails.
 func (c *Cache) Get(ctx context.Context, want Want) (*Token, error) {
 	for {
 		token, err := c.get(ctx, want)
@@ -444,10 +444,10 @@ func (c *Cache) refreshDue(key Key, e *entry) {
 	_ = c.startLocked(Want{Key: key, Shared: true}, e)
 }
 
-// NextRefresh returns how long the token stays the current one: until it is refreshed, while its provider fails until the
-// next try, and a second while the next one is being fetched.
+// NextRefresh returns how long the token stays the current one: until its refresh, or until the next try if its provider
+// fails. It is a second while the next token is being fetched.
 //
-// It is in whole seconds, rounded up: Vault Agent reads again one second after it, and should find the new token. It is
+// The time is in whole seconds, rounded up: Vault Agent reads again one second after it, and should find the new token. It is
 // rounded down if that read would come after the token expires.
 func (c *Cache) NextRefresh(key Key, token *Token) time.Duration {
 	c.mu.Lock()

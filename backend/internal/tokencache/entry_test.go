@@ -113,7 +113,7 @@ func TestEntry_RecordOfAClearedBackoff(t *testing.T) {
 	}
 }
 
-// What is set while a token is being fetched replaces what the fetch has read, but for what was not set.
+// A policy or a TTL that is set while a token is being fetched replaces the one that the fetch has read.
 func TestEntry_AdoptKeepsWhatWasSet(t *testing.T) {
 	t.Parallel()
 	fetched := NewToken(provider.Token{SentAt: time.Now(), Lifetime: time.Hour}, "id", Policy{MaxTTL: time.Minute, RoleTTL: time.Second})

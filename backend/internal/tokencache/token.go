@@ -66,8 +66,8 @@ func (t *Token) refreshBefore() time.Duration {
 	return min(before, t.Lifetime/2)
 }
 
-// LeaseTTL returns how long a lease on the token can live: the smallest of its remaining life in whole seconds, the role's
-// and the config's ttl, and the mount's maximum. It returns 0 if less than a second remains. Vault takes a TTL of 0 for its
+// LeaseTTL returns how long a lease on the token can live. It is the smallest of the token's remaining life in whole
+// seconds, the role's ttl, the config's ttl, and the mount's maximum. It is 0 if less than a second remains. Vault takes a TTL of 0 for its
 // own default, so such a token must not be leased.
 func (t *Token) LeaseTTL(now time.Time, mountMax time.Duration) time.Duration {
 	if !t.Valid(now) {
