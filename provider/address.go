@@ -9,9 +9,9 @@ import (
 )
 
 var (
-	// globalUnicast is all of IPv6 from which addresses of the public Internet are assigned (RFC 4291, section 2.4).
+	// globalUnicast is the part of IPv6 with the addresses of the public Internet (RFC 4291, section 2.4).
 	globalUnicast = netip.MustParsePrefix("2000::/3")
-	// nat64 holds IPv4 addresses: what is sent there goes to the one in its last four bytes (RFC 6052, section 2.1).
+	// nat64 addresses stand for the IPv4 address in their last four bytes (RFC 6052, section 2.1).
 	nat64 = netip.MustParsePrefix("64:ff9b::/96")
 )
 
@@ -20,12 +20,12 @@ type reservedPrefix struct {
 	class  string
 }
 
-// reservedAddresses lists what is not of the public Internet: the special-purpose registries of IANA
-// (https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry). An entry without a class
-// is one that the registries say is globally reachable. The first prefix that holds an address counts. Of IPv6, what is
-// neither here nor in globalUnicast is reserved too.
+// reservedAddresses lists the addresses outside the public Internet, from IANA's special-purpose registries
+// (https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry). The first prefix that
+// contains an address counts. An entry without a class is globally reachable, according to the registries. IPv6 addresses
+// outside both this list and globalUnicast are reserved too.
 var reservedAddresses = []reservedPrefix{
-	// Services that hand out a machine's credentials, one of them at an address that is public otherwise.
+	// Services that hand out a machine's credentials. WireServer has a public address.
 	{netip.MustParsePrefix("169.254.169.254/32"), "a cloud metadata"},  // AWS, Azure, Google Cloud, OpenStack
 	{netip.MustParsePrefix("169.254.170.2/32"), "a cloud metadata"},    // AWS, for containers
 	{netip.MustParsePrefix("169.254.170.23/32"), "a cloud metadata"},   // AWS, for pods
@@ -83,8 +83,7 @@ var reservedAddresses = []reservedPrefix{
 	{netip.MustParsePrefix("ff00::/8"), "a multicast"},
 }
 
-// reservedClass returns what kind of address it is that is not of the public Internet, with its article; empty for one
-// that is.
+// reservedClass returns the class of an address outside the public Internet, with its article; empty for a public one.
 func reservedClass(address netip.Addr) string {
 	address = address.Unmap().WithZone("")
 	if nat64.Contains(address) {
@@ -106,8 +105,8 @@ func reservedClass(address netip.Addr) string {
 	return ""
 }
 
-// CheckHostSpelling refuses a host that a resolver, a proxy and a browser would not all take for the same one: an IPv4
-// address that is not four decimal numbers, and characters that some of them replace.
+// CheckHostSpelling checks that a resolver, a proxy and a browser all read a host as the same one. It refuses IPv4 addresses
+// that are not four decimal numbers, and characters that some of these programs replace. The error is a *[URLError].
 func CheckHostSpelling(host string) error {
 	if strings.ContainsFunc(host, func(c rune) bool { return c > unicode.MaxASCII }) {
 		return &URLError{Problem: "names a host that is not ASCII; write it in its ASCII form, as in xn--bcher-kva.example"}
@@ -116,13 +115,13 @@ func CheckHostSpelling(host string) error {
 		return nil
 	}
 	if strings.Contains(host, ":") || endsInNumber(host) {
-		return &URLError{Problem: "names a host that ends like an IP address and is none; write IPv4 as four decimal numbers"}
+		return &URLError{Problem: "names a host that ends like an IP address but is not one; write IPv4 as four decimal numbers"}
 	}
 	return nil
 }
 
-// endsInNumber reports whether a host's last label is a number, as the URL standard of browsers has it
-// (https://url.spec.whatwg.org/#ends-in-a-number-checker): it takes any such host for an IPv4 address.
+// endsInNumber reports whether a host's last label is a number. Browsers read every such host as an IPv4 address
+// (https://url.spec.whatwg.org/#ends-in-a-number-checker).
 func endsInNumber(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	last := host[strings.LastIndexByte(host, '.')+1:]
@@ -131,8 +130,8 @@ func endsInNumber(host string) bool {
 		isHexadecimal && strings.Trim(hexadecimal, "0123456789abcdef") == ""
 }
 
-// isLocalhost reports whether a host is localhost or a name below it, which are loopback by definition (RFC 6761,
-// section 6.3).
+// isLocalhost reports whether a host is localhost or a name below it. By definition these are loopback (RFC 6761, section
+// 6.3).
 func isLocalhost(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")

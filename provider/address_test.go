@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// classOf returns the kind of address that the policy refuses a host as, empty if it accepts it. Nothing is dialled.
+// classOf returns the class of address as which the policy refuses a host; empty if it accepts the host.
 func classOf(t *testing.T, host string) string {
 	t.Helper()
 	if strings.Contains(host, ":") {
@@ -36,7 +36,7 @@ func classOf(t *testing.T, host string) string {
 	return class
 }
 
-// What is not the public Internet, with the edges of its ranges.
+// The hosts are outside the public Internet and include the edges of the reserved ranges.
 func TestAddresses_Refused(t *testing.T) {
 	t.Parallel()
 	for class, hosts := range map[string][]string{
@@ -94,8 +94,8 @@ func TestAddresses_Accepted(t *testing.T) {
 	}
 }
 
-// FuzzAddress checks the policy against what the standard library knows of addresses: whatever the policy accepts is global
-// unicast in each of its forms.
+// FuzzAddress checks the policy against the standard library. An address that the policy accepts must be global unicast in each
+// of its forms.
 func FuzzAddress(f *testing.F) {
 	for _, text := range []string{"8.8.8.8", "127.0.0.1", "::ffff:0:7f00:1", "64:ff9b::808:808", "2001:2::1", "fe80::1", "2606:4700::1"} {
 		address := netip.MustParseAddr(text).As16()
@@ -136,8 +136,8 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// A resolver, a proxy and a browser read these spellings of an address each in its own way.
-func TestHosts_ThatAreReadInTwoWays(t *testing.T) {
+// Resolvers, proxies and browsers differ in how they read these spellings of an address.
+func TestHosts_WithAmbiguousSpelling(t *testing.T) {
 	t.Parallel()
 	private := provider.NetworkPolicy{AllowPrivateAddresses: true}
 	for _, host := range []string{

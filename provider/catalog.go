@@ -18,7 +18,7 @@ type Catalog struct {
 	definitions map[string]Definition
 }
 
-// Builtin parses the definitions that are embedded in this package. The reserved names are those of [ParseDefinition].
+// Builtin parses the definitions embedded in this package. See [ParseDefinition] for the reserved names.
 func Builtin(reserved ...string) (*Catalog, error) {
 	files, err := fs.Glob(catalogFiles, "catalog/*.yaml")
 	if err != nil {
@@ -35,14 +35,14 @@ func Builtin(reserved ...string) (*Catalog, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if file != "catalog/"+definition.Name+".yaml" {
-			return nil, fmt.Errorf("%s: is named %q inside", file, definition.Name)
+			return nil, fmt.Errorf("%s: contains the definition %q; rename one of them", file, definition.Name)
 		}
 		definitions = append(definitions, definition)
 	}
 	return NewCatalog(definitions...), nil
 }
 
-// NewCatalog returns a catalogue of the given definitions.
+// NewCatalog returns a catalog of the given definitions.
 func NewCatalog(definitions ...Definition) *Catalog {
 	c := &Catalog{definitions: make(map[string]Definition, len(definitions))}
 	for _, definition := range definitions {
@@ -51,13 +51,13 @@ func NewCatalog(definitions ...Definition) *Catalog {
 	return c
 }
 
-// Lookup returns the definition of that name, and whether there is one.
+// Lookup returns the definition with a name, and whether there is one.
 func (c *Catalog) Lookup(name string) (Definition, bool) {
 	definition, ok := c.definitions[name]
 	return definition, ok
 }
 
-// Names lists the definitions' names in order.
+// Names returns the definitions' names in order.
 func (c *Catalog) Names() []string {
 	return slices.Sorted(maps.Keys(c.definitions))
 }

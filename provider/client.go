@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// maxResponse bounds an answer's size, decompressed.
+	// maxResponse bounds the size of a response's body, decompressed.
 	maxResponse = 1 << 20
-	// maxResponseHeader bounds the size of an answer's header.
+	// maxResponseHeader bounds the size of a response's header.
 	maxResponseHeader = 64 << 10
-	// connectTimeout bounds the TCP connect, and then the TLS handshake. A request's own timeout may be longer.
+	// connectTimeout bounds first the TCP connect and then the TLS handshake.
 	connectTimeout = 5 * time.Second
 )
 
@@ -29,16 +29,17 @@ const (
 type Options struct {
 	// UserAgent is sent with each request.
 	UserAgent string
-	// Proxy chooses the proxy of a request, as in [http.Transport]; nil: [http.ProxyFromEnvironment].
+	// Proxy returns the proxy for a request, as in [http.Transport]; nil: [http.ProxyFromEnvironment].
 	Proxy func(*http.Request) (*url.URL, error)
-	// Transport carries the requests instead of the network, for tests in virtual time. The network policy's check
-	// of dialled addresses is the network's, and goes with it.
+	// Transport replaces the network, for tests in virtual time. Without the network, no dialed address is checked.
 	Transport http.RoundTripper
 }
 
-// Client sends token requests, each over an HTTP/1.1 connection of its own. A response may hold a refresh token that
-// replaces the one sent, and is lost with its connection, so no other request and no keep-alive may end that. On a fresh
-// connection, net/http also never sends a request twice. A Client is safe for concurrent use.
+// Client sends token requests. It is safe for concurrent use.
+//
+// Each request has its own HTTP/1.1 connection. A response may contain the only valid refresh token and is lost with its
+// connection, so no other request may share or end that. On a new connection, net/http also never repeats a request, which
+// might consume a refresh token twice.
 type Client struct {
 	userAgent     string
 	proxy         func(*http.Request) (*url.URL, error)
@@ -54,8 +55,8 @@ func NewClient(o Options) *Client {
 	return &Client{userAgent: o.UserAgent, proxy: o.Proxy, testTransport: o.Transport}
 }
 
-// Do sends one request, once, and returns the token or an *[Error]; a revocation brings no token. See [Token] for the
-// one case in which it returns both. Redirects are not followed: they would carry the client's credentials elsewhere.
+// Do sends a request once and returns the token or an *[Error]. A successful revocation returns the zero Token. See [Token] for
+// responses that return both. Do follows no redirects, because they would send the client's credentials to another host.
 func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error) {
 	ctx, cancel := withTimeout(ctx, r)
 	defer cancel()
@@ -90,22 +91,22 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		token, err := readResponse(d, r, res)
 		return withSuccessor(r, found, token, err)
 	}
-	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its answer is larger than 1 MiB"}
+	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its response is larger than 1 MiB"}
 	if err != nil {
 		failure = networkFailure(err, d, r, request)
 		if failure.Kind == Unavailable {
-			failure.Kind, failure.Description = Malformed, "its answer broke off or could not be decompressed"
+			failure.Kind, failure.Description = Malformed, "its response broke off or could not be decompressed"
 			failure.Remedy = RemedyNone
 		}
 	}
 	return found, failure
 }
 
-// grace is how much longer than its time a request goes on that spends something. In a process that was suspended, the
-// timer and the response are due in the same instant, and the response counts.
+// grace extends the timeout of requests that may consume a refresh token or code. After a suspended process resumes, the timer
+// and the response are due at the same moment, and the response must win.
 const grace = time.Second
 
-// withTimeout returns the context of a request.
+// withTimeout returns a context that ends with the request's timeout.
 func withTimeout(ctx context.Context, r Request) (context.Context, context.CancelFunc) {
 	if !r.GrantType.Spends() {
 		return context.WithTimeout(ctx, r.Timeout)
@@ -120,8 +121,8 @@ func withTimeout(ctx context.Context, r Request) (context.Context, context.Cance
 	}
 }
 
-// readBody returns a response's body, of one byte more than maxResponse at most. A response that switches protocols has none:
-// what net/http has in its place is the connection, and a read from that does not end with the request's context.
+// readBody returns the first maxResponse bytes of a body and one more. It reads none from a response that switches protocols:
+// its Body is the connection, and reads from that do not end with the request's context.
 func readBody(received *http.Response) ([]byte, error) {
 	if received.StatusCode == http.StatusSwitchingProtocols {
 		return nil, nil
@@ -129,15 +130,15 @@ func readBody(received *http.Response) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(received.Body, maxResponse+1))
 }
 
-// transport returns a transport for one request, and a function that cancels a dial still in progress. With a proxy, the
-// proxy is dialled, so the target's address is checked here.
+// transport returns a transport for one request, and a function that cancels a dial still in progress. With a proxy, only the
+// proxy's address is dialed, so the target's addresses are checked here.
 func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, func(), error) {
 	if c.testTransport != nil {
 		return c.testTransport, func() {}, nil
 	}
 	proxy, err := c.proxy(request)
 	if err != nil {
-		return nil, nil, errors.New("the proxy in the environment is not a URL")
+		return nil, nil, errors.New("the proxy is not a URL")
 	}
 	dialer := &net.Dialer{Timeout: connectTimeout}
 	if proxy == nil {
@@ -156,14 +157,14 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 			RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		},
 		TLSHandshakeTimeout:    connectTimeout,
-		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this adds no Connection header
+		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this sends no Connection header
 		MaxResponseHeaderBytes: maxResponseHeader,
 	}
 	return t, t.CloseIdleConnections, nil
 }
 
-// networkFailure describes in fixed words why there is no answer: what a network error says of itself can hold the URL,
-// with a secret in its query, and text from the other side.
+// networkFailure returns the error of a request without a response. It does not repeat the text of err, which may contain a
+// secret from the URL's query, or text from the server.
 func networkFailure(err error, d Definition, r Request, request *http.Request) *Error {
 	var (
 		forbidden *URLError
@@ -182,7 +183,7 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 		failure.Kind, failure.Remedy = Timeout, RemedyTimeout
 		failure.Description = fmt.Sprintf("there was no response within %s", r.Timeout)
 	case errors.Is(err, context.Canceled):
-		failure.Description = "the request was cancelled"
+		failure.Description = "the request was canceled"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		failure.Description = "there is no host " + target.Hostname()
 	case errors.As(err, &dns):
@@ -192,7 +193,7 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		failure.Description = host + " reset the connection"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		failure.Description = host + " closed the connection without an answer"
+		failure.Description = host + " closed the connection without a response"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		failure.Description = "there is no route to " + host
 	default:
@@ -201,7 +202,7 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	return failure
 }
 
-// tlsFailure describes an error as one of the TLS handshake, if it is one.
+// tlsFailure returns the description and remedy of an error of the TLS handshake, or of an unknown error.
 func tlsFailure(err error, host string) (description string, remedy Remedy) {
 	var (
 		authority x509.UnknownAuthorityError

@@ -25,7 +25,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// serve answers token requests on loopback with the handler, and returns a request for it.
+// serve starts a server on loopback and returns a request to it.
 func serve(t *testing.T, handler http.HandlerFunc) provider.Request {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -35,22 +35,22 @@ func serve(t *testing.T, handler http.HandlerFunc) provider.Request {
 	return r
 }
 
-// requestToNobody returns a request for an address at which nobody listens.
-func requestToNobody(t *testing.T) provider.Request {
+// requestToClosedPort returns a request to an address at which no server listens.
+func requestToClosedPort(t *testing.T) provider.Request {
 	t.Helper()
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close()
-	r := requestTo("http://" + gone.Addr().String())
+	listener.Close()
+	r := requestTo("http://" + listener.Addr().String())
 	r.Network.AllowPrivateAddresses = true
 	return r
 }
 
-func TestFailuresOfTheNetwork(t *testing.T) {
+func TestError_DescribesNetworkFailure(t *testing.T) {
 	t.Parallel()
-	refused := requestToNobody(t)
+	refused := requestToClosedPort(t)
 
 	hang := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -72,10 +72,10 @@ func TestFailuresOfTheNetwork(t *testing.T) {
 		kind    provider.Kind
 		says    string
 	}{
-		"connection refused": {refused, provider.Unavailable, "refused the connection"},
-		"no answer in time":  {hang, provider.Timeout, "there was no response within 50ms"},
-		"no TLS":             {plain, provider.Unavailable, "does not speak TLS"},
-		"untrusted":          {authority, provider.Unavailable, "signed by an authority that is not trusted"},
+		"connection refused":  {refused, provider.Unavailable, "refused the connection"},
+		"no response in time": {hang, provider.Timeout, "there was no response within 50ms"},
+		"no TLS":              {plain, provider.Unavailable, "does not speak TLS"},
+		"untrusted":           {authority, provider.Unavailable, "signed by an authority that is not trusted"},
 		"broken off": {serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, `{"access_token":`)
@@ -104,17 +104,17 @@ func TestFailuresOfTheNetwork(t *testing.T) {
 	}
 }
 
-func TestTheSecretInAQueryStaysOutOfErrors(t *testing.T) {
+func TestError_OmitsSecretInQuery(t *testing.T) {
 	t.Parallel()
-	r := requestToNobody(t)
+	r := requestToClosedPort(t)
 	r.ClientAuth = provider.AuthQuery
 	if kind, text := kindOf(t, directly(t), r); kind != provider.Unavailable || strings.Contains(text, "s3cret") {
 		t.Errorf("%v %q", kind, text)
 	}
 }
 
-// shopThat returns a well-formed definition with another grant.
-func shopThat(t *testing.T, grant string) provider.Definition {
+// shopWith returns the well-formed definition with other grants.
+func shopWith(t *testing.T, grant string) provider.Definition {
 	t.Helper()
 	definition, err := provider.ParseDefinition([]byte(strings.Replace(wellFormed, "client_credentials: {}", grant, 1)))
 	if err != nil {
@@ -123,7 +123,7 @@ func shopThat(t *testing.T, grant string) provider.Definition {
 	return definition
 }
 
-// shapes are the ways in which a token request can be made, as far as net/http tells them apart.
+// shapes are grants with all the kinds of requests between which net/http distinguishes.
 func shapes() map[string]string {
 	return map[string]string{
 		"form": "client_credentials: {}",
@@ -133,15 +133,15 @@ func shapes() map[string]string {
 	}
 }
 
-// On a connection that it has used before, net/http repeats some requests if the server closes that without a response. The
-// grant may be consumed by then.
-func TestNoRequestIsSentTwice(t *testing.T) {
+// If a server closes a kept connection without a response, net/http repeats some requests. The first one may have consumed a
+// refresh token.
+func TestClient_SendsNoRequestTwice(t *testing.T) {
 	t.Parallel()
 	for name, grant := range shapes() {
 		for _, header := range []string{"X-Api-Key", "Idempotency-Key", "X-Idempotency-Key"} {
 			t.Run(name+" "+header, func(t *testing.T) {
 				t.Parallel()
-				checkSentOnce(t, shopThat(t, grant), header)
+				checkSentOnce(t, shopWith(t, grant), header)
 			})
 		}
 	}
@@ -174,7 +174,7 @@ func checkSentOnce(t *testing.T, definition provider.Definition, header string) 
 		t.Fatal(err)
 	}
 	if _, err := client.Do(t.Context(), definition, r); err == nil {
-		t.Error("a connection that closed without a response brought a token")
+		t.Error("a token came from a connection that closed without a response")
 	}
 	if n := requests.Load(); n != 2 {
 		t.Errorf("the server received %d requests, want 2", n)
@@ -182,7 +182,7 @@ func checkSentOnce(t *testing.T, definition provider.Definition, header string) 
 }
 
 // The server offers HTTP/2 and keeps connections.
-func TestClient_SendsEachRequestOverItsOwnHTTP1Connection(t *testing.T) {
+func TestClient_ConnectionPerRequest(t *testing.T) {
 	t.Parallel()
 	connections := make(map[string]bool)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -220,9 +220,8 @@ func TestClient_SendsEachRequestOverItsOwnHTTP1Connection(t *testing.T) {
 	eventually(t, "connections are left open", func() bool { return open.Load() == 0 })
 }
 
-// The server accepts connections and says nothing. This test counts the process's goroutines, so it does not run beside
-// others.
-func TestClient_HandshakeThatHangsLeavesNothing(t *testing.T) {
+// The server accepts connections and sends nothing. This test is not parallel, because it counts the process's goroutines.
+func TestClient_HangingHandshakeLeavesNothing(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +260,7 @@ func TestClient_HandshakeThatHangsLeavesNothing(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Well before the handshakes would time out by themselves.
+	// The handshakes would time out later.
 	eventually(t, "connections are left open", func() bool { return accepted.Load() > 0 && open.Load() == 0 })
 	eventually(t, "goroutines are left", func() bool { return runtime.NumGoroutine() <= before })
 }
@@ -277,8 +276,7 @@ func eventually(t *testing.T, otherwise string, holds func() bool) {
 	}
 }
 
-// Of an answer that does not come whole, the refresh token may.
-func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
+func TestRefreshToken_SurvivesIncompleteResponse(t *testing.T) {
 	t.Parallel()
 	const body = `{"access_token":"t","refresh_token":"r2","refresh_expires_in":1800,"scope":"re`
 	breaksOff := func(status int, body string) http.HandlerFunc {
@@ -293,8 +291,8 @@ func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
 		want    string
 	}{
 		"broken off":                    {breaksOff(200, body), "r2"},
-		"broken off behind its end":     {breaksOff(200, `{"refresh_token":"r2"}`), "r2"},
-		"broken off behind the token":   {breaksOff(200, `{"refresh_token":"r2"`), ""},
+		"broken off after its end":      {breaksOff(200, `{"refresh_token":"r2"}`), "r2"},
+		"broken off after the token":    {breaksOff(200, `{"refresh_token":"r2"`), ""},
 		"broken off within the token":   {breaksOff(200, `{"refresh_token":"r`), ""},
 		"broken off within a number":    {breaksOff(200, `{"refresh_token":12`), ""},
 		"broken off before the members": {breaksOff(200, `{`), ""},
@@ -303,7 +301,7 @@ func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
 			_, _ = io.WriteString(w, body+strings.Repeat("a", 1<<20)+`"}`)
 		}, "r2"},
 		"too slow": {func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // or an HTTP/1.1 server does not see that the client leaves
+			_, _ = io.Copy(io.Discard, r.Body) // so that the server notices the client's disconnect
 			_, _ = io.WriteString(w, body)
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
@@ -319,14 +317,14 @@ func TestARefreshTokenSurvivesAnAnswerThatDoesNotComeWhole(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want the refresh token %q and an error", name, token, err, test.want)
 		}
 		if token.RefreshToken != "" && token.SentAt.IsZero() {
-			t.Errorf("%s: nothing says since when the refresh token lives", name)
+			t.Errorf("%s: the refresh token has no SentAt", name)
 		}
 	}
 }
 
-func TestAFreshUUIDInEachRequest(t *testing.T) {
+func TestRequest_HasNewUUID(t *testing.T) {
 	t.Parallel()
-	definition := shopThat(t, "client_credentials: {headers: {X-Correlation-Id: {generate: uuid}}}")
+	definition := shopWith(t, "client_credentials: {headers: {X-Correlation-Id: {generate: uuid}}}")
 	seen := make(map[string]bool)
 	r := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		seen[r.Header.Get("X-Correlation-Id")] = true
@@ -347,8 +345,8 @@ func TestAFreshUUIDInEachRequest(t *testing.T) {
 	}
 }
 
-// refreshTokenIn tells whether an answer that is whole holds a refresh token, and one that can be sent again.
-func refreshTokenIn(body string) (holds, usable bool) {
+// usableRefreshToken reports whether a complete response contains a refresh token, and whether that can be sent again.
+func usableRefreshToken(body string) (contained, usable bool) {
 	var object map[string]any
 	if json.Unmarshal([]byte(body), &object) != nil {
 		return false, false
@@ -364,7 +362,7 @@ func refreshTokenIn(body string) (holds, usable bool) {
 	return true, false
 }
 
-// lower lowers the letters in which the encodings of a secret may differ.
+// lower returns a text with ASCII letters in lower case, because the encodings of a secret may differ in case.
 func lower(text string) string {
 	return strings.Map(func(c rune) rune {
 		if 'A' <= c && c <= 'Z' {
@@ -379,9 +377,9 @@ func refusesGrant(err error) bool {
 	return errors.As(err, &failure) && failure.Kind == provider.RefusedGrant
 }
 
-// FuzzAnswer holds that no answer makes the client panic, hand out a token that cannot stand in a header, lose a refresh
-// token, or repeat the secret in an error.
-func FuzzAnswer(f *testing.F) {
+// FuzzResponse checks that no response makes the client panic, lose a refresh token or repeat the secret in an error. Access
+// tokens must fit into a header.
+func FuzzResponse(f *testing.F) {
 	const secret = "pa:ss/wörd+42"
 	f.Add(200, `{"access_token":"t","expires_in":3600}`)
 	f.Add(400, `{"error":"invalid_client","error_description":"`+secret+`"}`)
@@ -429,27 +427,27 @@ func FuzzAnswer(f *testing.F) {
 		next.Store(&reply{status, body})
 		token, err := client.Do(t.Context(), definition, r)
 		if token.RefreshLifetime < 0 || token.RefreshLifetime > 10*365*24*time.Hour {
-			t.Errorf("%q made a refresh token that lives for %v", body, token.RefreshLifetime)
+			t.Errorf("%q made a refresh token with the lifetime %v", body, token.RefreshLifetime)
 		}
 		if provider.HasControl(token.RefreshToken) {
 			t.Errorf("%q made a refresh token %q", body, token.RefreshToken)
 		}
-		if holds, usable := refreshTokenIn(body); holds && token.RefreshToken == "" && (err == nil || usable && status < 300 && !refusesGrant(err)) {
+		if contained, usable := usableRefreshToken(body); contained && token.RefreshToken == "" && (err == nil || usable && status < 300 && !refusesGrant(err)) {
 			t.Errorf("%q lost its refresh token: %v", body, err)
 		}
 		if err == nil {
 			if strings.ContainsFunc(token.AccessToken, func(c rune) bool { return c < ' ' || c > '~' }) || token.AccessToken == "" || token.Lifetime <= 0 {
-				t.Errorf("%q made a token %q that lives for %v", body, token.AccessToken, token.Lifetime)
+				t.Errorf("%q made a token %q with the lifetime %v", body, token.AccessToken, token.Lifetime)
 			}
 			return
 		}
 		for _, form := range forms {
 			if strings.Contains(lower(err.Error()), lower(form)) {
-				t.Errorf("%q made an error that holds the secret: %q", body, err)
+				t.Errorf("%q made an error with the secret: %q", body, err)
 			}
 		}
 		if len([]rune(err.Error())) > 400 || strings.ContainsFunc(err.Error(), func(c rune) bool { return c < ' ' }) {
-			t.Errorf("%q made an error that is too long or holds control characters: %q", body, err)
+			t.Errorf("%q made an error that is too long or has control characters: %q", body, err)
 		}
 	})
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package provider speaks to the token endpoints of online marketplaces.
+// Package provider sends token requests to the authorization servers of online marketplaces.
 //
-// A marketplace is data: a [Definition] says how its authorization server wants a token request to be
-// made and how its answers read, along every axis on which such servers are known to differ. One [Client]
-// executes any definition: it builds the request, sends it exactly once, reads a bounded answer and returns
-// a [Token] or a typed [Error]. Terms are those of RFC 6749.
+// A marketplace is data: a [Definition] describes the requests and responses of its authorization server. It covers every
+// axis on which such servers are known to differ. One [Client] executes any definition. It builds the request, sends it
+// exactly once, reads a bounded response and returns a [Token] or a typed [Error]. Terms are those of RFC 6749.
 //
 // The package stores nothing and logs nothing.
 package provider
@@ -26,37 +25,37 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Format is the version of the definition format this package reads.
+// Format is the version of the definition format that this package reads.
 const Format = 1
 
-// DefaultEnvironment is the environment of a definition that is meant where none is named.
+// DefaultEnvironment is used if a request names no environment.
 const DefaultEnvironment = "production"
 
 // GrantType is a grant type of RFC 6749, section 1.3, by the name the RFC gives it on the wire.
 type GrantType string
 
-// The grants that a definition can have.
+// The grant types that a definition can have.
 const (
-	// ClientCredentials is the grant of RFC 6749, section 4.4.
+	// ClientCredentials is the grant type of RFC 6749, section 4.4.
 	ClientCredentials GrantType = "client_credentials"
-	// AuthorizationCode is the grant of RFC 6749, section 4.1.
+	// AuthorizationCode is the grant type of RFC 6749, section 4.1.
 	AuthorizationCode GrantType = "authorization_code"
-	// RefreshToken is the grant of RFC 6749, section 6.
+	// RefreshToken is the grant type of RFC 6749, section 6.
 	RefreshToken GrantType = "refresh_token"
 )
 
-// Revocation stands for the token revocation request of RFC 7009, section 2.1, which is made like a grant's. Every
-// definition has it, where there is an endpoint for it.
+// Revocation stands for the token revocation request of RFC 7009, section 2.1, which is made like a token request. Every
+// definition has it if there is an endpoint for it.
 const Revocation GrantType = "revocation"
 
-// Spends reports whether a request of the grant consumes what it sends, an authorization code or a refresh token, so that a
-// refresh token in its answer cannot be had again.
+// Spends reports whether a request may consume the authorization code or refresh token that it sends. A refresh token in its
+// response is then the only one, and cannot be requested again.
 func (g GrantType) Spends() bool {
 	return g == AuthorizationCode || g == RefreshToken
 }
 
-// ClientAuth is a way for the client to authenticate at the token endpoint. The words are those of OpenID
-// Connect Core 1.0, section 9, continued in the same manner for what it does not name.
+// ClientAuth is a way for the client to authenticate at the token endpoint. The values are those of OpenID Connect Core 1.0,
+// section 9, and similar ones for ways that it does not name.
 type ClientAuth string
 
 // The ways of client authentication.
@@ -71,8 +70,8 @@ const (
 	AuthQuery ClientAuth = "client_secret_query"
 	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
 	AuthNone ClientAuth = "none"
-	// AuthHeaders sends no client parameter: the grant's own headers carry what identifies the client. A grant can
-	// have it, a request cannot choose it.
+	// AuthHeaders sends no client parameter, because the grant's own headers identify the client. A definition can require
+	// it for a grant type; a request cannot choose it.
 	AuthHeaders ClientAuth = "headers"
 )
 
@@ -87,67 +86,67 @@ type Definition struct {
 	Format int `yaml:"format"`
 	// Name identifies the provider.
 	Name string `yaml:"name"`
-	// Title is the marketplace's own name, for people.
+	// Title is the marketplace's own name, for readers.
 	Title string `yaml:"title"`
-	// Documentation is the page on which the vendor (or the standard) describes the token endpoint.
+	// Documentation is the page on which the vendor, or the standard, describes the token endpoint.
 	Documentation string `yaml:"documentation"`
-	// Obtain says what to get from the vendor, and where.
+	// Obtain says which credentials the vendor issues, and how to get them.
 	Obtain string `yaml:"obtain"`
 
-	// Environments holds the URLs, by environment; [DefaultEnvironment] is always among them.
+	// Environments maps names to URLs; [DefaultEnvironment] is always among them.
 	Environments map[string]Environment `yaml:"environments"`
 	// Variables describes the {variables} in URLs. Each is one DNS label, given in [Request.Params].
 	Variables map[string]string `yaml:"variables"`
 
-	// ClientAuth lists the ways of client authentication that the provider takes. The first is the default,
-	// unless ClientAuthRequired says that the request must choose.
+	// ClientAuth lists the ways of client authentication that the provider accepts. The first is the default, unless
+	// ClientAuthRequired makes the request choose.
 	ClientAuth         []ClientAuth `yaml:"client_auth"`
 	ClientAuthRequired bool         `yaml:"client_auth_required"`
 	// Credentials renames the parameters that carry the client's credentials.
 	Credentials Credentials `yaml:"credentials"`
 
-	// Grants says, for each grant the provider has, how its request is made.
+	// Grants describes the request of each grant type that the provider has.
 	Grants map[GrantType]GrantRequest `yaml:"grants"`
-	// Authorization says what the authorization endpoint asks for (RFC 6749, section 4.1.1).
+	// Authorization describes the authorization endpoint (RFC 6749, section 4.1.1).
 	Authorization AuthorizationEndpoint `yaml:"authorization"`
-	// RefreshTokens says how the provider's refresh tokens live.
+	// RefreshTokens describes the provider's refresh tokens.
 	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
-	// Response says where a token is found in an answer.
+	// Response describes a response with a token.
 	Response Response `yaml:"answer"`
-	// Errors says how an error answer reads.
+	// Errors describes an error response.
 	Errors Errors `yaml:"errors"`
 	// Limits are the documented limits on requests.
 	Limits []Limit `yaml:"limits"`
-	// LimitHeaders names the headers in which an answer tells its limits.
+	// LimitHeaders names the response headers that report the limits.
 	LimitHeaders LimitHeaders `yaml:"limit_headers"`
 
-	// TokenLifetime is how long an access token lives as documented, in seconds, for people; 0: not documented. What
-	// counts is what an answer says.
+	// TokenLifetime is the documented lifetime of an access token in seconds, for readers; 0: not documented. The response's
+	// own lifetime counts.
 	TokenLifetime int64 `yaml:"token_lifetime"`
-	// Quirks tell people what is unlike elsewhere.
+	// Quirks say, for readers, how the provider differs from others.
 	Quirks []string `yaml:"quirks"`
-	// Use says how an API takes the token, where it is not "Authorization: Bearer".
+	// Use says how to send the token to the API, if not as "Authorization: Bearer".
 	Use string `yaml:"use"`
 
-	// Evidence says how each fact above is known.
+	// Evidence gives the source of each fact above.
 	Evidence []Evidence `yaml:"evidence"`
 }
 
 // Environment holds the URLs of one environment of a provider.
 type Environment struct {
-	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the request must give it.
+	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the request must set it.
 	TokenURL string `yaml:"token_url"`
-	// RefreshURL is the endpoint of the refresh request where it is not the token endpoint.
+	// RefreshURL is the endpoint of refresh requests, for grants whose [GrantRequest.Endpoint] is refresh_url.
 	RefreshURL string `yaml:"refresh_url"`
 	// AuthorizationURL is the authorization endpoint (RFC 6749, section 3.1).
 	AuthorizationURL string `yaml:"authorization_url"`
 	// RevocationURL is the token revocation endpoint (RFC 7009).
 	RevocationURL string `yaml:"revocation_url"`
-	// APIURL is the base of the API that takes the tokens.
+	// APIURL is the base of the API that accepts the tokens.
 	APIURL string `yaml:"api_url"`
 }
 
-// URLs returns the environment's URLs by the name of the field that holds them, empty ones left out.
+// URLs returns the environment's URLs by the names of their fields, without empty ones.
 func (e Environment) URLs() map[string]string {
 	all := map[string]string{
 		"token_url":         e.TokenURL,
@@ -160,8 +159,7 @@ func (e Environment) URLs() map[string]string {
 	return all
 }
 
-// Credentials names the parameters that carry the client's credentials where they are not client_id and
-// client_secret.
+// Credentials names the parameters of the client's credentials, if these are not client_id and client_secret.
 type Credentials struct {
 	ClientID     string `yaml:"client_id"`
 	ClientSecret string `yaml:"client_secret"`
@@ -174,51 +172,51 @@ type Body string
 const (
 	// BodyForm is application/x-www-form-urlencoded (RFC 6749, section 4.4.2).
 	BodyForm Body = "form"
-	// BodyJSON is a JSON object, {} where there is no parameter, sent as application/json without a charset.
+	// BodyJSON is a JSON object, {} without parameters, sent as application/json without a charset.
 	BodyJSON Body = "json"
-	// BodyNone sends no body; parameters go into the query.
+	// BodyNone sends no body and puts the parameters into the query.
 	BodyNone Body = "none"
 )
 
-// GrantRequest says how the request of one grant is made.
+// GrantRequest describes the request of one grant type.
 type GrantRequest struct {
-	// Endpoint is the field of the environment that holds the URL: token_url unless the definition says refresh_url
-	// (a revocation's is revocation_url).
+	// Endpoint is the environment's field with the URL: token_url (the default) or refresh_url. A revocation's is
+	// revocation_url.
 	Endpoint string `yaml:"endpoint"`
-	// ClientAuth is how the client authenticates in this grant, whatever the request says.
+	// ClientAuth overrides the client authentication that the request chooses.
 	ClientAuth ClientAuth `yaml:"client_auth"`
-	// Method is the HTTP method: POST unless the definition says GET.
+	// Method is the HTTP method: POST (the default) or GET.
 	Method string `yaml:"method"`
-	// Body is the form of the body: form for POST, none for GET, unless the definition says otherwise.
+	// Body is the form of the body. The default is form for POST and none for GET.
 	Body Body `yaml:"body"`
-	// GrantType is what is sent as grant_type: the grant's own name unless the definition says otherwise.
+	// GrantType is the value of grant_type. The default is the grant type's own name.
 	GrantType string `yaml:"grant_type"`
 	// NoGrantType leaves grant_type out.
 	NoGrantType bool `yaml:"no_grant_type"`
-	// Parameters says how the other parameters are filled, by their name on the wire.
+	// Parameters describes the other parameters, by their names on the wire.
 	Parameters map[string]Parameter `yaml:"parameters"`
-	// Headers says how further request headers are filled.
+	// Headers describes further request headers.
 	Headers map[string]Header `yaml:"headers"`
-	// Codes maps the provider's own error codes, where they mean something else in this grant.
+	// Codes maps the provider's own error codes that have another meaning in this grant. It takes precedence over
+	// [Errors.Codes].
 	Codes map[string]string `yaml:"codes"`
 }
 
-// Parameter says how one parameter of a token request is filled: Value or From.
+// Parameter describes one parameter of a token request, filled by either Value or From.
 type Parameter struct {
-	// Value is a constant that is always sent.
+	// Value is a constant, which is always sent.
 	Value string `yaml:"value"`
-	// From names what fills it: the request's scope, audience, redirect_uri, params, code, code_verifier or
-	// refresh_token.
+	// From names the request's field to send: scope, audience, redirect_uri, params, code, code_verifier or refresh_token.
 	From string `yaml:"from"`
-	// Required says that the provider refuses a request without it.
+	// Required means that the provider refuses a request without the parameter.
 	Required bool `yaml:"required"`
-	// Separator stands between the values of a list; a space unless the definition says otherwise.
+	// Separator separates the values of a list. The default is a space.
 	Separator string `yaml:"separator"`
-	// Description says what it means, for people.
+	// Description explains the parameter, for readers.
 	Description string `yaml:"description"`
 }
 
-// What a parameter or a header can come from.
+// The values of [Parameter.From] and [Header.From].
 const (
 	FromScope        = "scope"
 	FromAudience     = "audience"
@@ -231,98 +229,96 @@ const (
 	FromClientID     = "client_id"
 )
 
-// Header says how one request header is filled: Value, From or Generate.
+// Header describes one request header, filled by one of Value, From and Generate.
 type Header struct {
 	Value string `yaml:"value"`
 	// From is client_id or refresh_token.
 	From string `yaml:"from"`
-	// Prefix stands before what From fills in.
+	// Prefix precedes the value of From.
 	Prefix string `yaml:"prefix"`
-	// Generate is "uuid" for a fresh random UUID (RFC 9562, version 4) in each request.
+	// Generate is "uuid" for a new random UUID (RFC 9562, version 4) in each request.
 	Generate string `yaml:"generate"`
 }
 
-// AuthorizationEndpoint says what the authorization endpoint asks for.
+// AuthorizationEndpoint describes the requests that the authorization endpoint accepts.
 type AuthorizationEndpoint struct {
-	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" where it may go
-	// on behind it.
+	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" if it may be longer.
 	RedirectURI string `yaml:"redirect_uri"`
-	// PKCE says that the provider takes a code challenge (RFC 7636).
+	// PKCE means that the provider accepts a code challenge (RFC 7636).
 	PKCE bool `yaml:"pkce"`
 }
 
-// RefreshTokens says how the provider's refresh tokens live.
+// RefreshTokens describes a provider's refresh tokens.
 type RefreshTokens struct {
-	// Rotation says whether a refresh brings a new refresh token: "always", "sometimes" or "never".
+	// Rotation says how often a refresh returns a new refresh token: "always", "sometimes" or "never".
 	Rotation string `yaml:"rotation"`
-	// Previous says what becomes of the one before: it "dies", it "stays", or the vendor is "unclear".
+	// Previous says what happens to the replaced one: it "dies", it "stays" valid, or the vendor is "unclear".
 	Previous string `yaml:"previous"`
-	// ExpiresIn is how long an unused one lives, in seconds; 0: for ever, or not documented.
+	// ExpiresIn is the lifetime of an unused one in seconds; 0: unlimited, or not documented.
 	ExpiresIn int64 `yaml:"expires_in"`
 	// WithClientCredentials is "unused" if client credentials responses contain refresh tokens, which are ignored because
 	// minting again works as well. A refused refresh token is replaced by minting, too. Empty: such responses contain none.
 	WithClientCredentials string `yaml:"with_client_credentials"`
 }
 
-// Limit is a limit on the number of requests in a time.
+// Limit is a limit on the number of requests in a window of time.
 type Limit struct {
 	Requests int `yaml:"requests"`
 	// Per is the length of the window, in seconds.
 	Per int64 `yaml:"per"`
 }
 
-// LimitHeaders names the headers in which an answer tells its limits.
+// LimitHeaders names the response headers that report the limits.
 type LimitHeaders struct {
 	Limit     string `yaml:"limit"`
 	Remaining string `yaml:"remaining"`
-	// Reset holds when the window ends, in unix seconds.
+	// Reset is the end of the window, in Unix seconds.
 	Reset string `yaml:"reset"`
 }
 
-// Response says where a token is found in an answer.
+// Response describes a response with a token.
 type Response struct {
-	// Object is the member that holds the token's members, where they are not at the top of the answer. It is
-	// an object, or a string that holds one.
+	// Object is the member that contains the token's members, if these are not at the top. Its value is an object, or a
+	// string with one.
 	Object string `yaml:"object"`
 	// Names renames the token's members: access_token, token_type, expires_in, scope, refresh_token.
 	Names map[string]string `yaml:"names"`
-	// ExpiresAs says how the lifetime is given: "seconds" from now (the default), or as a point in time, in
-	// "unix_seconds" or as an RFC 3339 "time".
+	// ExpiresAs is the form of the lifetime: "seconds" from now (the default), or a point in time as "unix_seconds" or as an
+	// RFC 3339 "time".
 	ExpiresAs string `yaml:"expires_as"`
-	// DefaultExpiresIn is the lifetime, in seconds, if neither the response nor the request names one.
+	// DefaultExpiresIn is the lifetime in seconds, if neither the response nor the request gives one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
-	// RefreshExpiresIn lists the members that may hold the refresh token's lifetime, in seconds from now; the first
-	// that is there counts. One that is zero, or no lifetime, says nothing.
+	// RefreshExpiresIn lists members with the refresh token's lifetime in seconds from now. The first one present counts. Its
+	// value is ignored if it is zero or not a lifetime.
 	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
-	// Extra lists further members that are handed on to the token's reader.
+	// Extra lists further members to return in [Token.Extra].
 	Extra []string `yaml:"extra"`
-	// NoValue is a text that stands for no value, as null does.
+	// NoValue is a string that means the same as null.
 	NoValue string `yaml:"no_value"`
 }
 
-// The forms of a lifetime in an answer.
+// The forms of a lifetime in a response.
 const (
 	ExpiresSeconds     = "seconds"
 	ExpiresUnixSeconds = "unix_seconds"
 	ExpiresTime        = "time"
 )
 
-// Errors says how an error answer reads. Without it, it reads as RFC 6749, section 5.2, says.
+// Errors describes an error response. Its defaults are those of RFC 6749, section 5.2.
 type Errors struct {
-	// Code lists the members that may hold the provider's own error code, dots leading into objects; the
-	// first that is there counts.
+	// Code lists members with the provider's own error code; the first one present counts. A dot separates a member from the
+	// object that contains it.
 	Code []string `yaml:"code"`
-	// Description lists the members that may hold a text for people.
+	// Description lists members with a text for readers.
 	Description []string `yaml:"description"`
 	// Codes maps the provider's own codes to the codes of RFC 6749.
 	Codes map[string]string `yaml:"codes"`
 }
 
-// ParseDefinition reads a definition from YAML (of which JSON is a part). It is strict: an unknown or
-// repeated field, a value of the wrong type, a fact without evidence or evidence without a fact is an error
-// that names it.
+// ParseDefinition parses a definition from YAML, which includes JSON. It refuses unknown and repeated fields, values of the
+// wrong type, facts without evidence, and evidence without a fact.
 //
-// The names of answer.extra must be neither reserved nor those of a token's own members.
+// The names in answer.extra must be neither reserved nor those of a token's own members.
 func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 	var d Definition
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
@@ -331,7 +327,7 @@ func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 		return Definition{}, fmt.Errorf("definition: %w", err)
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Definition{}, errors.New("definition: more than one document")
+		return Definition{}, errors.New("definition: contains more than one document; remove all but one")
 	}
 	d.setDefaults()
 	if err := d.validate(reserved); err != nil {
@@ -384,16 +380,16 @@ var (
 
 func (d *Definition) validate(reserved []string) error {
 	if d.Format != Format {
-		return fmt.Errorf("format: %d is not known, %d is", d.Format, Format)
+		return fmt.Errorf("format: %d is not supported; use %d", d.Format, Format)
 	}
 	if !nameSyntax.MatchString(d.Name) {
-		return errors.New("name: lower-case letters, digits and inner hyphens are accepted")
+		return errors.New("name: is not valid; use lower-case letters, digits and inner hyphens")
 	}
 	if d.Title == "" {
 		return errors.New("title: is required")
 	}
 	if u, err := url.Parse(d.Documentation); err != nil || u.Scheme != "https" {
-		return errors.New("documentation: an https URL is required")
+		return errors.New("documentation: is not an https URL")
 	}
 	if _, ok := d.Environments[DefaultEnvironment]; !ok {
 		return fmt.Errorf("environments: %s is required", DefaultEnvironment)
@@ -407,7 +403,7 @@ func (d *Definition) validate(reserved []string) error {
 		return err
 	}
 	if len(d.Grants) == 0 {
-		return errors.New("grants: at least one is required")
+		return errors.New("grants: is empty; describe at least one")
 	}
 	for grantType, r := range d.Grants {
 		if err := r.validate(grantType); err != nil {
@@ -434,14 +430,14 @@ func (d *Definition) validateEnvironment(e Environment) error {
 		}
 		for _, variable := range urlVariables(raw) {
 			if _, ok := d.Variables[variable]; !ok {
-				return fmt.Errorf("%s: {%s} is not among the variables", field, variable)
+				return fmt.Errorf("%s: {%s} is not among the variables; describe it there", field, variable)
 			}
 		}
 	}
 	return nil
 }
 
-// validateQueries checks the queries of the URLs, which depend on what the rest of the definition says is sent.
+// validateQueries checks the queries of the URLs against the parameters in the rest of the definition.
 func (d *Definition) validateQueries() error {
 	for name, environment := range d.Environments {
 		for field, raw := range environment.URLs() {
@@ -456,7 +452,7 @@ func (d *Definition) validateQueries() error {
 
 func (d *Definition) validateClientAuth() error {
 	if len(d.ClientAuth) == 0 {
-		return errors.New("client_auth: at least one is required")
+		return errors.New("client_auth: is empty; list at least one")
 	}
 	for _, auth := range d.ClientAuth {
 		if !slices.Contains(ClientAuths(), auth) {
@@ -466,7 +462,7 @@ func (d *Definition) validateClientAuth() error {
 	return nil
 }
 
-// validateGrants checks what is said of grants outside of their requests.
+// validateGrants checks the fields that depend on a grant type but stand outside its request.
 func (d *Definition) validateGrants() error {
 	for _, word := range []struct {
 		field, value string
@@ -482,7 +478,7 @@ func (d *Definition) validateGrants() error {
 			continue
 		}
 		if !slices.Contains(word.accepted, word.value) {
-			return fmt.Errorf("%s: one of %v is accepted", word.field, word.accepted)
+			return fmt.Errorf("%s: is not one of %v", word.field, word.accepted)
 		}
 		if _, ok := d.Grants[word.grantType]; !ok {
 			return fmt.Errorf("%s: there is no %s grant", word.field, word.grantType)
@@ -508,24 +504,24 @@ func (r GrantRequest) validate(grantType GrantType) error {
 		return fmt.Errorf("grant: is not one of %v", known)
 	}
 	if !slices.Contains([]string{"token_url", "refresh_url"}, r.Endpoint) {
-		return errors.New("endpoint: token_url or refresh_url is accepted")
+		return errors.New("endpoint: is neither token_url nor refresh_url")
 	}
 	if auths := append(ClientAuths(), AuthHeaders, ""); !slices.Contains(auths, r.ClientAuth) {
 		return fmt.Errorf("client_auth: is not one of %v", auths)
 	}
 	if r.Method != http.MethodPost && r.Method != http.MethodGet {
-		return errors.New("method: POST or GET is accepted")
+		return errors.New("method: is neither POST nor GET")
 	}
 	if !slices.Contains([]Body{BodyForm, BodyJSON, BodyNone}, r.Body) {
-		return errors.New("body: form, json or none is accepted")
+		return errors.New("body: is not form, json or none")
 	}
 	if r.Method == http.MethodGet && r.Body != BodyNone {
-		return errors.New("body: a GET has none")
+		return errors.New("body: is not none, but the method is GET")
 	}
 	for name, p := range r.Parameters {
 		sources := []string{FromScope, FromAudience, FromRedirectURI, FromParams, FromCode, FromCodeVerifier, FromRefreshToken}
 		if !exactlyOne(p.Value, p.From) || p.From != "" && !slices.Contains(sources, p.From) {
-			return fmt.Errorf("parameters.%s: either a value, or from one of %v", name, sources)
+			return fmt.Errorf("parameters.%s: needs either value, or from with one of %v", name, sources)
 		}
 	}
 	for name, h := range r.Headers {
@@ -538,12 +534,12 @@ func (r GrantRequest) validate(grantType GrantType) error {
 
 func (h Header) validate(name string) error {
 	if !headerSyntax.MatchString(name) || HasControl(h.Value) || HasControl(h.Prefix) {
-		return fmt.Errorf("headers.%s: is not a header", name)
+		return fmt.Errorf("headers.%s: is not a valid header", name)
 	}
 	sources := []string{FromClientID, FromRefreshToken}
 	if !exactlyOne(h.Value, h.From, h.Generate) || h.Generate != "" && h.Generate != "uuid" ||
 		h.From != "" && !slices.Contains(sources, h.From) {
-		return fmt.Errorf("headers.%s: either a value, or from one of %v, or generate: uuid", name, sources)
+		return fmt.Errorf("headers.%s: needs one of value, generate: uuid, and from with one of %v", name, sources)
 	}
 	return nil
 }
@@ -551,7 +547,7 @@ func (h Header) validate(name string) error {
 func validateCodes(codes map[string]string) error {
 	for own, code := range codes {
 		if _, ok := codeKinds[code]; !ok {
-			return fmt.Errorf("codes.%s: %s is no code of RFC 6749", own, code)
+			return fmt.Errorf("codes.%s: %s is not a code of RFC 6749", own, code)
 		}
 	}
 	return nil
@@ -564,7 +560,7 @@ func exactlyOne(values ...string) bool {
 
 func (r Response) validate(reserved []string) error {
 	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, r.ExpiresAs) {
-		return errors.New("answer.expires_as: seconds, unix_seconds or time is accepted")
+		return errors.New("answer.expires_as: is not seconds, unix_seconds or time")
 	}
 	for name := range r.Names {
 		if !slices.Contains(tokenMembers(), name) {
@@ -573,7 +569,7 @@ func (r Response) validate(reserved []string) error {
 	}
 	for i, name := range r.RefreshExpiresIn {
 		if name == "" || HasControl(name) || slices.Contains(r.RefreshExpiresIn[:i], name) {
-			return fmt.Errorf("answer.refresh_expires_in[%d]: a member's name is required, each once", i)
+			return fmt.Errorf("answer.refresh_expires_in[%d]: is empty, repeated or not a member's name", i)
 		}
 		for _, member := range tokenMembers() {
 			if r.name(member) == name {
@@ -592,7 +588,7 @@ func (r Response) validate(reserved []string) error {
 	return nil
 }
 
-// request returns how the grant's request is made, and whether the provider has the grant.
+// request returns the request of a grant type, and whether the provider has that.
 func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
 	if grantType == Revocation {
 		return GrantRequest{
@@ -607,19 +603,19 @@ func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
 	return r, ok
 }
 
-// Has tells whether the provider has the grant.
+// Has reports whether the provider has the grant type.
 func (d Definition) Has(grantType GrantType) bool {
 	_, ok := d.Grants[grantType]
 	return ok
 }
 
-// Rotates tells whether a refresh may bring another refresh token in place of the one that was sent, so that each has to
-// be stored: unless the definition says that it never does.
+// Rotates reports whether a refresh may replace the refresh token, so that the caller must store each new one. It does so
+// unless the definition says "never".
 func (d Definition) Rotates() bool {
 	return d.RefreshTokens.Rotation != "never"
 }
 
-// Takes reports whether some grant's request has a parameter that is filled from a field of [Request], such as [FromScope].
+// Takes reports whether the request of any grant type sends a field of [Request], such as [FromScope].
 func (d Definition) Takes(field string) bool {
 	for _, r := range d.Grants {
 		for _, p := range r.Parameters {
@@ -631,7 +627,7 @@ func (d Definition) Takes(field string) bool {
 	return false
 }
 
-// Constant returns the value that the provider always gets for a parameter, and whether there is one.
+// Constant returns the constant value of a parameter, and whether it has one.
 func (d Definition) Constant(parameter string) (string, bool) {
 	for _, r := range d.Grants {
 		if p := r.Parameters[parameter]; p.Value != "" {
@@ -641,7 +637,7 @@ func (d Definition) Constant(parameter string) (string, bool) {
 	return "", false
 }
 
-// DefaultClientAuth returns how the client authenticates if the request does not say; empty if it must.
+// DefaultClientAuth returns the client authentication of a request that chooses none; empty if a request must choose.
 func (d Definition) DefaultClientAuth() ClientAuth {
 	if d.ClientAuthRequired {
 		return ""
@@ -649,7 +645,7 @@ func (d Definition) DefaultClientAuth() ClientAuth {
 	return d.ClientAuth[0]
 }
 
-// longestWindow returns the length of the longest window of a documented limit; an hour where none is documented.
+// longestWindow returns the longest window of the documented limits, or an hour without any.
 func (d Definition) longestWindow() time.Duration {
 	if len(d.Limits) == 0 {
 		return time.Hour
@@ -661,7 +657,7 @@ func (d Definition) longestWindow() time.Duration {
 	return time.Duration(longest) * time.Second
 }
 
-// urlVariables lists the names of the {variables} in a URL.
+// urlVariables returns the names of the {variables} in a URL.
 func urlVariables(raw string) []string {
 	var names []string
 	for _, match := range variableSyntax.FindAllStringSubmatch(raw, -1) {
@@ -670,19 +666,19 @@ func urlVariables(raw string) []string {
 	return names
 }
 
-// expandURL puts the values of its variables into a URL of the definition.
+// expandURL replaces the {variables} in a URL.
 func expandURL(raw string, values map[string]string) (string, error) {
 	for _, name := range urlVariables(raw) {
 		value := values[name]
 		if !labelSyntax.MatchString(value) {
-			return "", &RequestError{Field: "params", Problem: name + " must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"}
+			return "", &RequestError{Field: "params", Problem: name + " is part of the URL; set it to one DNS label (letters, digits and inner hyphens)"}
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}
 	return raw, nil
 }
 
-// HasControl tells whether a text holds a control character. One would break out of a header or a URL.
+// HasControl reports whether a text contains a control character, which would break out of a header or a URL.
 func HasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }

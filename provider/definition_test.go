@@ -10,17 +10,17 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestBuiltinDefinitions(t *testing.T) {
+func TestBuiltin_HasAllProviders(t *testing.T) {
 	t.Parallel()
 	catalog, err := provider.Builtin()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if names := catalog.Names(); !slices.Equal(names, []string{"2dehands", "2ememain", "accounda", "fuuffy", "kleinanzeigen", "marktplaats", "oauth2", "winkelstraat"}) {
-		t.Errorf("the catalogue holds %v", names)
+		t.Errorf("the catalog has %v", names)
 	}
 	if _, ok := catalog.Lookup("Kleinanzeigen"); ok {
-		t.Error("names are told apart by case")
+		t.Error("a name in another case is found")
 	}
 }
 
@@ -36,7 +36,7 @@ evidence:
   - {facts: [environments, client_auth, grants], known_by: documentation, source: "https://shop.example.com/docs"}
 `
 
-func TestDefinitionsAreReadStrictly(t *testing.T) {
+func TestParseDefinition_IsStrict(t *testing.T) {
 	t.Parallel()
 	if _, err := provider.ParseDefinition([]byte(wellFormed)); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestDefinitionsAreReadStrictly(t *testing.T) {
 		{"grants:", "authorization: {redirect_uri: prefix}\ngrants:", "no authorization_code grant"},
 		{"grants:", "refresh_tokens: {rotation: always}\ngrants:", "no refresh_token grant"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
-		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", "refresh_tokens.with_client_credentials: one of [unused]"},
+		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", "refresh_tokens.with_client_credentials: is not one of [unused]"},
 		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
 		{`, source: "https://shop.example.com/docs"`, "", "source"},
@@ -119,12 +119,11 @@ func TestParseDefinition_RefusesReservedNames(t *testing.T) {
 	}
 }
 
-// A longer name claims a fact for its own evidence.
-func TestEvidenceOfAPart(t *testing.T) {
+func TestEvidence_LongerNameClaimsFact(t *testing.T) {
 	t.Parallel()
 	text := wellFormed + "  - {facts: [environments.production.token_url], known_by: derived}\n"
 	if _, err := provider.ParseDefinition([]byte(text)); err == nil {
-		t.Error("evidence for environments is left without a fact, and that is no error")
+		t.Error("evidence for environments has no fact left, and there is no error")
 	}
 	text = strings.Replace(text, "token_url:", "api_url: https://api.example.com, token_url:", 1)
 	if _, err := provider.ParseDefinition([]byte(text)); err != nil {
@@ -132,7 +131,7 @@ func TestEvidenceOfAPart(t *testing.T) {
 	}
 }
 
-func TestRotates(t *testing.T) {
+func TestDefinition_Rotates(t *testing.T) {
 	t.Parallel()
 	for rotation, want := range map[string]bool{"always": true, "sometimes": true, "never": false, "": true} {
 		d := provider.Definition{RefreshTokens: provider.RefreshTokens{Rotation: rotation}}
@@ -142,7 +141,7 @@ func TestRotates(t *testing.T) {
 	}
 }
 
-// FuzzDefinition holds that no text makes reading a definition panic, and what is read can be asked.
+// FuzzDefinition checks that ParseDefinition never panics, nor do the methods of its result.
 func FuzzDefinition(f *testing.F) {
 	f.Add(wellFormed)
 	f.Add("{}")

@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// Kind says what a failed token request means for the one who asked.
+// Kind is a class of failures that mean the same to the caller.
 type Kind int
 
 // The kinds of failure.
 const (
-	// Malformed: the answer is not one that the definition knows (RFC 6749, sections 5.1 and 5.2).
+	// Malformed means that the response does not match the definition (RFC 6749, sections 5.1 and 5.2).
 	Malformed Kind = iota + 1
-	// RefusedClient: the client's credentials are wrong or it may not use the grant. Permanent. It says nothing of the
-	// grant itself.
+	// RefusedClient means that the client's credentials are wrong, or that it may not use the grant type. Permanent. The
+	// refresh token or code may still be valid.
 	RefusedClient
-	// RefusedGrant: the grant is invalid, expired or revoked: invalid_grant, or what the definition maps to it, and
-	// nothing else. Permanent, and whoever holds the grant can give it up.
+	// RefusedGrant means that the refresh token or code is invalid, expired or revoked. Only invalid_grant, and codes that the
+	// definition maps to it, have this kind. Permanent; the caller can discard the refresh token.
 	RefusedGrant
-	// RefusedRequest: the request is at fault, its scope or a parameter. Permanent.
+	// RefusedRequest means that the scope or another parameter is wrong. Permanent.
 	RefusedRequest
-	// RateLimited: the provider has had too many requests. Transient.
+	// RateLimited means that the provider received too many requests. Transient.
 	RateLimited
-	// Unavailable: no connection, or the provider's own failure. Transient.
+	// Unavailable means that there was no connection, or that the provider failed. Transient.
 	Unavailable
-	// Timeout: no whole answer within the time. Transient.
+	// Timeout means that no whole response arrived in time. Transient.
 	Timeout
-	// Forbidden: nothing was sent, because the network policy or the request itself forbids it. Permanent.
+	// Forbidden means that the network policy or the request itself kept it from being sent. Permanent.
 	Forbidden
 )
 
-// Permanent tells whether the same request would fail again until somebody changes something.
+// Permanent reports whether the same request would fail again until an operator or user changes something.
 func (k Kind) Permanent() bool {
 	switch k {
 	case RefusedClient, RefusedGrant, RefusedRequest, Forbidden:
@@ -43,27 +43,26 @@ func (k Kind) Permanent() bool {
 	return false
 }
 
-// Error is a token request that brought no token.
+// Error is a token request that failed.
 type Error struct {
 	// Provider is the definition's name.
 	Provider string
 	Kind     Kind
-	// Code is the error code of RFC 6749, section 5.2, mapped from the provider's own; empty where it gave none.
+	// Code is the error code of RFC 6749, section 5.2, mapped from the provider's own; empty if it gave none.
 	Code string
-	// Description is the provider's text for people, stripped of secrets and control characters and cut short,
-	// or this package's own word on what went wrong.
+	// Description is the provider's text, on one line and cut short, or this package's own. It repeats no secret.
 	Description string
-	// StatusCode is the HTTP status of the answer; 0 where there was none.
+	// StatusCode is the HTTP status of the response; 0 without one.
 	StatusCode int
-	// RetryAfter is how long the provider asks to be left alone, held to the longest window that its definition
-	// documents, else to an hour; 0 where it did not say, or said nothing usable.
+	// RetryAfter is how long the provider asks to wait; 0 if it did not say. It is at most the longest window of the
+	// documented limits, or an hour without any.
 	RetryAfter time.Duration
-	// Remedy names what the caller can change to avoid the failure.
+	// Remedy names the setting that would avoid the failure.
 	Remedy Remedy
 }
 
-// Error tells the provider, what it means, the code and the status, and the description:
-// "kleinanzeigen refused the client: invalid_client (HTTP 400)".
+// Error returns the provider, the kind, the code, the status and the description:
+// "kleinanzeigen refused the client: invalid_client (HTTP 400): Client authentication failed.".
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Provider)
@@ -96,17 +95,17 @@ func (k Kind) verb() string {
 	case Unavailable:
 		return " is unavailable"
 	case Timeout:
-		return " did not answer in time"
+		return " did not respond in time"
 	case Forbidden:
 		return ": no token request was sent"
 	}
-	return " answered something that is not a token"
+	return " did not return a token"
 }
 
-// codeKinds says what the codes of RFC 6749, sections 4.1.2.1 and 5.2, and of RFC 8707, section 2, mean.
+// codeKinds maps the codes of RFC 6749, sections 4.1.2.1 and 5.2, and of RFC 8707, section 2, to their kinds.
 //
-// The RFC has access_denied for the authorization endpoint alone. Token endpoints answer it to a client that may not
-// have what it asks for, so it must not cost the grant.
+// RFC 6749 defines access_denied for the authorization endpoint alone. Token endpoints send it to a client that may not
+// have the scope or audience it asks for. So it must not discard the refresh token.
 var codeKinds = map[string]Kind{
 	"invalid_client":          RefusedClient,
 	"unauthorized_client":     RefusedClient,
@@ -120,21 +119,21 @@ var codeKinds = map[string]Kind{
 	"temporarily_unavailable": Unavailable,
 }
 
-// Remedy names what would permit a request that is refused, or mend a failure. The texts of errors leave it to the caller
-// to say how to do so.
+// Remedy names the caller's setting that would permit a refused request or avoid a failure. Error texts do not mention it,
+// because the caller knows its own name for the setting.
 type Remedy int
 
 // The remedies.
 const (
-	// RemedyNone means that this package knows none.
+	// RemedyNone means that no setting is known to help.
 	RemedyNone Remedy = iota
 	// RemedyPrivateAddresses is to set [NetworkPolicy.AllowPrivateAddresses].
 	RemedyPrivateAddresses
 	// RemedyAllowedHosts is to add the host to [NetworkPolicy.AllowedHosts].
 	RemedyAllowedHosts
-	// RemedyLifetime is to set [Request.DefaultExpiresIn], because the response names no lifetime.
+	// RemedyLifetime is to set [Request.DefaultExpiresIn], because the response has no lifetime.
 	RemedyLifetime
-	// RemedyCACert is to add the certificate's authority to [Request.CACert].
+	// RemedyCACert is to add the certificate authority to [Request.CACert].
 	RemedyCACert
 	// RemedyTimeout is to raise [Request.Timeout].
 	RemedyTimeout
@@ -160,11 +159,11 @@ func RemedyOf(err error) Remedy {
 
 // RequestError is a [Request] that cannot be sent, because one of its fields is missing, wrong or forbidden.
 type RequestError struct {
-	// Field names the field, in lower case with underscores: token_url, params.
+	// Field is the field's name in lower case with underscores, such as token_url.
 	Field string
-	// Problem says what is wrong with it.
+	// Problem says what is wrong with the field.
 	Problem string
-	// Remedy names what the caller can change to permit the request.
+	// Remedy names the setting that would permit the request.
 	Remedy Remedy
 }
 
@@ -173,17 +172,17 @@ func (e *RequestError) Error() string {
 	return e.Field + ": " + e.Problem
 }
 
-// asRequestError returns a field's error, with the remedy of the error from a check.
+// asRequestError returns the error of a check as a field's error.
 func asRequestError(field string, err error) *RequestError {
 	return &RequestError{Field: field, Problem: err.Error(), Remedy: RemedyOf(err)}
 }
 
-// URLError is a URL that a request may not be sent to. It never holds an address from a name lookup: a user who may set a
-// URL must not learn an internal network's addresses from it.
+// URLError is a URL that requests may not be sent to. It never contains an address from a name lookup, because a user who
+// may set a URL must not learn addresses of an internal network.
 type URLError struct {
-	// Problem says what is wrong, beginning with a verb whose subject is the URL: "must not hold a fragment".
+	// Problem says what is wrong with the URL, beginning with a verb: "contains a fragment".
 	Problem string
-	// Remedy names what the caller can change to permit the URL.
+	// Remedy names the setting that would permit the URL.
 	Remedy Remedy
 }
 

@@ -12,17 +12,20 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Evidence says how some facts of a definition are known. A fact is named by its place in the definition,
-// dots leading inwards; a name stands for everything below it that no longer name claims.
+// Evidence gives the source of some facts of a definition. A fact is named by its path in the definition, with dots. A name
+// also covers every path below it, except those that another evidence names.
 type Evidence struct {
 	Facts []string `yaml:"facts"`
-	// KnownBy is "documentation" (the vendor's own), "client_code" (code of clients that call it),
-	// "third_party" (somebody else's notes), "standard" (an RFC), or "derived" (follows a pattern seen at a
-	// sibling, never seen itself; a request can override it).
+	// KnownBy is the kind of source:
+	//   - "documentation": the vendor's own
+	//   - "client_code": the code of clients that call the endpoint
+	//   - "third_party": notes of another party
+	//   - "standard": an RFC
+	//   - "derived": a pattern seen at a sibling, never at this provider; a request can override it
 	KnownBy string `yaml:"known_by"`
-	// Source is where it can be read. Only derived facts may lack it.
+	// Source is the https URL of the source. Only derived facts may lack it.
 	Source string `yaml:"source"`
-	// Note says what a reader should know of it.
+	// Note explains the source.
 	Note string `yaml:"note"`
 }
 
@@ -30,14 +33,14 @@ func evidenceKinds() []string {
 	return []string{"documentation", "client_code", "third_party", "standard", "derived"}
 }
 
-// checkEvidence holds that every fact of the definition has evidence and all evidence a fact.
+// checkEvidence checks that every fact of a definition has evidence, and that all evidence has a fact.
 func checkEvidence(text []byte, evidence []Evidence) error {
 	var document map[string]any
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return err
 	}
 	for _, field := range []string{"format", "name", "title", "documentation", "variables", "evidence"} {
-		delete(document, field) // what it is called, and the evidence itself, need none
+		delete(document, field) // these need no evidence
 	}
 	facts := leaves("", document)
 
@@ -49,7 +52,7 @@ func checkEvidence(text []byte, evidence []Evidence) error {
 		}
 		for _, name := range e.Facts {
 			if claims[name] {
-				return fmt.Errorf("evidence[%d].facts: %s is claimed twice", i, name)
+				return fmt.Errorf("evidence[%d].facts: %s is claimed twice; remove one of the two", i, name)
 			}
 			claims[name] = true
 		}
@@ -59,7 +62,7 @@ func checkEvidence(text []byte, evidence []Evidence) error {
 		for !claims[name] {
 			cut := strings.LastIndexByte(name, '.')
 			if cut < 0 {
-				return fmt.Errorf("evidence: none for %s", fact)
+				return fmt.Errorf("evidence: none for %s; add its source", fact)
 			}
 			name = name[:cut]
 		}
@@ -75,21 +78,21 @@ func checkEvidence(text []byte, evidence []Evidence) error {
 
 func (e Evidence) validate() error {
 	if !slices.Contains(evidenceKinds(), e.KnownBy) {
-		return fmt.Errorf("known_by: one of %v is required", evidenceKinds())
+		return fmt.Errorf("known_by: is not one of %v", evidenceKinds())
 	}
 	if len(e.Facts) == 0 {
-		return errors.New("facts: at least one is required")
+		return errors.New("facts: is empty; name at least one")
 	}
 	if e.Source == "" && e.KnownBy == "derived" {
 		return nil
 	}
 	if u, err := url.Parse(e.Source); err != nil || u.Scheme != "https" {
-		return errors.New("source: an https URL is required")
+		return errors.New("source: is not an https URL")
 	}
 	return nil
 }
 
-// leaves lists the places of all values in a document, lists counting as one value.
+// leaves returns the paths of all values in a document. A list counts as one value.
 func leaves(prefix string, value any) []string {
 	object, ok := value.(map[string]any)
 	if !ok || len(object) == 0 && prefix != "" {

@@ -88,7 +88,7 @@ func ExampleClient_Do_refreshTokenWithError() {
 	}
 	// Output:
 	// store tGzv3JOkF0XG5Qx2TlKWIA
-	// oauth2 answered something that is not a token (HTTP 200): there is no expires_in in its answer
+	// oauth2 did not return a token (HTTP 200): there is no expires_in in its response
 	// permanent: false
 	// set DefaultExpiresIn: true
 }

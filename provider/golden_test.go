@@ -32,12 +32,12 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-var update = flag.Bool("update", false, "write the requests and results that golden cases have, instead of comparing them")
+var update = flag.Bool("update", false, "write the requests and results of the golden cases instead of comparing them")
 
-// goldenCase is the first part of a golden file: who asks for what.
+// goldenCase is the first part of a golden file: the definition and the request.
 type goldenCase struct {
 	Provider   string             `yaml:"provider"`
-	Definition yaml.Node          `yaml:"definition"` // instead of provider: a definition of the case's own
+	Definition yaml.Node          `yaml:"definition"` // of the case, instead of a provider
 	GrantType  provider.GrantType `yaml:"grant"`
 	Environ    string             `yaml:"environment"`
 	ClientID   string             `yaml:"client_id"`
@@ -56,9 +56,13 @@ type goldenCase struct {
 	DefaultIn  int                `yaml:"default_expires_in"`
 }
 
-// TestGolden runs the cases in testdata/golden. A case has four parts with a line of four hyphens between them:
-// who asks for what, the request as it must go over the wire, the answer as it comes back, and the token or error
-// that must come of it. To drop in a file makes a test; run with -update, then read what it wrote.
+// TestGolden runs the cases in testdata/golden. A line of four hyphens separates the four parts of a case:
+//   - the definition and the request
+//   - the request on the wire
+//   - the response on the wire
+//   - the expected token or error
+//
+// To add a case, write its first and third part, run the test with -update, and review the parts that it wrote.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*/*.txt")
 	if err != nil || len(files) == 0 {
@@ -82,7 +86,7 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 		t.Fatalf("%s has %d parts, not 4", file, len(parts))
 	}
 	definition, request := readCase(t, parts[0])
-	network.answer = wire(parts[2])
+	network.response = wire(parts[2])
 	request.CACert, request.Network.AllowPrivateAddresses = network.caCert, true
 	client := provider.NewClient(provider.Options{UserAgent: "test", Proxy: network.proxy})
 
@@ -163,18 +167,18 @@ func builtin(t *testing.T, name string) provider.Definition {
 	return definition
 }
 
-// wire makes of a part of a golden file what goes over the wire: CRLF in the header, and the body's length.
+// wire returns a response for the wire, with CRLF in its header and the body's length.
 func wire(part string) string {
 	header, body, _ := strings.Cut(part, "\n\n")
 	body = strings.TrimSuffix(body, "\n")
 	if strings.TrimSpace(header) == "" {
-		return "" // the connection closes without an answer
+		return "" // the connection closes without a response
 	}
 	header += fmt.Sprintf("\nContent-Length: %d", len(body))
 	return strings.ReplaceAll(strings.TrimSpace(header), "\n", "\r\n") + "\r\n\r\n" + body
 }
 
-// describe lays out what a caller gets.
+// describe returns the last part of a golden file.
 func describe(t *testing.T, token provider.Token, err error, before time.Time) string {
 	t.Helper()
 	var b strings.Builder
@@ -190,7 +194,7 @@ func describe(t *testing.T, token provider.Token, err error, before time.Time) s
 		line("scope", token.Scope)
 	}
 	if (err == nil || token.RefreshToken != "") && (token.SentAt.Before(before) || token.SentAt.After(time.Now())) {
-		line("sent", "not while the request ran")
+		line("sent", "outside of the request")
 	}
 	line("refresh_token", token.RefreshToken)
 	if token.RefreshTokenUnconfirmed {
@@ -218,14 +222,14 @@ func describe(t *testing.T, token provider.Token, err error, before time.Time) s
 	return b.String()
 }
 
-// fakeNetwork is every host there is: a proxy that ends TLS itself, under any name, keeps the request as it came
-// over the wire and answers what it is told.
+// fakeNetwork stands for all hosts. It is a proxy that ends TLS under any name, records the request on the wire and sends the
+// response.
 type fakeNetwork struct {
 	proxyURL *url.URL
 	caCert   string
 	key      *ecdsa.PrivateKey
 	ca       *x509.Certificate
-	answer   string
+	response string
 	received string
 }
 
@@ -272,7 +276,7 @@ func newFakeNetwork(t *testing.T) *fakeNetwork {
 
 func (n *fakeNetwork) proxy(*http.Request) (*url.URL, error) { return n.proxyURL, nil }
 
-// serve takes a CONNECT, then one request over TLS.
+// serve handles a CONNECT and one request over TLS.
 func (n *fakeNetwork) serve(conn net.Conn) {
 	defer conn.Close()
 	connect, err := http.ReadRequest(bufio.NewReader(conn))
@@ -290,7 +294,7 @@ func (n *fakeNetwork) serve(conn net.Conn) {
 		return
 	}
 	n.received = received.String()
-	fmt.Fprint(secure, n.answer)
+	fmt.Fprint(secure, n.response)
 	secure.Close()
 }
 

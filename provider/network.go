@@ -13,55 +13,54 @@ import (
 	"syscall"
 )
 
-// NetworkPolicy says where token requests may go.
+// NetworkPolicy restricts the hosts and addresses of token requests.
 type NetworkPolicy struct {
-	// AllowPrivateAddresses permits addresses that are not global unicast addresses of the public Internet, and
-	// plain http to loopback.
+	// AllowPrivateAddresses permits addresses outside the public Internet, and plain http to loopback.
 	AllowPrivateAddresses bool
 	// AllowedHosts are globs ([path.Match]) of the hosts that an overridden URL may name; empty: any.
 	AllowedHosts []string
 }
 
-// CheckURL tells whether a token request may be sent to the URL at all, as far as its text shows: the
-// addresses behind its host are checked when they are dialled. It does not look at AllowedHosts.
+// CheckURL checks the text of a URL. The addresses of its host are checked when they are dialed, and AllowedHosts by
+// [NetworkPolicy.CheckHost]. The error is a *[URLError].
 func (p NetworkPolicy) CheckURL(raw string) error {
 	if HasControl(raw) {
-		return &URLError{Problem: "holds a control character"}
+		return &URLError{Problem: "contains a control character"}
 	}
 	if strings.Contains(raw, `\`) {
-		return &URLError{Problem: "holds a backslash, which browsers take for a slash"}
+		return &URLError{Problem: "contains a backslash, which browsers read as a slash"}
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
 		return &URLError{Problem: "is not an absolute URL with a host"}
 	}
 	if u.User != nil {
-		return &URLError{Problem: "must not hold a user name or password"}
+		return &URLError{Problem: "contains a user name or password; remove it"}
 	}
 	if err := CheckHostSpelling(u.Hostname()); err != nil {
 		return err
 	}
 	if u.Fragment != "" || strings.Contains(raw, "#") {
-		return &URLError{Problem: "must not hold a fragment"} // RFC 6749, section 3.2
+		return &URLError{Problem: "contains a fragment; remove it"} // RFC 6749, section 3.2
 	}
 	switch {
 	case u.Scheme == "https":
 		return nil
 	case u.Scheme != "http":
-		return &URLError{Problem: "must be an https URL"}
+		return &URLError{Problem: "is not an https URL"}
 	case !isLoopbackName(u.Hostname()):
-		return &URLError{Problem: "must be an https URL (http is accepted for loopback only)"}
+		return &URLError{Problem: "is not an https URL (http is accepted for loopback only)"}
 	case !p.AllowPrivateAddresses:
 		return &URLError{
-			Problem: "must be an https URL (http is accepted for loopback only, if private addresses are allowed)",
+			Problem: "is not an https URL (http is accepted for loopback only, and only if private addresses are allowed)",
 			Remedy:  RemedyPrivateAddresses,
 		}
 	}
 	return nil
 }
 
-// CheckLiteral tells whether the URL's host may be dialled where that needs no name lookup: where the host is
-// an IP address, localhost or a name below that.
+// CheckLiteral checks the host of a URL if that needs no name lookup: an IP address, localhost or a name below it. The error
+// is a *[URLError].
 func (p NetworkPolicy) CheckLiteral(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -76,7 +75,7 @@ func (p NetworkPolicy) CheckLiteral(raw string) error {
 	return nil
 }
 
-// CheckHost tells whether an overridden URL may name its host.
+// CheckHost checks the host of an overridden URL against AllowedHosts. The error is a *[URLError].
 func (p NetworkPolicy) CheckHost(raw string) error {
 	if len(p.AllowedHosts) == 0 {
 		return nil
@@ -92,7 +91,7 @@ func (p NetworkPolicy) CheckHost(raw string) error {
 		}
 	}
 	return &URLError{
-		Problem: "names a host that is not allowed (allowed: " + strings.Join(p.AllowedHosts, ", ") + ")",
+		Problem: "names a host that is not allowed; use one of " + strings.Join(p.AllowedHosts, ", "),
 		Remedy:  RemedyAllowedHosts,
 	}
 }
@@ -112,8 +111,8 @@ func (p NetworkPolicy) checkAddress(address netip.Addr) error {
 	return nil
 }
 
-// control has a [net.Dialer] connect to what the policy allows. The check stands behind the name lookup and before the
-// connection, so that a name that changes its address between two lookups gains nothing.
+// control is a [net.Dialer]'s ControlContext. It checks the address after the name lookup and before the connection. So a name
+// cannot pass the check with one address and then lead to another.
 func (p NetworkPolicy) control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -122,8 +121,8 @@ func (p NetworkPolicy) control(_ context.Context, _, address string, _ syscall.R
 	return p.checkAddress(target.Addr())
 }
 
-// checkTarget looks up a host and checks every address of it: for requests that a proxy will carry, where the
-// address dialled is the proxy's.
+// checkTarget looks up a host and checks all its addresses. It is for requests through a proxy, because the dialed address
+// is the proxy's.
 func (p NetworkPolicy) checkTarget(ctx context.Context, host string) error {
 	if p.AllowPrivateAddresses {
 		return nil

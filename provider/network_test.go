@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// tokenServer answers every request with a token and counts them.
+// tokenServer starts a server that sends a token for every request and counts requests.
 func tokenServer(t *testing.T) (server *httptest.Server, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -29,7 +29,7 @@ func tokenServer(t *testing.T) (server *httptest.Server, requests *atomic.Int64)
 	return server, requests
 }
 
-// directly is a client that uses no proxy, whatever the environment says.
+// directly returns a client without a proxy, even if the environment names one.
 func directly(t *testing.T) *provider.Client {
 	t.Helper()
 	return clientWith(t, func(*http.Request) (*url.URL, error) { return nil, nil })
@@ -47,7 +47,7 @@ func requestTo(tokenURL string) provider.Request {
 	}
 }
 
-// kindOf asks for a token and returns how that failed; 0 where it did not.
+// kindOf requests a token and returns the failure's kind and text; 0 without a failure.
 func kindOf(t *testing.T, client *provider.Client, r provider.Request) (provider.Kind, string) {
 	t.Helper()
 	_, err := client.Do(t.Context(), builtin(t, "oauth2"), r)
@@ -61,7 +61,7 @@ func kindOf(t *testing.T, client *provider.Client, r provider.Request) (provider
 	return failure.Kind, failure.Error()
 }
 
-// remedyOf asks for a token and returns what would mend the failure.
+// remedyOf requests a token and returns the failure's remedy.
 func remedyOf(t *testing.T, d provider.Definition, r provider.Request) provider.Remedy {
 	t.Helper()
 	_, err := directly(t).Do(t.Context(), d, r)
@@ -93,18 +93,17 @@ func TestError_NamesItsRemedy(t *testing.T) {
 		"http to loopback":         {requestTo("http://127.0.0.1:1/"), provider.RemedyPrivateAddresses},
 		"http":                     {requestTo("http://auth.example.com/"), provider.RemedyNone},
 		"another host":             {host, provider.RemedyAllowedHosts},
-		"no lifetime":              {serve(t, answering(200, `{"access_token":"t"}`)), provider.RemedyLifetime},
-		"no usable lifetime":       {serve(t, answering(200, `{"access_token":"t","expires_in":"soon"}`)), provider.RemedyNone},
+		"no lifetime":              {serve(t, respond(200, `{"access_token":"t"}`)), provider.RemedyLifetime},
+		"no usable lifetime":       {serve(t, respond(200, `{"access_token":"t","expires_in":"soon"}`)), provider.RemedyNone},
 		"an unknown authority":     {authority, provider.RemedyCACert},
 		"no response in time":      {hang, provider.RemedyTimeout},
-		"an error of the provider": {serve(t, answering(400, `{"error":"invalid_client"}`)), provider.RemedyNone},
+		"an error of the provider": {serve(t, respond(400, `{"error":"invalid_client"}`)), provider.RemedyNone},
 	} {
 		if got := remedyOf(t, builtin(t, "oauth2"), test.request); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
-		checked, sent := test.request.Check(builtin(t, "oauth2")), test.want
-		if checked != nil && provider.RemedyOf(checked) != sent {
-			t.Errorf("%s: the check says %v, the request %v", name, provider.RemedyOf(checked), sent)
+		if err := test.request.Check(builtin(t, "oauth2")); err != nil && provider.RemedyOf(err) != test.want {
+			t.Errorf("%s: Check returns %v, want %v", name, provider.RemedyOf(err), test.want)
 		}
 	}
 	if got := provider.RemedyOf(errors.New("another")); got != provider.RemedyNone {
@@ -112,13 +111,13 @@ func TestError_NamesItsRemedy(t *testing.T) {
 	}
 }
 
-func TestAddressesAreCheckedWhenDialled(t *testing.T) {
+func TestNetworkPolicy_ChecksDialedAddress(t *testing.T) {
 	t.Parallel()
 	server, requests := tokenServer(t)
 	client := directly(t)
 	port := strings.TrimPrefix(server.URL, "http://127.0.0.1:")
 
-	// https, so that nothing but the address speaks against it; localhost needs a lookup, the others none.
+	// With https, only the address can be the reason. Only localhost needs a lookup.
 	for _, host := range []string{"localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"} {
 		kind, text := kindOf(t, client, requestTo("https://"+host+":"+port+"/token"))
 		if kind != provider.Forbidden {
@@ -134,16 +133,15 @@ func TestAddressesAreCheckedWhenDialled(t *testing.T) {
 	if kind, text := kindOf(t, client, allowed); kind != 0 {
 		t.Fatalf("an allowed address: %s", text)
 	}
-	// No connection of the request before may serve one whose policy forbids the address.
+	// An open connection must not serve a request whose policy forbids the address.
 	if kind, _ := kindOf(t, client, requestTo("https://localhost:"+port+"/token")); kind != provider.Forbidden {
 		t.Error("a request whose policy forbids the address was sent")
 	}
 }
 
-// Which URL it was that led to a refused address is what has to be mended.
-func TestARefusedAddressIsBlamedOnTheURLThatWasUsed(t *testing.T) {
+func TestError_NamesURLOfRefusedAddress(t *testing.T) {
 	t.Parallel()
-	shop := shopThat(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
+	shop := shopWith(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
 	for field, r := range map[string]provider.Request{
 		"token_url":      {GrantType: provider.ClientCredentials, TokenURL: "https://127.0.0.1/token"},
 		"refresh_url":    {GrantType: provider.RefreshToken, RefreshURL: "https://127.0.0.1/token"},
@@ -158,9 +156,9 @@ func TestARefusedAddressIsBlamedOnTheURLThatWasUsed(t *testing.T) {
 	}
 }
 
-func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
+func TestRequest_HostOfGrantType(t *testing.T) {
 	t.Parallel()
-	shop := shopThat(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
+	shop := shopWith(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
 	shop.Variables = map[string]string{"shop": "the shop"}
 	shop.Environments = map[string]provider.Environment{
 		"production": {TokenURL: "https://{shop}.example.com/token", RefreshURL: "https://Refresh.example.com:443/token"},
@@ -185,7 +183,7 @@ func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
 		"params: shop":          {GrantType: provider.ClientCredentials, Params: map[string]string{"shop": "evil.com/"}},
 		"refresh_url":           {GrantType: provider.RefreshToken, Environment: "sandbox"},
 		"no authorization_code": {GrantType: provider.AuthorizationCode},
-		"not allowed (allowed: b.example.com)": {
+		"not allowed; use one of b.example.com": {
 			GrantType: provider.ClientCredentials, TokenURL: "https://a.example.com/",
 			Network: provider.NetworkPolicy{AllowedHosts: []string{"b.example.com"}},
 		},
@@ -196,7 +194,7 @@ func TestHostIsWhereTheGrantsRequestGoes(t *testing.T) {
 	}
 }
 
-func TestReservedAddressesAreRefused(t *testing.T) {
+func TestNetworkPolicy_RefusesReservedAddress(t *testing.T) {
 	t.Parallel()
 	client := directly(t)
 	for _, address := range []string{
@@ -211,9 +209,9 @@ func TestReservedAddressesAreRefused(t *testing.T) {
 	}
 }
 
-func TestWithAProxyTheTargetIsCheckedAndTheProxyIsNot(t *testing.T) {
+func TestNetworkPolicy_ChecksTargetBehindProxy(t *testing.T) {
 	t.Parallel()
-	proxy, requests := tokenServer(t) // on loopback, as proxies often are
+	proxy, requests := tokenServer(t) // on loopback, like many proxies
 	proxyURL, err := url.Parse(proxy.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +224,7 @@ func TestWithAProxyTheTargetIsCheckedAndTheProxyIsNot(t *testing.T) {
 	if n := requests.Load(); n != 0 {
 		t.Fatalf("%d requests for a private target reached the proxy", n)
 	}
-	// 192.31.196.1 is a public address, which the proxy, and nobody else, is asked for.
+	// 192.31.196.1 is a public address. Only the proxy receives a request for it.
 	if kind, text := kindOf(t, client, requestTo("https://192.31.196.1/token")); kind == provider.Forbidden {
 		t.Errorf("a public target behind a proxy: %s", text)
 	}
@@ -235,7 +233,7 @@ func TestWithAProxyTheTargetIsCheckedAndTheProxyIsNot(t *testing.T) {
 	}
 }
 
-func TestURLsThatARequestMayNotGoTo(t *testing.T) {
+func TestNetworkPolicy_RefusesURL(t *testing.T) {
 	t.Parallel()
 	client := directly(t)
 	private := provider.NetworkPolicy{AllowPrivateAddresses: true}
@@ -256,7 +254,7 @@ func TestURLsThatARequestMayNotGoTo(t *testing.T) {
 		{"/token", private, "host"},
 		{"mailto:somebody@example.com", private, "host"},
 		{"https://auth.example.com/\r\nX-Evil: 1", private, "control"},
-		{"https://auth.example.com/token", provider.NetworkPolicy{AllowedHosts: []string{"*.shop.example", "localhost"}}, "not allowed (allowed: *.shop.example, localhost)"},
+		{"https://auth.example.com/token", provider.NetworkPolicy{AllowedHosts: []string{"*.shop.example", "localhost"}}, "not allowed; use one of *.shop.example, localhost"},
 	} {
 		r := requestTo(test.url)
 		r.Network = test.policy
@@ -267,7 +265,7 @@ func TestURLsThatARequestMayNotGoTo(t *testing.T) {
 	}
 }
 
-func TestAllowedHostsTakesGlobs(t *testing.T) {
+func TestNetworkPolicy_AllowedHostsAreGlobs(t *testing.T) {
 	t.Parallel()
 	server, _ := tokenServer(t)
 	r := requestTo(server.URL)

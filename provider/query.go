@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// CheckQuery checks that an endpoint's URL does not already have a parameter in its query that a request adds: RFC
-// 6749, sections 3.1 and 3.2, forbids one twice, and which of the two counts is the server's taste. The field names the
-// endpoint. The URL may have any other parameter.
+// CheckQuery checks that the query of an endpoint's URL contains no parameter that a request adds. RFC 6749, sections 3.1 and
+// 3.2, forbids a parameter to appear twice, and servers differ in which of the two counts. The field names the endpoint,
+// such as token_url. The error is a *[URLError].
 func (r Request) CheckQuery(d Definition, field, endpoint string) error {
 	target, err := url.Parse(endpoint)
 	if err != nil {
@@ -24,18 +24,18 @@ func (r Request) CheckQuery(d Definition, field, endpoint string) error {
 		name, _, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return &URLError{Problem: "holds a query that cannot be read; percent-encode it"}
+			return &URLError{Problem: "contains a query that cannot be parsed; percent-encode it"}
 		}
 		i := slices.IndexFunc(own, func(o string) bool { return isParameter(name, o) })
 		if i >= 0 {
-			return &URLError{Problem: "holds " + own[i] + " in its query, which the request adds itself; leave it out"}
+			return &URLError{Problem: "contains " + own[i] + " in its query, which the request adds itself; remove it"}
 		}
 	}
 	return nil
 }
 
-// isParameter reports whether a server may take a name in a query for the parameter: in another case, or as PHP reads
-// names (without a space in front, with dots for underscores, up to a bracket or a NUL).
+// isParameter reports whether a server may read a name in a query as the parameter. It ignores case and follows PHP, which
+// drops leading spaces, reads dots as underscores and stops at a bracket or a NUL.
 func isParameter(name, parameter string) bool {
 	if end := strings.IndexAny(name, "[\x00"); end >= 0 {
 		name = name[:end]
@@ -44,8 +44,8 @@ func isParameter(name, parameter string) bool {
 	return strings.EqualFold(name, strings.ReplaceAll(parameter, ".", "_"))
 }
 
-// queryParameters returns the names of the parameters that requests add to the query of an endpoint. The client's
-// secret is always among them, because it is sent in any case and URLs are not kept secret.
+// queryParameters returns the names of the parameters that requests add to the query of an endpoint. The client's secret is
+// always among them, because URLs are not kept secret.
 func (r Request) queryParameters(d Definition, field string) []string {
 	names := []string{d.Credentials.ClientSecret}
 	if field == "authorization_url" {

@@ -16,58 +16,56 @@ import (
 )
 
 const (
-	// maxDescription bounds, in characters, what is shown of a provider's text.
+	// maxDescription bounds a description, in characters.
 	maxDescription = 200
-	// redactionWindow bounds, in bytes, how much of a provider's text is searched for secrets, and can be shown.
+	// redactionWindow bounds the part of a provider's text that is searched for secrets and then shown, in bytes.
 	redactionWindow = 4 << 10
-	// maxUnescapes bounds how often a text is unescaped: proxies and frameworks escape what is escaped already.
+	// maxUnescapes bounds how often a text is unescaped, because proxies and frameworks escape texts again.
 	maxUnescapes = 4
 
-	// minSecret is the length below which a text is no secret: searching for it would withhold every description.
+	// minSecret is the length of the shortest secret to search for. Shorter ones would withhold every description.
 	minSecret = 4
-	// minEncoded is the length below which an encoded form of a secret is not searched for.
+	// minEncoded is the length of the shortest encoded form of a secret to search for.
 	minEncoded = 6
 )
 
-// parts lists from which length on, in letters and digits, a part of a secret counts as the secret, and how long that has to
-// be. A shorter part is found in ordinary words too often. The longest secrets come first.
+// parts maps the length of a secret to the length of the parts that count as the secret, both minimums, in letters and digits.
+// Ordinary words contain shorter parts too often. The longest secrets come first.
 var parts = []struct{ secret, part int }{{40, 12}, {20, 10}, {9, 8}}
 
-// withheld is shown instead of a text that repeats a secret.
+// withheld replaces a text that repeats a secret.
 const withheld = "its description is withheld, because it repeats a secret"
 
-// redactor withholds a provider's text if that repeats a known secret, whole or in part, in any form in which a server
-// might repeat what it was sent. It never replaces a part of a text: what is left would tell where the secret stood, and a
-// form that was missed would be shown.
+// redactor withholds a provider's text if that repeats a known secret, whole or in part, in any form in which a server might
+// repeat it. It never replaces a part of a text. The rest would tell where the secret was, and a missed form would be shown.
 //
-// It compares letters and digits alone, in lower case, of the text and of what the text means once it is unescaped. So
-// most spellings of a secret need no form of their own: percent-encoded by whichever rules, quoted by JSON, wrapped,
-// separated by colons. Encodings that change letters (hexadecimal, base32, base64, lists of bytes) have one each.
+// It compares only letters and digits, in lower case, of the text and of its unescaped readings. So most spellings of a
+// secret need no form of their own, such as percent-encoded, quoted by JSON, wrapped, or separated by colons. Encodings that
+// change letters have one each: hexadecimal, base32, base64 and lists of bytes.
 //
 // Time and memory are linear in the window and in the total length of the secrets.
 type redactor struct {
 	secrets []string
 }
 
-// newRedactor returns a redactor for these secrets. It does no work before it is asked.
+// newRedactor returns a redactor for the secrets. It does no work until the redactor is used.
 func newRedactor(secrets ...string) redactor {
 	return redactor{secrets: secrets}
 }
 
-// with returns a redactor that knows further secrets, too.
+// with returns a redactor that also knows further secrets.
 func (r redactor) with(secrets ...string) redactor {
 	return redactor{secrets: slices.Concat(r.secrets, secrets)}
 }
 
-// Clean returns text that came from a provider, or with a user's browser, fit for a message: on one line, without control
-// and other invisible characters, and at most 200 characters long. If the text repeats one of the secrets, Clean returns a
-// phrase that says so instead.
+// Clean prepares a text from a provider or a user's browser for a message. The result is on one line, without control and
+// other invisible characters, and at most 200 characters long. If the text repeats one of the secrets, Clean returns a phrase
+// that says so instead.
 func Clean(text string, secrets ...string) string {
 	return newRedactor(secrets...).clean(text)
 }
 
-// clean returns a text fit for a message. The texts beside it are shown in the same message: a secret may be split between
-// them.
+// clean does what [Clean] does. The texts beside are shown in the same message, and a secret may be split between them.
 func (r redactor) clean(text string, beside ...string) string {
 	if r.repeats(append(beside, text)...) {
 		return withheld
@@ -75,7 +73,7 @@ func (r redactor) clean(text string, beside ...string) string {
 	return oneLine(window(text))
 }
 
-// repeats reports whether the texts, one after the other or each by itself, repeat a secret.
+// repeats reports whether the texts repeat a secret, alone or joined in either order.
 func (r redactor) repeats(texts ...string) bool {
 	var s search
 	for i := range texts {
@@ -99,7 +97,7 @@ func window(text string) string {
 	return text[:min(len(text), redactionWindow)]
 }
 
-// oneLine returns a text on one line, without invisible characters, cut to maxDescription.
+// oneLine returns a text on one line, without invisible characters, of at most maxDescription characters.
 func oneLine(text string) string {
 	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "\uFFFD"), func(c rune) bool {
 		return unicode.IsSpace(c) || !unicode.IsGraphic(c)
@@ -110,16 +108,16 @@ func oneLine(text string) string {
 	return text
 }
 
-// search is a text in the forms in which secrets are searched for in it.
+// search is a text in all its readings, prepared to be searched for secrets.
 type search struct {
-	// spelled are the readings of the text in lower case and without white space; plain are their letters and digits.
+	// spelled holds the readings in lower case and without white space, plain only their letters and digits.
 	spelled, plain []string
-	// parts are the sequences of each length that plain holds, for the lengths that forms are looked up by.
+	// parts holds every sequence in plain of certain lengths.
 	parts map[int]map[string]struct{}
 }
 
-// add adds a text and what it means once it is unescaped, again and again. In one of the readings only ASCII characters
-// are unescaped: in "100%abcdef" nothing is meant to be.
+// add adds a text and its unescaped readings. It unescapes repeatedly, once only ASCII characters and once all, because the
+// "%ab" in "100%abcdef" may not be an escape.
 func (s *search) add(text string) {
 	s.addReading(text)
 	s.addReading(unescapeQuotedPrintable(text))
@@ -142,7 +140,7 @@ func (s *search) addReading(text string) {
 	s.plain = append(s.plain, lettersAndDigits(text))
 }
 
-// index prepares the lookups. Each form begins with one: a text is scanned for a form only if it holds its beginning.
+// index prepares parts, so that a text is scanned for a form only if it contains the form's beginning.
 func (s *search) index() {
 	s.parts = make(map[int]map[string]struct{})
 	lengths := []int{minSecret}
@@ -150,13 +148,13 @@ func (s *search) index() {
 		lengths = append(lengths, p.part)
 	}
 	for _, length := range lengths {
-		held := make(map[string]struct{})
+		set := make(map[string]struct{})
 		for _, text := range s.plain {
 			for at := 0; at+length <= len(text); at++ {
-				held[text[at:at+length]] = struct{}{}
+				set[text[at:at+length]] = struct{}{}
 			}
 		}
-		s.parts[length] = held
+		s.parts[length] = set
 	}
 }
 
@@ -172,14 +170,14 @@ func (s *search) finds(secret string) bool {
 			return strings.Contains(text, spelled)
 		})
 	}
-	return s.holds(plain) || slices.ContainsFunc(encodings(secret), func(form string) bool {
+	return s.contains(plain) || slices.ContainsFunc(encodings(secret), func(form string) bool {
 		form = lettersAndDigits(fold(form))
-		return len(form) >= minEncoded && s.holds(form)
+		return len(form) >= minEncoded && s.contains(form)
 	})
 }
 
-// holds reports whether the text holds the form, or of a long one a part that is long enough.
-func (s *search) holds(form string) bool {
+// contains reports whether the text contains the form or, of a long form, a part that is long enough.
+func (s *search) contains(form string) bool {
 	for _, p := range parts {
 		if len(form) < p.secret {
 			continue
@@ -197,7 +195,7 @@ func (s *search) holds(form string) bool {
 	return slices.ContainsFunc(s.plain, func(text string) bool { return strings.Contains(text, form) })
 }
 
-// encodings returns the forms of a secret whose letters differ from its own.
+// encodings returns the forms of a secret that have other letters than the secret.
 func encodings(secret string) []string {
 	bytes := []byte(secret)
 	var list strings.Builder
@@ -206,18 +204,18 @@ func encodings(secret string) []string {
 	}
 	forms := []string{hex.EncodeToString(bytes), base32.StdEncoding.EncodeToString(bytes), list.String()}
 	forms = append(forms, base64Forms(secret)...)
-	if escaped := url.QueryEscape(secret); escaped != secret { // as it stands in Basic authentication
+	if escaped := url.QueryEscape(secret); escaped != secret { // as in Basic authentication
 		forms = append(forms, base64Forms(escaped)...)
 	}
-	for _, encoded := range []string{hex.EncodeToString(bytes), base64.StdEncoding.EncodeToString(bytes)} { // twice, by a gateway
+	for _, encoded := range []string{hex.EncodeToString(bytes), base64.StdEncoding.EncodeToString(bytes)} { // encoded twice, by a gateway
 		forms = append(append(forms, hex.EncodeToString([]byte(encoded))), base64Forms(encoded)...)
 	}
 	slices.Reverse(bytes)
 	return append(forms, string(bytes))
 }
 
-// base64Forms returns what stands of a secret in a base64 text that holds it, by whichever alphabet: it may begin at any of
-// three offsets. The characters that depend on what stands around the secret are cut off.
+// base64Forms returns the parts of base64 texts, in any alphabet, that a secret determines. The secret may begin at any of
+// three offsets. Characters that depend on its neighbors are cut off.
 func base64Forms(secret string) []string {
 	var forms []string
 	for offset := range 3 {
@@ -231,7 +229,7 @@ func base64Forms(secret string) []string {
 	return forms
 }
 
-// fold returns a text in lower case, with full-width characters as ASCII.
+// fold returns a text in lower case, with full-width characters replaced by ASCII.
 func fold(text string) string {
 	return strings.Map(func(c rune) rune {
 		if '\uFF01' <= c && c <= '\uFF5E' {
@@ -250,9 +248,8 @@ func lettersAndDigits(text string) string {
 	}, text)
 }
 
-// unescape resolves each escape in a text once: percent-encoding (%41, and %u0041 as old browsers write it), those of
-// JSON, JavaScript and C (\u0041, \x41, \/), and HTML's (&#65;, &amp;). What is no escape stays, and so does one of a
-// character after last.
+// unescape resolves each escape in a text once. It knows percent-encoding (%41, and %u0041 of old browsers), the escapes of
+// JSON, JavaScript and C (\u0041, \x41, \/), and HTML's (&#65;, &amp;). Escapes of characters after last stay as they are.
 func unescape(text string, last uint64) string {
 	var b strings.Builder
 	b.Grow(len(text))
@@ -268,7 +265,7 @@ func unescape(text string, last uint64) string {
 	return html.UnescapeString(b.String())
 }
 
-// escapeAt reads an escape at the beginning of a text.
+// escapeAt returns the meaning and size of an escape at the beginning of a text.
 func escapeAt(text string, last uint64) (meaning string, size int, ok bool) {
 	if len(text) < 2 {
 		return "", 0, false
@@ -291,7 +288,7 @@ func escapeAt(text string, last uint64) (meaning string, size int, ok bool) {
 	return "", 0, false
 }
 
-// unescapeQuotedPrintable resolves the escapes of a mail's body (RFC 2045, section 6.7), soft line breaks included.
+// unescapeQuotedPrintable resolves the escapes of a mail's body (RFC 2045, section 6.7), including soft line breaks.
 func unescapeQuotedPrintable(text string) string {
 	if !strings.Contains(text, "=") {
 		return text
@@ -309,7 +306,7 @@ func unescapeQuotedPrintable(text string) string {
 	return b.String()
 }
 
-// hexAt reads digits of a hexadecimal number that begins at a place of a text.
+// hexAt returns the hexadecimal number with so many digits at a position of a text.
 func hexAt(text string, at, digits int) (uint64, bool) {
 	if len(text) < at+digits {
 		return 0, false

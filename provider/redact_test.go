@@ -24,7 +24,7 @@ import (
 
 const withheld = "its description is withheld, because it repeats a secret"
 
-// each returns a text with each of its bytes in a format.
+// each returns an encoder that formats each byte of a text.
 func each(format string) func(string) string {
 	return func(text string) string {
 		var b strings.Builder
@@ -35,7 +35,7 @@ func each(format string) func(string) string {
 	}
 }
 
-// eachRune returns a text with each of its characters in a format.
+// eachRune returns an encoder that formats each character of a text.
 func eachRune(format string) func(string) string {
 	return func(text string) string {
 		var b strings.Builder
@@ -46,9 +46,9 @@ func eachRune(format string) func(string) string {
 	}
 }
 
-// kept returns an encoder that writes letters, digits and some other characters as they are, as encodeURIComponent of
-// JavaScript and URLEncoder of Java do.
-func kept(others, space string) func(string) string {
+// percentEncoder returns an encoder that keeps letters, digits and some other characters, like encodeURIComponent of JavaScript
+// and URLEncoder of Java.
+func percentEncoder(others, space string) func(string) string {
 	return func(text string) string {
 		var b strings.Builder
 		for _, c := range []byte(text) {
@@ -78,12 +78,12 @@ func quotedPrintable(text string) string {
 	return b.String()
 }
 
-// between puts a text between the characters of another.
+// between returns an encoder that puts a separator between the characters of a text.
 func between(separator string) func(string) string {
 	return func(text string) string { return strings.Join(strings.Split(text, ""), separator) }
 }
 
-// encoders are the ways in which servers repeat what they were sent.
+// encoders are the ways in which servers repeat a value from a request.
 var encoders = []struct {
 	name   string
 	encode func(string) string
@@ -92,10 +92,10 @@ var encoders = []struct {
 	{"in upper case", strings.ToUpper},
 	{"QueryEscape of Go", url.QueryEscape},
 	{"PathEscape of Go", url.PathEscape},
-	{"encodeURIComponent of JavaScript", kept("-_.!~*'()", "")},
-	{"escape of JavaScript", kept("@*_+-./", "")},
-	{"URLEncoder of Java", kept("-_.*", "+")},
-	{"rawurlencode of PHP", kept("-_.~", "")},
+	{"encodeURIComponent of JavaScript", percentEncoder("-_.!~*'()", "")},
+	{"escape of JavaScript", percentEncoder("@*_+-./", "")},
+	{"URLEncoder of Java", percentEncoder("-_.*", "+")},
+	{"rawurlencode of PHP", percentEncoder("-_.~", "")},
 	{"every byte percent-encoded", each("%%%02x")},
 	{"every character as old browsers", eachRune("%%u%04x")},
 	{"encoded twice", func(s string) string { return url.QueryEscape(url.QueryEscape(s)) }},
@@ -117,7 +117,7 @@ var encoders = []struct {
 	{"base64", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }},
 	{"base64 without padding", func(s string) string { return base64.RawStdEncoding.EncodeToString([]byte(s)) }},
 	{"base64 for URLs", func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) }},
-	{"base64 behind a client id", func(s string) string { return base64.StdEncoding.EncodeToString([]byte("id:" + s)) }},
+	{"base64 after a client id", func(s string) string { return base64.StdEncoding.EncodeToString([]byte("id:" + s)) }},
 	{"base64 of form-encoding", func(s string) string { return base64.StdEncoding.EncodeToString([]byte("a:" + url.QueryEscape(s))) }},
 	{"base64, percent-encoded", func(s string) string { return url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(s))) }},
 	{"base64 of base64", func(s string) string {
@@ -143,7 +143,7 @@ var encoders = []struct {
 	}},
 }
 
-// secretsToFind are of each length modulo three, with and without what is encoded, short and long.
+// secretsToFind have all lengths modulo three. Some are long, and some have characters that encodings change.
 var secretsToFind = []string{
 	"s3cret", "s3cret?", "s3cret?>", "ab cd&ef!gh/ij*kl<mn", "ab cd&ef!gh/ij*kl<mn>op'qr(st)uv~wx", `quote"back\slash`, "schlüssel-größe",
 	"0123456789abcdef0123456789abcdef", "v^1.1#i^1#p^3#r^1#I^3#f^0#t^Ul4xMF84", strings.Repeat("long-", 500),
@@ -162,11 +162,11 @@ func TestClean_WithholdsSecretsInEveryForm(t *testing.T) {
 	}
 }
 
-// A part of a secret that is long enough to help an attacker counts as the secret.
+// A long part of a secret would help an attacker, so it counts as the secret.
 func TestClean_WithholdsPartsOfSecrets(t *testing.T) {
 	t.Parallel()
 	const secret = "k7Jq2mZx9RtV4bNw8LpY3cHd6FgS1aQe"
-	for length := 9; length < len(secret); length++ { // a shorter secret whose end is cut off
+	for length := 9; length < len(secret); length++ { // a shorter secret without its end
 		short := secret[:length]
 		for _, text := range []string{short[:length-1], short[1:], "key " + short[:max(8, length*2/3)] + "… is invalid"} {
 			if got := provider.Clean(text, short); got != withheld {
@@ -176,7 +176,7 @@ func TestClean_WithholdsPartsOfSecrets(t *testing.T) {
 	}
 	for _, text := range []string{
 		secret[:16], secret[16:], secret[8:24], "token " + secret[:14] + "… is unknown",
-		strings.Repeat("x", 4<<10-20) + secret, // crosses the end of what is searched
+		strings.Repeat("x", 4<<10-20) + secret, // crosses the end of the window
 	} {
 		if got := provider.Clean(text, secret); got != withheld {
 			t.Errorf("%q: %q", text, got)
@@ -184,7 +184,7 @@ func TestClean_WithholdsPartsOfSecrets(t *testing.T) {
 	}
 }
 
-func TestClean_ShowsWhatIsNoSecret(t *testing.T) {
+func TestClean_ShowsOtherTexts(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"a\x00b\u202ec  d":                                      "a b c d",
@@ -204,16 +204,16 @@ func TestClean_ShowsWhatIsNoSecret(t *testing.T) {
 	}
 }
 
-// answering serves one body with a status.
-func answering(status int, body string) http.HandlerFunc {
+// respond returns a handler that sends one status and body.
+func respond(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	}
 }
 
-// said returns the text of the error that a response makes.
-func said(t *testing.T, r provider.Request) string {
+// errorText sends a request and returns the text of its error.
+func errorText(t *testing.T, r provider.Request) string {
 	t.Helper()
 	_, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)
 	if err == nil {
@@ -222,20 +222,20 @@ func said(t *testing.T, r provider.Request) string {
 	return err.Error()
 }
 
-// A few headers and a repeated letter once cost gigabytes: each replacement was itself searched and replaced.
+// A few headers and a repeated letter once took gigabytes, because each replacement was searched and replaced again.
 func TestError_TextDoesNotGrowWithHeaders(t *testing.T) {
 	t.Parallel()
-	r := serve(t, answering(401, `{"error":"invalid_client","error_description":"`+strings.Repeat("r", 5000)+`"}`))
+	r := serve(t, respond(401, `{"error":"invalid_client","error_description":"`+strings.Repeat("r", 5000)+`"}`))
 	r.Headers = make(map[string]string)
-	for i, letter := range strings.Split("redact[]", "")[:4] { // four of the eight were enough for megabytes
+	for i, letter := range strings.Split("redact[]", "")[:4] { // four of the eight took megabytes
 		r.Headers[fmt.Sprint("X-", i)] = letter
 	}
-	if text := said(t, r); len(text) > 400 {
+	if text := errorText(t, r); len(text) > 400 {
 		t.Errorf("an error of %d bytes", len(text))
 	}
 }
 
-func TestError_WithholdsEverySecretOfARequest(t *testing.T) {
+func TestError_WithholdsEverySecretOfRequest(t *testing.T) {
 	t.Parallel()
 	for name, description := range map[string]string{
 		"the word of a header":       `key hdr-77 is unknown`,
@@ -246,32 +246,32 @@ func TestError_WithholdsEverySecretOfARequest(t *testing.T) {
 		"the refresh token's prefix": `refresh-token-of-a-user…`,
 	} {
 		body := fmt.Sprintf(`{"error":"invalid_client","error_description":%q,"access_token":"brought-along-5"}`, description)
-		r := serve(t, answering(400, body))
+		r := serve(t, respond(400, body))
 		r.ClientSecret, r.Headers = "wrong-secret-9", map[string]string{"X-Key": "ApiKey hdr-77"}
 		r.Secrets = []string{"live-token-1"}
 		r.GrantType, r.RefreshToken = provider.RefreshToken, "refresh-token-of-a-user-agent"
-		if text := said(t, r); !strings.HasSuffix(text, "invalid_client (HTTP 400): "+withheld) {
+		if text := errorText(t, r); !strings.HasSuffix(text, "invalid_client (HTTP 400): "+withheld) {
 			t.Errorf("%s: %q", name, text)
 		}
 	}
 }
 
-// A secret in two fields of an error that are shown together.
+// An error text shows both fields.
 func TestError_WithholdsSecretsInTwoFields(t *testing.T) {
 	t.Parallel()
-	r := serve(t, answering(400, `{"error":"wrong_sec","error_description":"ret_nine is not known"}`))
+	r := serve(t, respond(400, `{"error":"wrong_sec","error_description":"ret_nine is not known"}`))
 	r.ClientSecret = "wrong-secret-nine"
-	if text := said(t, r); strings.Contains(text, "ret_nine") {
+	if text := errorText(t, r); strings.Contains(text, "ret_nine") {
 		t.Errorf("%q", text)
 	}
-	r = serve(t, answering(400, `{"error":"wrong-secret-nine","error_description":"not known"}`))
+	r = serve(t, respond(400, `{"error":"wrong-secret-nine","error_description":"not known"}`))
 	r.ClientSecret = "wrong-secret-nine"
-	if text := said(t, r); strings.Contains(text, "nine") {
+	if text := errorText(t, r); strings.Contains(text, "nine") {
 		t.Errorf("%q", text)
 	}
 }
 
-// Whatever a provider says, in whatever form: no secret is shown, and the text is short and on one line.
+// FuzzRedaction checks that Clean shows no secret in any form, and that its result is short and on one line.
 func FuzzRedaction(f *testing.F) {
 	for i := range encoders {
 		f.Add(secretsToFind[i%len(secretsToFind)], uint8(i), "no ", " there", uint8(i))
@@ -289,7 +289,7 @@ func FuzzRedaction(f *testing.F) {
 			t.Errorf("%q", got)
 		}
 		if !utf8.ValidString(secret) || len(before) > 1000 || len(text) > 4<<10 || strings.ContainsAny(before, `%\&=`) {
-			return // what stands before can make another escape of it; else it is found wherever it is
+			return // the text before a secret may turn it into another escape
 		}
 		letters := strings.Map(func(c rune) rune {
 			if c > 0x7e || !unicode.IsLetter(c) && !unicode.IsDigit(c) {
@@ -306,7 +306,7 @@ func FuzzRedaction(f *testing.F) {
 	})
 }
 
-// The cost of an error is that of the window and of the secrets, and not of one times the other.
+// The cost must be linear in the window plus the secrets, not in their product.
 func BenchmarkRedaction(b *testing.B) {
 	for _, headers := range []int{8, 200, 2000} {
 		for _, size := range []int{4 << 10, 1 << 20} {
@@ -327,7 +327,7 @@ func BenchmarkRedaction(b *testing.B) {
 	}
 }
 
-// Who may exchange a code, or read a role, sees the scope, and not the token.
+// More callers may read a scope than a token.
 func TestToken_ScopeRepeatsNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, scope := range []string{
@@ -335,7 +335,7 @@ func TestToken_ScopeRepeatsNoSecret(t *testing.T) {
 		base64.StdEncoding.EncodeToString([]byte("access-token-1")), "access%2Dtoken%2D1", strings.Repeat("x ", 2100) + "access-token-1",
 	} {
 		body := fmt.Sprintf(`{"access_token":"access-token-1","refresh_token":"refresh-token-1","expires_in":60,"scope":%q,"token_type":"wrong-secret-9"}`, scope)
-		r := serve(t, answering(200, body))
+		r := serve(t, respond(200, body))
 		r.GrantType, r.RefreshToken, r.ClientSecret = provider.RefreshToken, "refresh-token-0", "wrong-secret-9"
 		r.Secrets, r.Headers = []string{"given-before-7"}, map[string]string{"X-Api-Key": "header-key-5"}
 		token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)

@@ -20,13 +20,12 @@ import (
 	"time"
 )
 
-// Request is what a token request needs beside the definition.
+// Request holds the values of one token request, for use with a [Definition].
 type Request struct {
-	// GrantType is the grant type to use.
 	GrantType GrantType
-	// Environment is one of the definition's; empty: [DefaultEnvironment].
+	// Environment names one of the definition's environments; empty: [DefaultEnvironment].
 	Environment string
-	// TokenURL, RefreshURL, RevocationURL and AuthorizationEndpoint override the environment's.
+	// TokenURL, RefreshURL, RevocationURL and AuthorizationEndpoint override the environment's URLs.
 	TokenURL              string
 	RefreshURL            string
 	RevocationURL         string
@@ -34,46 +33,44 @@ type Request struct {
 
 	ClientID     string
 	ClientSecret string
-	// ClientAuth is how the client authenticates; empty: as the definition says.
+	// ClientAuth is how the client authenticates; empty: the definition's default.
 	ClientAuth ClientAuth
 
 	Scope       []string
 	Audience    string
 	RedirectURI string
-	// Code is the authorization code of that grant, and CodeVerifier its proof (RFC 7636); the latter may be empty.
+	// Code is the authorization code of the authorization code grant. CodeVerifier is its proof (RFC 7636) and may be empty.
 	Code         string
 	CodeVerifier string
-	// RefreshToken is the refresh token of that grant.
+	// RefreshToken is the token to refresh with.
 	RefreshToken string
-	// AccessToken is the token to be revoked.
+	// AccessToken is the token to revoke.
 	AccessToken string
-	// Params holds further parameters, and the values of the URL's variables.
+	// Params holds further parameters, and the values of the variables in URLs.
 	Params map[string]string
 	// Headers holds further request headers.
 	Headers map[string]string
-	// Secrets holds further secrets that must not come back in a message, such as tokens that the provider gave out before.
+	// Secrets holds further secrets that error texts must not repeat, such as tokens from earlier responses.
 	Secrets []string
 
-	// CACert is a PEM bundle that is trusted beside the system's roots.
+	// CACert is a PEM bundle of authorities to trust in addition to the system's roots.
 	CACert string
-	// Timeout bounds the whole exchange; it is required.
+	// Timeout bounds the whole exchange. It is required.
 	Timeout time.Duration
-	// DefaultExpiresIn is the token's lifetime where the answer names none; 0: as the definition says.
+	// DefaultExpiresIn is the token's lifetime if the response gives none; 0: the definition's.
 	DefaultExpiresIn time.Duration
-	// Network says where the request may go.
+	// Network restricts the request's target.
 	Network NetworkPolicy
 }
 
-// Check reports, as a *[RequestError], what keeps the request from being sent. It sends nothing.
+// Check returns a *[RequestError] if the request cannot be sent. It sends nothing.
 func (r Request) Check(d Definition) error {
 	_, err := r.build(context.Background(), d)
 	return err
 }
 
-// Host returns the host that the grant's request is sent to, in lower case, with the port where it is not the scheme's
-// own: of the endpoint that the definition names for that grant, its override or the environment's, and with variables
-// expanded. It looks nothing up and sends nothing. The error is a *[RequestError]; [Client.Do]
-// refuses the request with the same words.
+// Host returns the host that the request would be sent to, in lower case, with the port unless that is the scheme's default.
+// It looks no name up and sends nothing. The error is a *[RequestError]; [Client.Do] refuses the request with the same text.
 func (r Request) Host(d Definition) (string, error) {
 	_, target, err := r.target(d)
 	if err != nil {
@@ -89,7 +86,7 @@ func (r Request) Host(d Definition) (string, error) {
 	return host, nil
 }
 
-// Target returns the URL that the grant's request is sent to, with variables expanded. The error is a *[RequestError].
+// Target returns the URL that the request would be sent to, with variables expanded. The error is a *[RequestError].
 func (r Request) Target(d Definition) (string, error) {
 	_, target, err := r.target(d)
 	if err != nil {
@@ -98,7 +95,7 @@ func (r Request) Target(d Definition) (string, error) {
 	return target.String(), nil
 }
 
-// target returns how the grant's request is made, and where it goes.
+// target returns the definition's part for the grant type, and the URL to send the request to.
 func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	shape, ok := d.request(r.GrantType)
 	if !ok {
@@ -115,7 +112,7 @@ func (r Request) target(d Definition) (GrantRequest, *url.URL, error) {
 	return shape, target, nil
 }
 
-// endpoint returns the URL that the grant's request goes to.
+// endpoint returns the URL to send the request to, from the request or the environment.
 func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	field := shape.Endpoint
 	override := map[string]string{
@@ -134,11 +131,11 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}
 	environment, ok := d.Environments[name]
 	if !ok {
-		return "", &RequestError{Field: "environment", Problem: d.Name + " has none of that name"}
+		return "", &RequestError{Field: "environment", Problem: "is not an environment of " + d.Name}
 	}
 	own := environment.URLs()[field]
 	if own == "" {
-		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, %s has none of its own", d.Name)}
+		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, because %s has none of its own", d.Name)}
 	}
 	expanded, err := expandURL(own, r.Params)
 	if err != nil {
@@ -157,8 +154,8 @@ func (r Request) checked(d Definition, field, endpoint string) (string, error) {
 	return endpoint, nil
 }
 
-// AuthorizationURL returns where to send a user for the authorization code grant (RFC 6749, section 4.1.1; RFC 7636,
-// section 4.3, if there is a challenge). Nothing in the URL is secret. The error is a *[RequestError].
+// AuthorizationURL returns the URL to send a user to for the authorization code grant (RFC 6749, section 4.1.1). A challenge
+// is that of RFC 7636, section 4.3; empty: none. Nothing in the URL is secret. The error is a *[RequestError].
 func (r Request) AuthorizationURL(d Definition, state, challenge string) (string, error) {
 	endpoint, err := r.endpoint(d, GrantRequest{Endpoint: "authorization_url"})
 	if err != nil {
@@ -188,9 +185,8 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	return target.String(), nil
 }
 
-// scopeRequested returns the scope that was asked for, its values separated by spaces; empty where none was. That is
-// what the token request sends, which for many grants is none. The authorization code grant has asked before, in its
-// authorization request.
+// scopeRequested returns the scope that the token request sends, its values separated by spaces; empty: none. In the
+// authorization code grant, it returns the scope that the authorization request sent.
 func (r Request) scopeRequested(d Definition) string {
 	given := strings.Join(r.Scope, " ")
 	if r.GrantType == AuthorizationCode {
@@ -204,7 +200,7 @@ func (r Request) scopeRequested(d Definition) string {
 	}
 	sent, err := r.parameters(d, shape)
 	if err != nil {
-		return "" // nothing was sent
+		return "" // the request was not sent
 	}
 	return sent["scope"]
 }
@@ -212,11 +208,11 @@ func (r Request) scopeRequested(d Definition) string {
 // parameters returns the token request's parameters without the client's credentials.
 func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string, error) {
 	all := make(map[string]string)
-	if r.GrantType != Revocation { // params are more parameters of a token request
+	if r.GrantType != Revocation { // Params belong to token requests
 		maps.Copy(all, r.Params)
 	}
 	for name := range d.Variables {
-		delete(all, name) // they are in the URL
+		delete(all, name) // variables are part of the URL
 	}
 	if !shape.NoGrantType {
 		all["grant_type"] = shape.GrantType
@@ -258,7 +254,7 @@ func missingParameter(d Definition, name string, p Parameter) error {
 	return &RequestError{Field: p.From, Problem: problem}
 }
 
-// build makes the HTTP request, all but sending it.
+// build returns the HTTP request.
 func (r Request) build(ctx context.Context, d Definition) (*http.Request, error) {
 	shape, target, err := r.target(d)
 	if err != nil {
@@ -290,7 +286,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	return request, nil
 }
 
-// authenticate puts the client's credentials where its way of authentication wants them.
+// authenticate adds the client's credentials to the parameters, the query or the header, and returns the way it used.
 func (r Request) authenticate(
 	d Definition, shape GrantRequest, parameters map[string]string, query url.Values, header http.Header,
 ) (ClientAuth, error) {
@@ -314,7 +310,7 @@ func (r Request) authenticate(
 	return auth, nil
 }
 
-// encode writes the parameters into the body, or into the query where there is none.
+// encode returns the body with the parameters. Without a body, it adds them to the query.
 func (g GrantRequest) encode(parameters map[string]string, query url.Values, header http.Header) io.Reader {
 	switch g.Body {
 	case BodyJSON:
@@ -349,7 +345,7 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 	header.Set("Accept", "application/json")
 	for name, value := range r.Headers {
 		if !headerSyntax.MatchString(name) || HasControl(value) {
-			return &RequestError{Field: "headers", Problem: "a name or value that is not an HTTP header's"}
+			return &RequestError{Field: "headers", Problem: "contains a name or value that is not valid in HTTP"}
 		}
 		header.Set(name, value)
 	}
@@ -364,15 +360,15 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 			value = r.RefreshToken
 		}
 		if h.From != "" && !fitsHeader(value) {
-			return &RequestError{Field: h.From, Problem: fmt.Sprintf("holds a character that the header %s cannot carry", name)}
+			return &RequestError{Field: h.From, Problem: fmt.Sprintf("contains a character that the header %s cannot carry", name)}
 		}
 		header.Set(name, h.Prefix+value)
 	}
 	return nil
 }
 
-// fitsHeader tells whether a header carries a text unchanged to every server (RFC 9110, section 5.5): ASCII without
-// control characters, and without a space at either end, where it would be taken off.
+// fitsHeader reports whether every server receives a header value unchanged (RFC 9110, section 5.5). It must be ASCII, without
+// control characters, and without spaces at its ends, because servers strip those.
 func fitsHeader(text string) bool {
 	return (text == "" || isTokenText(text)) && strings.TrimSpace(text) == text
 }
@@ -380,14 +376,14 @@ func fitsHeader(text string) bool {
 // newUUID returns a random UUID (RFC 9562, section 5.4).
 func newUUID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never returns an error
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// schemeWords are words of header values that are no secrets: without this list a description that names one would be
-// withheld.
+// schemeWords are words in header values that are not secrets. Without this list, error descriptions with such a word would
+// be withheld.
 func schemeWords() []string {
 	return []string{
 		"basic", "bearer", "digest", "token", "apikey", "api-key", "application", "application/json", "charset", "utf-8",
@@ -395,8 +391,8 @@ func schemeWords() []string {
 	}
 }
 
-// secrets returns everything in the request that must not come back in a message: of headers whole values and their words,
-// because a server may name the key of "ApiKey <key>" alone.
+// secrets returns the request's values that error texts must not repeat. For headers, these are the values and their words,
+// because a server may repeat only the key of "ApiKey <key>".
 func (r Request) secrets(built *http.Request) []string {
 	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier}, r.Secrets)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {

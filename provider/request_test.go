@@ -12,10 +12,10 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestQuery_HoldsNoParameterTwice(t *testing.T) {
+func TestQuery_RefusesRepeatedParameter(t *testing.T) {
 	t.Parallel()
-	get := shopThat(t, "client_credentials: {method: GET, parameters: {scope: {from: scope}}}")
-	post := shopThat(t, "client_credentials: {parameters: {scope: {from: scope}}}")
+	get := shopWith(t, "client_credentials: {method: GET, parameters: {scope: {from: scope}}}")
+	post := shopWith(t, "client_credentials: {parameters: {scope: {from: scope}}}")
 	renamed := get
 	renamed.Credentials.ClientID = "app"
 	for _, test := range []struct {
@@ -42,7 +42,7 @@ func TestQuery_HoldsNoParameterTwice(t *testing.T) {
 		r.ClientAuth, r.Params, r.Scope = test.auth, test.params, []string{"read"}
 		got, want := fmt.Sprint(r.Check(test.d)), "<nil>"
 		if test.twice != "" {
-			want = "token_url: holds " + test.twice + " in its query, which the request adds itself; leave it out"
+			want = "token_url: contains " + test.twice + " in its query, which the request adds itself; remove it"
 		}
 		if got != want {
 			t.Errorf("%s with %s: %s, want %s", test.query, test.auth, got, want)
@@ -50,7 +50,7 @@ func TestQuery_HoldsNoParameterTwice(t *testing.T) {
 	}
 }
 
-func TestAuthorizationURL_HoldsEachParameterOnce(t *testing.T) {
+func TestAuthorizationURL_HasEachParameterOnce(t *testing.T) {
 	t.Parallel()
 	oauth2 := builtin(t, "oauth2")
 	const endpoint = "https://auth.example.com/authorize?"
@@ -68,14 +68,14 @@ func TestAuthorizationURL_HoldsEachParameterOnce(t *testing.T) {
 	}
 	for name, values := range target.Query() {
 		if len(values) != 1 {
-			t.Errorf("%s is there as %q", name, values)
+			t.Errorf("%s has the values %q", name, values)
 		}
 		if name == "tenant" {
 			continue
 		}
 		r.AuthorizationEndpoint = endpoint + name + "=x"
 		text, err := r.AuthorizationURL(oauth2, "s", "c")
-		if err == nil || !strings.HasPrefix(err.Error(), "authorization_url: holds "+name) {
+		if err == nil || !strings.HasPrefix(err.Error(), "authorization_url: contains "+name) {
 			t.Errorf("%s, %v", text, err)
 		}
 	}
@@ -87,8 +87,8 @@ func TestAuthorizationURL_HoldsEachParameterOnce(t *testing.T) {
 func TestRequest_ErrorsNameTheField(t *testing.T) {
 	t.Parallel()
 	oauth2 := builtin(t, "oauth2")
-	header := shopThat(t, "refresh_token: {headers: {X-Refresh: {from: refresh_token}}}")
-	params := shopThat(t, "client_credentials: {parameters: {seller: {from: params, required: true}}}")
+	header := shopWith(t, "refresh_token: {headers: {X-Refresh: {from: refresh_token}}}")
+	params := shopWith(t, "client_credentials: {parameters: {seller: {from: params, required: true}}}")
 	variable := params
 	variable.Environments = map[string]provider.Environment{"production": {TokenURL: "https://{shop}.example.com/"}}
 	variable.Variables = map[string]string{"shop": "the shop"}
@@ -101,17 +101,17 @@ func TestRequest_ErrorsNameTheField(t *testing.T) {
 	}{
 		{params, provider.Request{GrantType: provider.RefreshToken}, "grant", "shop has no refresh_token grant"},
 		{params, provider.Request{}, "grant", "shop has no  grant"},
-		{params, provider.Request{Environment: "sandbox"}, "environment", "shop has none of that name"},
-		{oauth2, provider.Request{}, "token_url", "is required, oauth2 has none of its own"},
-		{oauth2, provider.Request{TokenURL: endpoint + "#a"}, "token_url", "must not hold a fragment"},
+		{params, provider.Request{Environment: "sandbox"}, "environment", "is not an environment of shop"},
+		{oauth2, provider.Request{}, "token_url", "is required, because oauth2 has none of its own"},
+		{oauth2, provider.Request{TokenURL: endpoint + "#a"}, "token_url", "contains a fragment; remove it"},
 		{oauth2, provider.Request{TokenURL: endpoint}, "client_auth", "is required by oauth2"},
 		{oauth2, provider.Request{GrantType: provider.RefreshToken, TokenURL: endpoint}, "refresh_token", "is required by oauth2"},
 		{params, provider.Request{}, "params", "seller: is required by shop"},
-		{variable, provider.Request{}, "params", "shop must be one DNS label (letters, digits and inner hyphens): it is a part of the URL"},
+		{variable, provider.Request{}, "params", "shop is part of the URL; set it to one DNS label (letters, digits and inner hyphens)"},
 		{params, provider.Request{Params: map[string]string{"seller": "7"}, Headers: map[string]string{"A B": "c"}}, "headers",
-			"a name or value that is not an HTTP header's"},
+			"contains a name or value that is not valid in HTTP"},
 		{header, provider.Request{GrantType: provider.RefreshToken, RefreshToken: "r\u00fc"}, "refresh_token",
-			"holds a character that the header X-Refresh cannot carry"},
+			"contains a character that the header X-Refresh cannot carry"},
 	} {
 		if test.r.GrantType == "" && test.problem != "shop has no  grant" {
 			test.r.GrantType = provider.ClientCredentials
@@ -144,8 +144,8 @@ func TestDefinition_URLsRepeatNoParameter(t *testing.T) {
 		_, err := provider.ParseDefinition([]byte(text))
 		got, want := fmt.Sprint(err), "<nil>"
 		if test.twice != "" {
-			want = `definition "shop": environments.production.` + test.field + ": holds " + test.twice +
-				" in its query, which the request adds itself; leave it out"
+			want = `definition "shop": environments.production.` + test.field + ": contains " + test.twice +
+				" in its query, which the request adds itself; remove it"
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", test.url, got, want)

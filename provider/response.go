@@ -18,16 +18,16 @@ import (
 	"unicode/utf8"
 )
 
-// maxLifetime bounds a token's life. No token lives for ten years; a larger number is a provider's way of saying
-// "never", or a mistake, and would not fit a duration.
+// maxLifetime bounds a token's lifetime. A larger number means "never" or is a mistake, and might not fit into a
+// [time.Duration].
 const maxLifetime = 10 * 365 * 24 * time.Hour
 
-// rawResponse is what came back, whole.
+// rawResponse is a response before it is parsed.
 type rawResponse struct {
 	status int
 	header http.Header
 	body   []byte
-	whole  bool // the body is all that was sent
+	whole  bool // body is complete
 	sentAt time.Time
 	redact redactor
 }
@@ -36,12 +36,12 @@ func (res rawResponse) succeeded() bool {
 	return res.status >= 200 && res.status < 300
 }
 
-// malformed returns the error of a response that the definition does not know.
+// malformed returns the error of a response that does not match the definition.
 func (res rawResponse) malformed(d Definition, description string) *Error {
 	return &Error{Provider: d.Name, Kind: Malformed, StatusCode: res.status, Description: description}
 }
 
-// members is a JSON object, its values not yet decoded.
+// members is a JSON object whose values are not decoded yet.
 type members map[string]json.RawMessage
 
 func tokenMembers() []string {
@@ -55,35 +55,34 @@ func (r Response) name(member string) string {
 	return member
 }
 
-// readResponse makes a token or an error of an answer, or of one that brought a new refresh token and is otherwise of no
-// use, both.
+// readResponse returns the token or the error of a response. It returns both if a new refresh token is its only usable part.
 func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 	top, err := parseObject(res.body)
 	whole := top
 	if err != nil {
-		whole = nil // an error is not guessed from a part
+		whole = nil // do not guess an error from a part
 	}
 	switch {
 	case !res.succeeded():
 		return Token{}, readError(d, r.GrantType, res, whole)
 	case r.GrantType == Revocation:
-		return Token{}, nil // RFC 7009, section 2.2: the body says nothing
+		return Token{}, nil // the body has no meaning (RFC 7009, section 2.2)
 	}
 	object, innerErr := tokenObject(d, top)
 	err = cmp.Or(err, innerErr)
 	refresh, unusable := extractRefreshToken(d, res, object)
 	if r.GrantType == ClientCredentials {
-		unusable = nil // to mint again does as well
+		unusable = nil // minting again works as well
 	}
-	answered := err == nil && object.has(d.Response.name("access_token"))
-	if !answered {
+	hasToken := err == nil && object.has(d.Response.name("access_token"))
+	if !hasToken {
 		if failure := readError(d, r.GrantType, res, whole); failure.Code != "" || failure.Description != "" {
 			if failure.Kind == RefusedGrant || refresh.RefreshToken == r.RefreshToken {
-				return Token{}, failure // what comes with a refusal, or is only repeated, is not a new one
+				return Token{}, failure // a refusal's refresh token, or a repeated one, is not new
 			}
 			return refresh.withError(failure)
 		}
-		err = cmp.Or(err, errors.New("there is no "+d.Response.name("access_token")+" in its answer"))
+		err = cmp.Or(err, errors.New("there is no "+d.Response.name("access_token")+" in its response"))
 	}
 	if err = cmp.Or(unusable, err); err != nil {
 		return refresh.withError(res.malformed(d, err.Error()))
@@ -92,13 +91,13 @@ func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 }
 
 var (
-	errNoObject = errors.New("its answer is not a JSON object")
-	errBehind   = errors.New("there is something behind the JSON object in its answer")
+	errNoObject = errors.New("its response is not a JSON object")
+	errTrailing = errors.New("its response continues after the JSON object")
 )
 
-// parseObject reads a JSON object and nothing after it. Beside an error it returns the members that it could read: one of
-// them may be a refresh token. A member counts when what follows it was read too, because a number could go on, and a
-// string's end be a quotation mark that nobody escaped. The error says nothing of the text.
+// parseObject parses a text that is one JSON object. Even with an error it returns the members before the error, because one
+// of them may be a refresh token. A member counts only if the text after it was parsed too. Otherwise a number might be
+// incomplete, and a string might have ended at an unescaped quotation mark. The error does not repeat the text.
 func parseObject(text []byte) (members, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
@@ -107,7 +106,7 @@ func parseObject(text []byte) (members, error) {
 	object := make(members)
 	var (
 		name  string
-		value json.RawMessage // of the member before
+		value json.RawMessage // of the previous member
 	)
 	for {
 		next, err := decoder.Token()
@@ -121,18 +120,18 @@ func parseObject(text []byte) (members, error) {
 		if name, isName = next.(string); !isName {
 			break
 		}
-		value = nil // or it would be written over
+		value = nil // Decode would reuse its memory
 		if err := decoder.Decode(&value); err != nil {
 			return object, errNoObject
 		}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return object, errBehind
+		return object, errTrailing
 	}
 	return object, nil
 }
 
-// tokenObject finds the object that holds the token. Beside an error it returns what could be read of it.
+// tokenObject returns the object with the token's members. Even with an error it returns the members before the error.
 func tokenObject(d Definition, top members) (members, error) {
 	object := top
 	var err error
@@ -142,7 +141,7 @@ func tokenObject(d Definition, top members) (members, error) {
 			raw = json.RawMessage(text)
 		}
 		if object, err = parseObject(raw); err != nil {
-			err = fmt.Errorf("%s in its answer is not an object", d.Response.Object)
+			err = fmt.Errorf("%s in its response is not an object", d.Response.Object)
 		}
 	}
 	maps.DeleteFunc(object, func(_ string, raw json.RawMessage) bool {
@@ -152,7 +151,7 @@ func tokenObject(d Definition, top members) (members, error) {
 	return object, err
 }
 
-// has tells whether a member is there and not null.
+// has reports whether a member is present and not null.
 func (m members) has(name string) bool {
 	raw, ok := m[name]
 	return ok && string(raw) != "null"
@@ -166,8 +165,8 @@ func decodeString(raw json.RawMessage) (string, bool) {
 	return *text, true
 }
 
-// extractRefreshToken returns a token with what must not be lost of an answer, whatever else is in it: the refresh token, with its life.
-// The error says that there is one, and that it is in no form in which it could be sent again.
+// extractRefreshToken returns a Token with nothing but a response's refresh token and its lifetime. It returns an error if
+// there is a refresh token that cannot be sent again.
 func extractRefreshToken(d Definition, res rawResponse, object members) (Token, error) {
 	text, err := readRefreshToken(d, object)
 	if err != nil {
@@ -176,7 +175,7 @@ func extractRefreshToken(d Definition, res rawResponse, object members) (Token, 
 	return Token{SentAt: res.sentAt, RefreshToken: text, RefreshLifetime: readRefreshLifetime(d, res, object)}, nil
 }
 
-// withError returns what of a token comes together with an error: a refresh token, or nothing.
+// withError returns an error together with a token's refresh token, if it has one.
 func (t Token) withError(err error) (Token, error) {
 	if t.RefreshToken == "" {
 		return Token{}, err
@@ -184,36 +183,36 @@ func (t Token) withError(err error) (Token, error) {
 	return Token{SentAt: t.SentAt, RefreshToken: t.RefreshToken, RefreshLifetime: t.RefreshLifetime}, err
 }
 
-// readRefreshToken returns the refresh token as it is sent again; empty where the answer holds none. It takes more than
-// RFC 6749, appendix A.17, allows: a number, and any string without control characters. To refuse what a provider will
-// take back would lose the grant.
+// readRefreshToken returns the refresh token, or empty if the response has none. It accepts numbers and all strings without
+// control characters, which is more than RFC 6749, appendix A.17, allows. The provider may accept such a token again, and to
+// refuse it would lose the user's authorization.
 func readRefreshToken(d Definition, object members) (string, error) {
 	name := d.Response.name("refresh_token")
 	if !object.has(name) {
 		return "", nil
 	}
 	if text, ok := decodeString(object[name]); ok {
-		// The replacement character is what decoding puts in place of bytes that are not UTF-8.
+		// Decoding replaces bytes that are not UTF-8 by the replacement character.
 		if HasControl(text) || strings.ContainsRune(text, utf8.RuneError) {
-			return "", fmt.Errorf("%s in its answer holds a control character, or what is not UTF-8", name)
+			return "", fmt.Errorf("%s in its response contains a control character or is not UTF-8", name)
 		}
 		return text, nil
 	}
 	var number json.Number
 	if json.Unmarshal(object[name], &number) != nil {
-		return "", fmt.Errorf("%s in its answer is neither a string nor a number", name)
+		return "", fmt.Errorf("%s in its response is neither a string nor a number", name)
 	}
-	return number.String(), nil // to the letter, also where it is larger than any number here
+	return number.String(), nil // its digits as received, even if no numeric type could hold them
 }
 
-// readToken reads the rest of a token whose refresh token was read.
+// readToken adds the rest of a response to a token that has its refresh token.
 func readToken(d Definition, r Request, res rawResponse, object members, token Token) (Token, error) {
 	access, ok := decodeString(object[d.Response.name("access_token")])
 	if !ok || !isTokenText(access) {
-		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its answer is not a string of printable ASCII characters"))
+		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its response is not a string of printable ASCII characters"))
 	}
 	token.AccessToken = access
-	// More callers may read the scope than the token, so it must repeat none of the request's secrets, nor this response's.
+	// More callers may read the scope than the token. So it must not repeat a secret of the request or of this response.
 	secrets := res.redact.with(access, token.RefreshToken)
 	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
 	if tokenType, ok := decodeString(object[d.Response.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType) {
@@ -239,7 +238,7 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 
 func (t *Token) setExtra(name string, raw json.RawMessage) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber() // an identifier of 19 digits stays whole
+	decoder.UseNumber() // keeps all digits of a long identifier
 	var value any
 	if decoder.Decode(&value) != nil {
 		return
@@ -250,13 +249,13 @@ func (t *Token) setExtra(name string, raw json.RawMessage) {
 	t.Extra[name] = value
 }
 
-// isTokenText holds an access token to the characters of RFC 6749, appendix A.12: anything else could not be sent in a
-// header, or would break out of one.
+// isTokenText reports whether a text has only the characters of RFC 6749, appendix A.12. Others cannot be sent in a header, or
+// would break out of one.
 func isTokenText(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
 }
 
-// readScope reads a scope given as a string or as a list. It tells whether the answer says anything.
+// readScope returns a scope given as a string or as a list, and whether it is either.
 func readScope(raw json.RawMessage) (string, bool) {
 	var list []string
 	if text, ok := decodeString(raw); ok {
@@ -268,8 +267,8 @@ func readScope(raw json.RawMessage) (string, bool) {
 	return scope, !HasControl(scope)
 }
 
-// readLifetime returns how long the token lives: as the answer says, else the request, else the definition. If the answer
-// says something that is not a lifetime, that is an error.
+// readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order. It
+// returns an error if the response's value is not a lifetime.
 func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
 	name := d.Response.name("expires_in")
 	text, ok := object.text(name)
@@ -280,22 +279,22 @@ func readLifetime(d Definition, r Request, res rawResponse, object members) (tim
 		case d.Response.DefaultExpiresIn > 0:
 			return time.Duration(d.Response.DefaultExpiresIn) * time.Second, nil
 		}
-		failure := res.malformed(d, "there is no "+name+" in its answer")
+		failure := res.malformed(d, "there is no "+name+" in its response")
 		failure.Remedy = RemedyLifetime
 		return 0, failure
 	}
 	lifetime, err := parseLifetime(d.Response.ExpiresAs, text, res)
 	switch {
 	case err != nil:
-		return 0, res.malformed(d, name+" in its answer is not a lifetime")
+		return 0, res.malformed(d, name+" in its response is not a lifetime")
 	case lifetime <= 0:
-		return 0, res.malformed(d, name+" in its answer is a lifetime that is already over")
+		return 0, res.malformed(d, name+" in its response says that the token has expired already")
 	}
 	return lifetime, nil
 }
 
-// readRefreshLifetime returns how long the refresh token lives; 0 where the answer does not say. Zero is how some
-// answers say never, and for what cannot be read no refresh token is given up.
+// readRefreshLifetime returns the refresh token's lifetime, or 0 if the response has none. A zero in the response means
+// "never" at some providers. A value that is not a lifetime is no reason to discard the refresh token.
 func readRefreshLifetime(d Definition, res rawResponse, object members) time.Duration {
 	for _, name := range d.Response.RefreshExpiresIn {
 		text, ok := object.text(name)
@@ -311,7 +310,7 @@ func readRefreshLifetime(d Definition, res rawResponse, object members) time.Dur
 	return 0
 }
 
-// text returns what a member says, a string's text or else the JSON; false where it says nothing.
+// text returns a member's string or, for other values, its JSON. It reports whether that is neither null nor empty.
 func (m members) text(name string) (string, bool) {
 	text, isString := decodeString(m[name])
 	if !isString {
@@ -321,26 +320,26 @@ func (m members) text(name string) (string, bool) {
 	return text, m.has(name) && text != ""
 }
 
-// parseLifetime returns a lifetime, which may be none or over, of maxLifetime at most.
+// parseLifetime returns a lifetime of at most maxLifetime. It may be zero or negative.
 func parseLifetime(form, text string, res rawResponse) (time.Duration, error) {
 	seconds, err := parseSeconds(form, text, res)
 	bound := maxLifetime.Seconds()
 	return time.Duration(min(max(seconds, -bound), bound) * float64(time.Second)), err
 }
 
-// parseSeconds returns the number of seconds that a lifetime is given as, or that are left until a point in time.
+// parseSeconds returns a lifetime in seconds, or the seconds until a point in time.
 func parseSeconds(form, text string, res rawResponse) (float64, error) {
 	now := res.now()
 	if form == ExpiresTime {
 		at, err := time.Parse(time.RFC3339, text)
 		return at.Sub(now).Seconds(), err
 	}
-	if strings.ContainsAny(text, "xXpP_nN") { // ParseFloat takes hexadecimal, NaN and Inf too
+	if strings.ContainsAny(text, "xXpP_nN") { // ParseFloat also accepts hexadecimal, NaN and Inf
 		return 0, errors.New("not a number")
 	}
 	number, err := strconv.ParseFloat(text, 64)
 	if errors.Is(err, strconv.ErrRange) {
-		err = nil // an infinity, of the right sign
+		err = nil // number is an infinity of the right sign
 	}
 	if form == ExpiresUnixSeconds {
 		number -= float64(now.Unix())
@@ -351,8 +350,8 @@ func parseSeconds(form, text string, res rawResponse) (float64, error) {
 	return number, err
 }
 
-// readError makes an error of an answer that is none of a token. Its members are looked at whatever the status:
-// some providers answer an error with 200.
+// readError returns the error of a response. It reads the members whatever the status is, because some providers send errors
+// with status 200.
 func readError(d Definition, grantType GrantType, res rawResponse, top members) *Error {
 	e := &Error{Provider: d.Name, StatusCode: res.status, RetryAfter: d.retryAfter(res)}
 	redact := res.redact.with(tokenTexts(d, top)...)
@@ -369,14 +368,14 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	switch {
 	case known:
 		e.Code = code
-	case own == strconv.Itoa(res.status): // a status said twice is no code
+	case own == strconv.Itoa(res.status): // repeating the status adds nothing
 	case isErrorCode(own) && !redact.repeats(own):
 		e.Code = own
 	}
 	if description == "" && !isErrorCode(own) {
-		description = own // free text where a code belongs
+		description = own // free text in place of a code
 	}
-	e.Description = redact.clean(description, own) // a secret may be split between the two
+	e.Description = redact.clean(description, own) // a secret may be split between the two texts
 	e.Kind = errorKind(res.status, e.Code, mapped)
 	if e.Kind == Malformed && res.status >= 300 && res.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"
@@ -384,7 +383,8 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	return e
 }
 
-// errorKind decides by the status first where it leaves no doubt, then by the code.
+// errorKind returns the kind of an error. Status 429 decides first, then a mapped code, then the statuses 5xx and 3xx, then any
+// other known code.
 func errorKind(status int, code string, mapped bool) Kind {
 	kind, known := codeKinds[code]
 	switch {
@@ -408,14 +408,15 @@ func errorKind(status int, code string, mapped bool) Kind {
 	return Malformed
 }
 
-// isErrorCode tells a code from free text: codes are words without spaces.
+// isErrorCode reports whether a text is a code and not free text. Codes are words without spaces.
 func isErrorCode(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.:", r))
 	})
 }
 
-// firstText returns the first of the named members that is a text or a number. Dots lead into objects.
+// firstText returns the first of the named members that is a string or a number. A dot separates a member from the object that
+// contains it.
 func firstText(top members, names []string) string {
 	for _, name := range names {
 		object := top
@@ -438,7 +439,7 @@ func firstText(top members, names []string) string {
 	return ""
 }
 
-// tokenTexts lists the tokens that an error answer carries all the same.
+// tokenTexts returns the tokens in an error response.
 func tokenTexts(d Definition, top members) []string {
 	object, err := tokenObject(d, top)
 	if err != nil {
@@ -453,9 +454,9 @@ func tokenTexts(d Definition, top members) []string {
 	return all
 }
 
-// retryAfter returns how long the provider asks to be left alone: as its Retry-After header says (RFC 9110, section
-// 10.2.3), else, where a limit is exceeded, until the window ends. It is held to the longest window that the
-// definition documents, and what is negative, past or unreadable counts as not said.
+// retryAfter returns how long the provider asks to wait, at most the longest window of the documented limits. It reads the
+// Retry-After header (RFC 9110, section 10.2.3). Without that, a response with status 429 may report the end of the window.
+// Negative, past and invalid values count as 0.
 func (d Definition) retryAfter(res rawResponse) time.Duration {
 	now := res.now()
 	var wait time.Duration
@@ -472,8 +473,8 @@ func (d Definition) retryAfter(res rawResponse) time.Duration {
 	return min(max(wait, 0), d.longestWindow())
 }
 
-// now returns the time by the answer's own Date, so that the difference between the provider's clock and ours does
-// not count; by our own where it has none.
+// now returns the response's Date, so that the difference between the provider's clock and ours does not matter. Without a
+// Date it returns our own time.
 func (res rawResponse) now() time.Time {
 	if date, err := http.ParseTime(res.header.Get("Date")); err == nil {
 		return date

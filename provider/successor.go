@@ -23,19 +23,19 @@ import (
 )
 
 const (
-	// maxMentions bounds how often the name of a refresh token is looked at in one reading of a body, so that the work
-	// is linear in the body's size.
+	// maxMentions bounds how many names of a refresh token are examined in one reading of a body. It keeps the work linear in
+	// the body's size.
 	maxMentions = 100
-	// maxEscapes bounds how many layers of JSON strings around a refresh token are read.
+	// maxEscapes bounds the layers of JSON strings around a refresh token.
 	maxEscapes = 3
 )
 
-// findSuccessor returns the refresh token that a response holds, with its life, whatever else the response is. The
-// request may have consumed the token that was sent, so that this one is all there is. It is looked for where the
-// definition says, and then wherever servers have been seen to put it. A response that is not a success may hold
-// something else under the name, so a token from there is unconfirmed. Without a refresh token, the result is zero.
+// findSuccessor returns a response's refresh token and its lifetime, even if the rest of the response is of no use. The
+// request may have consumed the token that was sent, so this may be the only valid one. findSuccessor searches where the
+// definition expects it, and then everywhere that servers have been seen to put it. A refresh token from a response that is
+// not a success is unconfirmed, because the name may have another meaning there. Without a refresh token, the result is zero.
 //
-// A request that consumes nothing can be repeated, so of its response only the definition's place in a success counts.
+// Requests that consume nothing can be repeated. Of their responses, only the definition's place in a success counts.
 func findSuccessor(d Definition, r Request, res rawResponse) Token {
 	if r.GrantType == Revocation || !res.succeeded() && !r.GrantType.Spends() {
 		return Token{}
@@ -57,8 +57,8 @@ func findSuccessor(d Definition, r Request, res rawResponse) Token {
 	return token
 }
 
-// withSuccessor adds the refresh token that was found in a response to what readResponse made of it. In a success that has
-// none where the definition says, another member of the name may mean something else, so what it holds is unconfirmed.
+// withSuccessor adds the refresh token of findSuccessor to the result of readResponse. In a success with no refresh token where
+// the definition expects it, another member may have the name with another meaning. So its value is unconfirmed.
 func withSuccessor(r Request, found, token Token, err error) (Token, error) {
 	isNew := found.RefreshToken != "" && found.RefreshToken != r.RefreshToken
 	if !r.GrantType.Spends() || !isNew || token.RefreshToken != "" {
@@ -78,13 +78,13 @@ func withSuccessor(r Request, found, token Token, err error) (Token, error) {
 	return found, err
 }
 
-// wordSyntax matches the words that servers put in place of a token: null, INVALID, Required, token_expired. A longer
+// wordSyntax matches words that servers send in place of a token, such as null, INVALID, Required and token_expired. A longer
 // run of letters may be a token.
 var wordSyntax = regexp.MustCompile(`^([A-Za-z]?[a-z]{0,19}([-_./:]+[a-z]{1,20})*|[A-Z]{1,20}([-_./:]+[A-Z]{1,20})*)$`)
 
-// mayBeSuccessor reports whether a text from a guessed place, or from a response that is not a success, can be a
-// refresh token that follows the one that was sent. It refuses only what is certainly none: to try a text that is none
-// costs one request, to lose one that is costs the user's authorization.
+// mayBeSuccessor reports whether a text may be the refresh token that replaces the one that was sent. It is for texts from a
+// guessed place, or from a response that is not a success. It refuses only texts that certainly are none. To try a wrong text
+// costs a request, and to lose a refresh token costs the user's authorization.
 func (r Request) mayBeSuccessor(text string) bool {
 	core := strings.Trim(text, "[]<>{}()*.…") // as in [redacted] or ***
 	_, err := strconv.ParseInt(core, 10, 64)
@@ -99,9 +99,9 @@ func (r Request) mayBeSuccessor(text string) bool {
 	return !wordSyntax.MatchString(core)
 }
 
-// guessRefreshToken returns the likeliest refresh token of a body that is not the one that was sent; empty if there is
-// none. It needs no syntax to hold for the whole body: it looks at what stands around each name of a refresh token. So
-// text before or behind the JSON, a body that broke off, JSON in a string, and forms and XML are all read.
+// guessRefreshToken returns the likeliest new refresh token of a body; empty: none. It does not parse the whole body, but only
+// the text around each name of a refresh token. So it also reads JSON with text around it, JSON in a string, a body that broke
+// off, forms and XML.
 func guessRefreshToken(d Definition, r Request, res rawResponse) string {
 	own := cmp.Or(d.Response.name("refresh_token"), "refresh_token")
 	for text, whole := range readings(res.body, res.whole) {
@@ -109,7 +109,7 @@ func guessRefreshToken(d Definition, r Request, res rawResponse) string {
 		last := 0
 		for m := range mentions(text, own) {
 			if m.start < last {
-				continue // within the value of the one before
+				continue // inside the previous value
 			}
 			m.value = m.read(text, whole)
 			last = m.end + len(m.value)
@@ -124,7 +124,7 @@ func guessRefreshToken(d Definition, r Request, res rawResponse) string {
 	return ""
 }
 
-// readings yields the texts that a body may be meant as, the plainest first, and whether each came whole.
+// readings yields the texts that a body may stand for, the plainest first, and whether each is complete.
 func readings(body []byte, whole bool) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		text, whole := decompress(body, whole)
@@ -148,7 +148,7 @@ func readings(body []byte, whole bool) iter.Seq2[[]byte, bool] {
 	}
 }
 
-// decompress returns the text of a body that is compressed though no header says so, of maxResponse at most.
+// decompress returns the text of a body that is compressed without a header that says so, of at most maxResponse bytes.
 func decompress(body []byte, whole bool) ([]byte, bool) {
 	if !bytes.HasPrefix(body, []byte{0x1f, 0x8b}) {
 		return body, whole
@@ -161,8 +161,7 @@ func decompress(body []byte, whole bool) ([]byte, bool) {
 	return text, whole && err == nil && len(text) <= maxResponse
 }
 
-// decodeUTF16 returns a body in UTF-8 if it is in UTF-16, told by its byte order mark or by the zero that half of each
-// ASCII character is.
+// decodeUTF16 returns a body in UTF-8. It recognizes UTF-16 by the byte order mark, or by the zero byte of an ASCII character.
 func decodeUTF16(body []byte) []byte {
 	if len(body) < 2 {
 		return body
@@ -188,8 +187,8 @@ func decodeUTF16(body []byte) []byte {
 	return text
 }
 
-// unescapeJSON takes one layer of JSON's escapes off a text. Escapes of what is not ASCII stay, they are read with the
-// value.
+// unescapeJSON removes one layer of JSON's escapes from a text. It leaves escapes of characters outside ASCII, which are decoded
+// with the value.
 func unescapeJSON(text []byte) []byte {
 	plain := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
@@ -215,21 +214,21 @@ func unescapeJSON(text []byte) []byte {
 	return plain
 }
 
-// mention is a place in a text that holds a refresh token's name.
+// mention is a place in a text with a refresh token's name.
 type mention struct {
 	start, end int
-	depth      int // in objects and lists, as far as brackets tell
-	rank       int // of the name: the definition's, the standard's, another spelling of it
+	depth      int // in objects and lists, by the brackets before it
+	rank       int // of the name: 0 the definition's, 1 the standard's, 2 another spelling
 	value      string
 }
 
-// before reports whether a mention is likelier to be meant than another.
+// before reports whether a mention is more likely than another to be the refresh token.
 func (m mention) before(other mention) bool {
 	return cmp.Or(m.depth-other.depth, m.rank-other.rank) < 0
 }
 
-// mentions yields where a text holds the definition's name of a refresh token, or refresh_token in any usual spelling,
-// in the order of their places, maxMentions of them at most.
+// mentions yields the places with the definition's name of a refresh token, or with any usual spelling of refresh_token. It
+// yields them in order, maxMentions at most.
 func mentions(text []byte, own string) iter.Seq[mention] {
 	names := regexp.MustCompile(regexp.QuoteMeta(own) + `|(?i:refresh[_-]?token)`)
 	return func(yield func(mention) bool) {
@@ -258,9 +257,8 @@ func mentions(text []byte, own string) iter.Seq[mention] {
 	}
 }
 
-// read returns the value that a mention's name has in a text: a JSON member's or one of another notation that is much
-// the same, a form parameter's, an XML element's or attribute's. It is empty if there is none, or none that has
-// certainly ended.
+// read returns the value of a mention's name; empty: none, or none that is certainly complete. It reads members in JSON and
+// similar notations, form parameters, and XML elements and attributes.
 func (m mention) read(text []byte, whole bool) string {
 	before, after := text[:m.start], text[m.end:]
 	if opensElement(before) {
@@ -287,7 +285,7 @@ func (m mention) read(text []byte, whole bool) string {
 
 const whitespace = " \t\r\n"
 
-// isNameByte reports whether a character can be one of a name.
+// isNameByte reports whether a byte can be part of a name.
 func isNameByte(c byte) bool {
 	letter := c | 0x20
 	return 'a' <= letter && letter <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("_-.", c) >= 0 || c >= utf8.RuneSelf
@@ -314,7 +312,7 @@ func readValue(separator string, text []byte, whole bool) string {
 	return readNumber(value)
 }
 
-// readQuoted returns what a quoted text begins with, and what follows the quotation marks; nothing if it does not end.
+// readQuoted returns the quoted value at the beginning of a text, and the text after it; nothing if the value has no end.
 func readQuoted(text []byte) (value string, rest []byte) {
 	quote := text[0]
 	for i := 1; i < len(text); i++ {
@@ -338,14 +336,14 @@ func readQuoted(text []byte) (value string, rest []byte) {
 	return "", nil
 }
 
-// endsValue reports whether a text goes on like one in which a quoted value has ended: the mark may be one that nothing
-// escaped.
+// endsValue reports whether a text looks like the text after a quoted value. If not, the quotation mark before it may be an
+// unescaped one inside the value.
 func endsValue(rest []byte) bool {
 	rest = bytes.TrimLeft(rest, whitespace)
 	return len(rest) > 0 && strings.IndexByte(",}])>;&</", rest[0]) >= 0
 }
 
-// readBox returns the one text in a list, or the member value or token of an object.
+// readBox returns the only string in a list, or the member "value" or "token" that begins an object.
 func readBox(text []byte) string {
 	inner := bytes.TrimLeft(text[1:], whitespace)
 	if text[0] == '[' {
@@ -367,7 +365,7 @@ func readBox(text []byte) string {
 	return value
 }
 
-// firstQuoted is readQuoted for a text that may begin with something else.
+// firstQuoted is readQuoted for a text that may not begin with a quotation mark.
 func firstQuoted(text []byte) (value string, rest []byte) {
 	if len(text) == 0 || text[0] != '"' && text[0] != '\'' {
 		return "", nil
@@ -375,7 +373,7 @@ func firstQuoted(text []byte) (value string, rest []byte) {
 	return readQuoted(text)
 }
 
-// readNumber returns the number that a text begins with, to the letter.
+// readNumber returns the number at the beginning of a text, with its digits as received.
 func readNumber(text []byte) string {
 	end := bytes.IndexAny(text, ",}] \t\r\n")
 	if end <= 0 || text[0] != '-' && (text[0] < '0' || text[0] > '9') || !json.Valid(text[:end]) {
@@ -384,12 +382,12 @@ func readNumber(text []byte) string {
 	return string(text[:end])
 }
 
-// readParameter returns the value of a form's parameter. A space in it is a plus sign that a server did not encode.
+// readParameter returns the value of a form's parameter. It reads a space as a plus sign that the server did not encode.
 func readParameter(text []byte, whole bool) string {
 	end := bytes.IndexAny(text, "&;,\"'<>(){}[]\\"+whitespace)
 	if end < 0 {
 		if !whole {
-			return "" // it could go on
+			return "" // it may be incomplete
 		}
 		end = len(text)
 	}
@@ -404,7 +402,7 @@ func readParameter(text []byte, whole bool) string {
 	return value
 }
 
-// opensElement reports whether a text ends with the beginning of an XML element, up to its local name.
+// opensElement reports whether a text ends with the beginning of an XML element, before its local name.
 func opensElement(before []byte) bool {
 	near := before[max(0, len(before)-64):]
 	opened := bytes.LastIndexByte(near, '<')
@@ -415,7 +413,7 @@ func opensElement(before []byte) bool {
 	return ok && !slices.ContainsFunc(prefix, func(c byte) bool { return !isNameByte(c) })
 }
 
-// readElement returns the text of an XML element whose name ends where the text begins.
+// readElement returns the content of an XML element. The text begins after the element's name.
 func readElement(text []byte) string {
 	attributes, content, ok := bytes.Cut(text, []byte(">"))
 	longer := len(attributes) > 0 && strings.IndexByte(whitespace, attributes[0]) < 0

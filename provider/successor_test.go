@@ -26,7 +26,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// canned answers every request with the same response, without a network.
+// canned sends the same response to every request, without a network.
 type canned struct {
 	status int
 	header http.Header
@@ -39,7 +39,7 @@ func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// refresh sends the refresh token "r1" and returns what the client makes of the canned response.
+// refresh sends the refresh token "r1" and returns the client's result.
 func (c canned) refresh(t *testing.T, d provider.Definition) (provider.Token, error) {
 	t.Helper()
 	return c.ask(t, d, provider.Request{GrantType: provider.RefreshToken, RefreshToken: "r1"})
@@ -80,56 +80,55 @@ func quoted(text string) string {
 	return string(b)
 }
 
-// wrappings are the ways in which servers have been seen to answer something else than the JSON object that the
-// definition knows. Each holds the refresh token, which has to be printable ASCII.
+// wrappings are responses that servers have been seen to send in place of the definition's JSON object. Each contains the
+// refresh token, which must be printable ASCII.
 func wrappings(token string) map[string]string {
 	object := `{"access_token":"t","refresh_token":` + quoted(token) + `,"expires_in":3600}`
 	form := "access_token=t&refresh_token=" + url.QueryEscape(token) + "&expires_in=3600"
 	return map[string]string{
-		"plain":                       object,
-		"in an object":                `{"status":"ok","data":` + object + `}`,
-		"in a list":                   `[{"id":1},` + object + `]`,
-		"deep":                        strings.Repeat(`{"a":[`, 40) + object + strings.Repeat(`]}`, 40),
-		"in a string":                 `{"data":` + quoted(object) + `}`,
-		"in a string in a string":     quoted(`{"data":` + quoted(object) + `}`),
-		"in camel case":               strings.Replace(object, "refresh_token", "refreshToken", 1),
-		"in Pascal case":              strings.Replace(object, "refresh_token", "RefreshToken", 1),
-		"with a hyphen":               strings.Replace(object, "refresh_token", "refresh-token", 1),
-		"in a list of one":            `{"access_token":"t","refresh_token":[` + quoted(token) + `]}`,
-		"in an object of its own":     `{"refresh_token":{"value":` + quoted(token) + `,"expires_in":1}}`,
-		"behind a byte order mark":    "\ufeff" + object,
-		"behind a prefix":             ")]}',\n" + object,
-		"behind a loop":               "while(1);" + object,
-		"in JSONP":                    "/**/callback(" + object + ");",
-		"behind a warning":            "<br />\n<b>Warning</b>: {\"fopen(\"/x\"): can't open 'y' in <b>/a.php</b> on line <b>3</b>" + object,
-		"before trailing text":        object + "\n<!-- served in 3 ms -->",
-		"in a page":                   "<html><body><pre>" + object + "</pre></body></html>",
-		"in a page, escaped":          "<html><body><pre>" + html.EscapeString(object) + "</pre></body></html>",
-		"in UTF-16, little endian":    inUTF16(binary.LittleEndian, true, object),
-		"in UTF-16, big endian":       inUTF16(binary.BigEndian, true, object),
-		"in UTF-16 without a mark":    inUTF16(binary.LittleEndian, false, object),
-		"form-encoded":                form,
-		"form-encoded, at the end":    "scope=read&refresh_token=" + url.QueryEscape(token),
-		"form-encoded, in a string":   `{"body":` + quoted(form) + `}`,
-		"form-encoded, in a link":     `<a href="https://app.example.com/?` + html.EscapeString(form) + `">here</a>`,
-		"truncated behind the token":  object[:len(object)-8],
-		"in a string, truncated":      `{"data":` + quoted(object)[:len(quoted(object))-8],
-		"compressed":                  gzipped(object),
-		"compressed, truncated":       gzipped(object + strings.Repeat(" ", 1<<12))[:len(gzipped(object+strings.Repeat(" ", 1<<12)))-4],
-		"in XML":                      "<?xml version=\"1.0\"?><answer><refresh_token>" + html.EscapeString(token) + "</refresh_token></answer>",
-		"in XML with a namespace":     "<o:answer><o:refresh_token type=\"s\">\n " + html.EscapeString(token) + "\n</o:refresh_token></o:answer>",
-		"in XML, as CDATA":            "<refreshToken><![CDATA[" + token + "]]></refreshToken>",
-		"in an XML attribute":         `<token refresh_token="` + html.EscapeString(token) + `" expires_in="1"/>`,
-		"as a script's object":        `var answer = {access_token: 't', refresh_token: '` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(token) + `'};`,
-		"as a dump of an array":       `["access_token" => "t", "refresh_token" => ` + quoted(token) + `]`,
-		"behind words under the name": `{"errors":{"refresh_token":["The refresh token is invalid."]},"refresh_token":null,"data":` + object + `}`,
-		"behind the one that is sent": `{"request":{"refresh_token":"r1"},"answer":` + object + `}`,
+		"plain":                      object,
+		"in an object":               `{"status":"ok","data":` + object + `}`,
+		"in a list":                  `[{"id":1},` + object + `]`,
+		"deep":                       strings.Repeat(`{"a":[`, 40) + object + strings.Repeat(`]}`, 40),
+		"in a string":                `{"data":` + quoted(object) + `}`,
+		"in a string in a string":    quoted(`{"data":` + quoted(object) + `}`),
+		"in camel case":              strings.Replace(object, "refresh_token", "refreshToken", 1),
+		"in Pascal case":             strings.Replace(object, "refresh_token", "RefreshToken", 1),
+		"with a hyphen":              strings.Replace(object, "refresh_token", "refresh-token", 1),
+		"in a list of one":           `{"access_token":"t","refresh_token":[` + quoted(token) + `]}`,
+		"in an object of its own":    `{"refresh_token":{"value":` + quoted(token) + `,"expires_in":1}}`,
+		"after a byte order mark":    "\ufeff" + object,
+		"after a prefix":             ")]}',\n" + object,
+		"after a loop":               "while(1);" + object,
+		"in JSONP":                   "/**/callback(" + object + ");",
+		"after a warning":            "<br />\n<b>Warning</b>: {\"fopen(\"/x\"): can't open 'y' in <b>/a.php</b> on line <b>3</b>" + object,
+		"before trailing text":       object + "\n<!-- served in 3 ms -->",
+		"in a page":                  "<html><body><pre>" + object + "</pre></body></html>",
+		"in a page, escaped":         "<html><body><pre>" + html.EscapeString(object) + "</pre></body></html>",
+		"in UTF-16, little endian":   inUTF16(binary.LittleEndian, true, object),
+		"in UTF-16, big endian":      inUTF16(binary.BigEndian, true, object),
+		"in UTF-16 without a mark":   inUTF16(binary.LittleEndian, false, object),
+		"form-encoded":               form,
+		"form-encoded, at the end":   "scope=read&refresh_token=" + url.QueryEscape(token),
+		"form-encoded, in a string":  `{"body":` + quoted(form) + `}`,
+		"form-encoded, in a link":    `<a href="https://app.example.com/?` + html.EscapeString(form) + `">here</a>`,
+		"truncated after the token":  object[:len(object)-8],
+		"in a string, truncated":     `{"data":` + quoted(object)[:len(quoted(object))-8],
+		"compressed":                 gzipped(object),
+		"compressed, truncated":      gzipped(object + strings.Repeat(" ", 1<<12))[:len(gzipped(object+strings.Repeat(" ", 1<<12)))-4],
+		"in XML":                     "<?xml version=\"1.0\"?><answer><refresh_token>" + html.EscapeString(token) + "</refresh_token></answer>",
+		"in XML with a namespace":    "<o:answer><o:refresh_token type=\"s\">\n " + html.EscapeString(token) + "\n</o:refresh_token></o:answer>",
+		"in XML, as CDATA":           "<refreshToken><![CDATA[" + token + "]]></refreshToken>",
+		"in an XML attribute":        `<token refresh_token="` + html.EscapeString(token) + `" expires_in="1"/>`,
+		"as a script's object":       `var answer = {access_token: 't', refresh_token: '` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(token) + `'};`,
+		"as a dump of an array":      `["access_token" => "t", "refresh_token" => ` + quoted(token) + `]`,
+		"after words under the name": `{"errors":{"refresh_token":["The refresh token is invalid."]},"refresh_token":null,"data":` + object + `}`,
+		"after the one that is sent": `{"request":{"refresh_token":"r1"},"answer":` + object + `}`,
 	}
 }
 
-// A provider that has answered has spent the refresh token that was sent, whatever its answer looks like. The new one
-// in it is all there is.
-func TestSuccessor_IsReadWhateverTheAnswerLooksLike(t *testing.T) {
+// The provider may have consumed the refresh token that was sent. The new one in its response is then the only one.
+func TestSuccessor_IsFoundInAnyResponse(t *testing.T) {
 	t.Parallel()
 	const next = "r2/+=~.x"
 	oauth2, bodies := builtin(t, "oauth2"), wrappings(next)
@@ -142,11 +141,11 @@ func TestSuccessor_IsReadWhateverTheAnswerLooksLike(t *testing.T) {
 				continue
 			}
 			success := status < 300
-			if token.RefreshTokenUnconfirmed == success && err != nil { // of a success see TestSuccessor_ComesWithTheAccessToken
+			if token.RefreshTokenUnconfirmed == success && err != nil { // for a success see TestSuccessor_ComesWithTheAccessToken
 				t.Errorf("%d, %s: unconfirmed: %v", status, name, token.RefreshTokenUnconfirmed)
 			}
 			if token.SentAt.IsZero() {
-				t.Errorf("%d, %s: nothing says since when it lives", status, name)
+				t.Errorf("%d, %s: the refresh token has no SentAt", status, name)
 			}
 			if err == nil && (status > 299 || token.AccessToken != "t") || err != nil && token.AccessToken != "" {
 				t.Errorf("%d, %s: access token %q, %v", status, name, token.AccessToken, err)
@@ -155,17 +154,17 @@ func TestSuccessor_IsReadWhateverTheAnswerLooksLike(t *testing.T) {
 	}
 }
 
-// The definition's place goes before any other, a shallow one before a deep one.
-func TestSuccessor_IsTakenFromTheLikeliestPlace(t *testing.T) {
+// The definition's place comes before others, and a shallow place before a deep one.
+func TestSuccessor_LikeliestPlaceCounts(t *testing.T) {
 	t.Parallel()
-	shop := shopThat(t, "client_credentials: {}, refresh_token: {}")
+	shop := shopWith(t, "client_credentials: {}, refresh_token: {}")
 	shop.Response.Object, shop.Response.Names = "data", map[string]string{"refresh_token": "next"}
 	for name, test := range map[string]struct{ body, want string }{
 		"the definition's":               {`{"refresh_token":"r8","data":{"next":"r2","refresh_token":"r9"}}`, "r2"},
 		"the definition's, elsewhere":    {`{"refresh_token":"r9","next":"r2"}`, "r2"},
 		"the definition's name, no JSON": {`next=r2&refresh_token=r9`, "r2"},
 		"the top":                        {`{"old":{"refresh_token":"r9"},"refresh_token":"r2"}`, "r2"},
-		"the top, behind other text":     {`)]}',{"old":[{"refresh_token":"r9"}],"refresh_token":"r2"}`, "r2"},
+		"the top, after other text":      {`)]}',{"old":[{"refresh_token":"r9"}],"refresh_token":"r2"}`, "r2"},
 		"another than the one sent":      {`{"refresh_token":"r1","old":{"refresh_token":"r2"}}`, "r2"},
 		"a longer name":                  {`{"old_refresh_token":"r8","refresh_token_id":"r9","x":{"refresh_token":"r2"}}`, "r2"},
 		"a lifetime":                     {`{"refresh_token_expires_in":1800,"refreshTokenExpiresAt":"2026-01-01"}`, ""},
@@ -179,7 +178,7 @@ func TestSuccessor_IsTakenFromTheLikeliestPlace(t *testing.T) {
 	}
 }
 
-// A success without a refresh token where the definition looks for one may hold it elsewhere, or something else of the name.
+// A success may contain the refresh token in a place that the definition does not know. Another member may have its name.
 func TestSuccessor_ComesWithTheAccessToken(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -199,8 +198,8 @@ func TestSuccessor_ComesWithTheAccessToken(t *testing.T) {
 	}
 }
 
-// What stands under the name in an error is often a word about the one that was sent.
-func TestSuccessor_IsNoWordUnderItsName(t *testing.T) {
+// In an error, a member with the name often describes the refresh token that was sent.
+func TestSuccessor_WordIsIgnored(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{
 		`"invalid"`, `"EXPIRED"`, `"Required"`, `"is required"`, `"token_expired"`, `"refresh_token.revoked"`, `"null"`, `"None"`, `"N/A"`,
@@ -217,15 +216,15 @@ func TestSuccessor_IsNoWordUnderItsName(t *testing.T) {
 	}
 }
 
-// To try one that is none costs a request, to throw one away costs a user.
-func TestSuccessor_MayBeAnythingElse(t *testing.T) {
+// To try a wrong text costs a request, and to discard a refresh token costs the user's authorization.
+func TestSuccessor_OtherTextIsUnconfirmed(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{
 		"r2", "1//0gAbC-dEf", "4815162342", "M.C5_BAY.0.U.-CkQ*!3$", "abcdefghijklmnopqrstuvwxyz", "AbCdEfGh",
 		"eyJhbGciOiJub25lIn0.e30.", "7|x",
 	} {
 		body := `{"error":"invalid_grant","refresh_token":` + quoted(value) + `}`
-		for _, status := range []int{200, 400} { // a refusal is one whatever its status
+		for _, status := range []int{200, 400} { // a refusal may have any status
 			token, err := canned{status: status, body: strings.NewReader(body)}.refresh(t, builtin(t, "oauth2"))
 			if !refusesGrant(err) || token.RefreshToken != value || !token.RefreshTokenUnconfirmed {
 				t.Errorf("%d, %s: %+v, %v", status, value, token, err)
@@ -234,8 +233,8 @@ func TestSuccessor_MayBeAnythingElse(t *testing.T) {
 	}
 }
 
-// The error is the one that the answer makes without a refresh token in it.
-func TestSuccessor_LeavesTheErrorAsItIs(t *testing.T) {
+// The error must be the same as without a refresh token in the response.
+func TestSuccessor_LeavesErrorUnchanged(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		status int
@@ -246,8 +245,8 @@ func TestSuccessor_LeavesTheErrorAsItIs(t *testing.T) {
 		{400, `{"error":"invalid_grant","error_description":"refresh-r2 is its successor","data":{"refresh_token":"refresh-r2"}}`,
 			"oauth2 refused the grant: invalid_grant (HTTP 400): its description is withheld, because it repeats a secret"},
 		{401, `error=invalid_client&refresh_token=refresh-r2`, "oauth2 refused the client (HTTP 401)"},
-		{302, `<a href="?refresh_token=refresh-r2">`, "oauth2 answered something that is not a token (HTTP 302): it redirects, and redirects are not followed"},
-		{200, `refresh_token=refresh-r2`, "oauth2 answered something that is not a token (HTTP 200): its answer is not a JSON object"},
+		{302, `<a href="?refresh_token=refresh-r2">`, "oauth2 did not return a token (HTTP 302): it redirects, and redirects are not followed"},
+		{200, `refresh_token=refresh-r2`, "oauth2 did not return a token (HTTP 200): its response is not a JSON object"},
 	} {
 		token, err := canned{status: test.status, body: strings.NewReader(test.body)}.refresh(t, builtin(t, "oauth2"))
 		if token.RefreshToken != "refresh-r2" || err == nil || err.Error() != test.want {
@@ -256,8 +255,8 @@ func TestSuccessor_LeavesTheErrorAsItIs(t *testing.T) {
 	}
 }
 
-// Of a body that broke off, only what has certainly ended counts.
-func TestSuccessor_OfABodyThatBrokeOff(t *testing.T) {
+// In a body that broke off, only values that are certainly complete count.
+func TestSuccessor_OfIncompleteBody(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 302, 400, 500} {
 		for body, want := range map[string]string{
@@ -282,9 +281,9 @@ func TestSuccessor_OfABodyThatBrokeOff(t *testing.T) {
 	}
 }
 
-// says answers each connection's first request with a text, as it is, and keeps the connection until the client ends
-// it.
-func says(t *testing.T, text string) provider.Request {
+// serveRaw starts a server that sends a text as the response to each connection's first request. It keeps the connection until
+// the client closes it.
+func serveRaw(t *testing.T, text string) provider.Request {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -314,8 +313,8 @@ func says(t *testing.T, text string) provider.Request {
 	return r
 }
 
-// What net/http makes of an unusual response decides what is there to be read.
-func TestSuccessor_OfAnUnusualResponse(t *testing.T) {
+// The result depends on how net/http parses the response.
+func TestSuccessor_OfUnusualResponse(t *testing.T) {
 	t.Parallel()
 	const object = `{"error":"server_error","refresh_token":"r2","pad":"0123456789"}`
 	whole := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(object), object)
@@ -330,11 +329,11 @@ func TestSuccessor_OfAnUnusualResponse(t *testing.T) {
 		"no length":                              {"HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n" + object, "r2"},
 		"chunks that do not end":                 {"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n" + object, "r2"},
 		"chunks and trailers":                    {"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n41\r\n" + object + "\r\n0\r\nX: 1\r\n\r\n", "r2"},
-		"chunks that are none":                   {"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n" + object + "\r\nzz\r\n", "r2"},
+		"invalid chunks":                         {"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n" + object + "\r\nzz\r\n", "r2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), says(t, test.response))
+			token, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), serveRaw(t, test.response))
 			if err == nil || token.RefreshToken != test.want || token.RefreshTokenUnconfirmed != (test.want != "") {
 				t.Errorf("%+v, %v; want %q", token, err, test.want)
 			}
@@ -342,15 +341,15 @@ func TestSuccessor_OfAnUnusualResponse(t *testing.T) {
 	}
 }
 
-// Only a request that spends something has a successor to lose.
-func TestSuccessor_BelongsToWhatSpends(t *testing.T) {
+// Only requests that may consume a token can lose its successor.
+func TestSuccessor_NeedsConsumedToken(t *testing.T) {
 	t.Parallel()
 	for grant, spends := range map[provider.GrantType]bool{
 		provider.RefreshToken: true, provider.AuthorizationCode: true,
 		provider.ClientCredentials: false, provider.Revocation: false,
 	} {
 		if grant.Spends() != spends {
-			t.Errorf("%s spends: %v", grant, grant.Spends())
+			t.Errorf("%s.Spends() = %v", grant, grant.Spends())
 		}
 		r := provider.Request{
 			GrantType: grant, RefreshToken: "r1", Code: "c1", RedirectURI: "https://app.example.com/", AccessToken: "t1",
@@ -363,9 +362,9 @@ func TestSuccessor_BelongsToWhatSpends(t *testing.T) {
 	}
 }
 
-// A body that is hard to read costs memory in proportion to its size, however much it would be if it were decompressed or
-// if each name in it had a value. This test measures the process, so it does not run beside others.
-func TestSuccessor_OfAHostileBodyIsBounded(t *testing.T) {
+// A hostile body must take memory in proportion to its size, whatever its decompressed size and the number of names in it. This
+// test is not parallel, because it measures the process.
+func TestSuccessor_OfHostileBodyIsBounded(t *testing.T) {
 	const size = 1 << 18
 	fill := func(text string) string { return strings.Repeat(text, size/len(text)) }
 	oauth2 := builtin(t, "oauth2")
@@ -391,7 +390,7 @@ func TestSuccessor_OfAHostileBodyIsBounded(t *testing.T) {
 		token, err := canned{status: 500, body: strings.NewReader(body)}.refresh(t, oauth2)
 		runtime.ReadMemStats(&after)
 		if name == "parameters" && token.RefreshToken != "" {
-			continue // all of it is the first one's value
+			continue // the whole body is one value
 		}
 		if token.RefreshToken != "" || err == nil {
 			t.Errorf("%s: %d bytes of a refresh token, %v", name, len(token.RefreshToken), err)
@@ -402,8 +401,8 @@ func TestSuccessor_OfAHostileBodyIsBounded(t *testing.T) {
 	}
 }
 
-// A hundred places that hold the name are looked at, so that the work is linear in the body's size.
-func TestSuccessor_IsLookedForInAHundredPlaces(t *testing.T) {
+// The bound keeps the work linear in the body's size.
+func TestSuccessor_IsSearchedInHundredPlaces(t *testing.T) {
 	t.Parallel()
 	for places, want := range map[int]string{1: "r2", 100: "r2", 101: ""} {
 		body := strings.Repeat("<refresh_token ", places-1) + `{"refresh_token":"r2"}`
@@ -414,8 +413,8 @@ func TestSuccessor_IsLookedForInAHundredPlaces(t *testing.T) {
 	}
 }
 
-// FuzzSuccessor checks that no response makes the client panic or return a refresh token that is not in it, and that a
-// refresh token is found in any of the wrappings.
+// FuzzSuccessor checks that no response makes the client panic or return a refresh token that is not in the response. It also
+// checks that the client finds a refresh token in each of the wrappings.
 func FuzzSuccessor(f *testing.F) {
 	for name, body := range wrappings("r2-Ab.c") {
 		f.Add(500, body, "1//0g~x", name)
@@ -451,8 +450,8 @@ func FuzzSuccessor(f *testing.F) {
 	})
 }
 
-// looksLikeAToken reports whether a text is one that servers use for tokens: of RFC 6750's b64token, with a digit or
-// letters of either case, so that it is no word.
+// looksLikeAToken reports whether a text has the characters of RFC 6750's b64token. It must have a digit and a lower-case letter,
+// which no word has.
 func looksLikeAToken(text string) bool {
 	only := func(set string) bool { return strings.Trim(text, set) == "" }
 	const digits, small, large = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

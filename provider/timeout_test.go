@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// late answers after so long.
+// late responds after a delay.
 type late time.Duration
 
 func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -26,9 +26,9 @@ func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: body, Request: r}, nil
 }
 
-// In a process that was suspended, a request's timer and its response are due in one instant. Of a request that spends
-// something, the response counts: always, and not as chance will have it.
-func TestTimeout_ResponseDueAtOnceCounts(t *testing.T) {
+// After a suspended process resumes, a request's timer and its response are due at the same moment. The response must win every
+// time if the request may have consumed a refresh token.
+func TestTimeout_ResponseAtDeadlineCounts(t *testing.T) {
 	t.Parallel()
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestTimeout_ResponseDueAtOnceCounts(t *testing.T) {
 	}
 }
 
-func TestTimeout_EndsARequest(t *testing.T) {
+func TestTimeout_EndsRequest(t *testing.T) {
 	t.Parallel()
 	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.RefreshToken} {
 		synctest.Test(t, func(t *testing.T) {

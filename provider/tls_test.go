@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A provider that speaks TLS 1.1 at most is sent nothing, even if its certificate is trusted; one that speaks 1.2 is asked.
+// The server's certificate is trusted.
 func TestTLS_VersionsBefore12AreRefused(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true} {

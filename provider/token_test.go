@@ -9,7 +9,7 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-func TestRemainingNeedsBothClocks(t *testing.T) {
+func TestToken_RemainingUsesBothClocks(t *testing.T) {
 	t.Parallel()
 	sent := time.Now() // with a monotonic reading
 	token := provider.Token{SentAt: sent, Lifetime: time.Hour}
@@ -18,13 +18,13 @@ func TestRemainingNeedsBothClocks(t *testing.T) {
 		t.Errorf("after 20 minutes %v are left", left)
 	}
 	if left := token.Remaining(sent.Add(2 * time.Hour)); left != 0 {
-		t.Errorf("after its end %v are left", left)
+		t.Errorf("after its expiry %v are left", left)
 	}
-	// A host that was suspended: only the wall clock went on. Round strips the monotonic reading.
+	// While the host is suspended, only the wall clock runs. Round strips the monotonic reading.
 	if left := token.Remaining(sent.Round(0).Add(2 * time.Hour)); left != 0 {
 		t.Errorf("after a suspended host woke up %v are left", left)
 	}
-	// A wall clock set back: no more than the whole life.
+	// With the wall clock set back, at most the whole lifetime is left.
 	if left := token.Remaining(sent.Round(0).Add(-24 * time.Hour)); left != time.Hour {
 		t.Errorf("after the clock was set back a day %v are left", left)
 	}

@@ -14,13 +14,14 @@ import (
 // maxPools bounds how many parsed CA bundles a client caches.
 const maxPools = 16
 
-// poolCache caches the pools of CA bundles: to parse one and copy the system's roots takes longer than a TLS handshake.
+// poolCache caches the pools of CA bundles. To parse a bundle and copy the system's roots for each request would more than
+// double its processor time.
 type poolCache struct {
 	mu    sync.Mutex
 	pools map[[sha256.Size]byte]*x509.CertPool
 }
 
-// get returns the pool of a bundle, as [CertPool] does.
+// get returns [CertPool] of a bundle.
 func (c *poolCache) get(bundle string) (*x509.CertPool, error) {
 	if bundle == "" {
 		return nil, nil
@@ -48,8 +49,8 @@ func (c *poolCache) get(bundle string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// CertPool returns the system's roots and the certificates of a PEM bundle, as [tls.Config] takes them: nil for the
-// system's alone. The bundle must hold certificates and nothing else; an empty one is none.
+// CertPool returns the system's roots and the certificates of a PEM bundle. For an empty bundle it returns nil, which
+// [crypto/tls] takes for the system's roots. The bundle must contain nothing but certificates.
 func CertPool(bundle string) (*x509.CertPool, error) {
 	if bundle == "" {
 		return nil, nil
@@ -67,7 +68,7 @@ func CertPool(bundle string) (*x509.CertPool, error) {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, errors.New("holds a PEM block that is not an X.509 certificate")
+			return nil, errors.New("contains a PEM block that is not an X.509 certificate")
 		}
 		pool.AddCert(certificate)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestPoolCache_IsBoundedAndKeepsPools(t *testing.T) {
+func TestPoolCache_IsBounded(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewTLSServer(nil)
 	t.Cleanup(server.Close)
