@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command providers-doc prints docs/providers.md, made from the catalogue.
+// Providers-doc generates docs/providers.md from the catalog and prints it.
 package main
 
 import (
@@ -51,7 +51,7 @@ func run() error {
 	return t.Execute(os.Stdout, definitions)
 }
 
-// names lists a map's keys with the default environment first.
+// names returns a map's keys in order, with the default environment first.
 func names(environments map[string]provider.Environment) []string {
 	return slices.SortedFunc(maps.Keys(environments), func(a, b string) int {
 		if (a == provider.DefaultEnvironment) != (b == provider.DefaultEnvironment) {
@@ -80,7 +80,7 @@ func shortDuration(d time.Duration) string {
 	return d.String()
 }
 
-// parameters says in words what a client credentials request takes from the configuration, and what it always sends.
+// parameters describes the parameters of a client credentials request.
 func parameters(d provider.Definition) []string {
 	request := d.Grants[provider.ClientCredentials]
 	var words []string
@@ -90,15 +90,15 @@ func parameters(d provider.Definition) []string {
 		case p.Value != "":
 			words = append(words, fmt.Sprintf("`%s` is always `%s`", name, p.Value))
 		case p.Required:
-			words = append(words, fmt.Sprintf("`%s` is required, from `%s`", name, p.From))
+			words = append(words, fmt.Sprintf("`%s` is required and comes from `%s`", name, p.From))
 		default:
-			words = append(words, fmt.Sprintf("`%s` may be sent, from `%s`", name, p.From))
+			words = append(words, fmt.Sprintf("`%s` is optional and comes from `%s`", name, p.From))
 		}
 	}
 	return words
 }
 
-// command is how a configuration is written with all that the provider requires.
+// command returns the command that writes a config with all the fields that the provider requires.
 func command(d provider.Definition) string {
 	words := []string{"vault write marketplace/config/" + d.Name, "client_id=… client_secret=…"}
 	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {
@@ -110,13 +110,13 @@ func command(d provider.Definition) string {
 	return strings.Join(words, " ")
 }
 
-// known says how a fact is known, in words.
+// known describes a kind of source.
 func known(by string) string {
 	return map[string]string{
 		"documentation": "the vendor's documentation",
 		"client_code":   "code of clients that call it",
 		"third_party":   "a third party",
 		"standard":      "a standard",
-		"derived":       "**derived**, never seen itself",
+		"derived":       "**derived**, never observed",
 	}[by]
 }
