@@ -103,9 +103,9 @@ func Nearest(word string, candidates []string) string {
 
 // notOneOf returns the error of a value that is not among the accepted ones.
 func notOneOf(field, value string, accepted []string) *FieldError {
-	problem := "is not known"
+	problem := "unknown value"
 	if nearest := Nearest(value, accepted); nearest != "" {
-		problem += ", did you mean " + nearest + "?"
+		problem += " (did you mean " + nearest + "?)"
 	}
 	return &FieldError{Field: field, Problem: problem, Accepted: oneOf(accepted)}
 }

@@ -5,7 +5,6 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -233,7 +232,7 @@ func TestAuthorize_RedirectURIMustMatchRegistered(t *testing.T) {
 				"view-source:" + redirectURI, "jar:" + redirectURI + "!/", "filesystem:" + redirectURI, `https://client.example\@evil.example/`,
 			} {
 				w.Write(t, "authorize/a/r", fields{"redirect_uri": bad}).
-					Refused(t, http.StatusBadRequest, "redirect_uri", "accepted: an absolute URI")
+					Refused(t, http.StatusBadRequest, "redirect_uri", "use an absolute URI")
 			}
 			w.Write(t, "exchange/a/r", w.allow(t, w.authorize(t, "a/r", fields{"redirect_uri": redirectURI}))).OK(t)
 		})
@@ -272,8 +271,8 @@ func TestExchange_StateIsBoundAndUsedOnce(t *testing.T) {
 		body  fields
 		words []string
 	}{
-		{"a/r", with(back, fields{"state": "wrong"}), []string{"is not known", "authorize/a/r"}},
-		{"a/r", with(back, fields{"state": b.State + "x"}), []string{"is not known", "authorize/a/r"}},
+		{"a/r", with(back, fields{"state": "wrong"}), []string{"is unknown", "authorize/a/r"}},
+		{"a/r", with(back, fields{"state": b.State + "x"}), []string{"is unknown", "authorize/a/r"}},
 		{"a/r", with(back, fields{"state": without}), []string{"is required", "authorize/"}},
 		{"a/r", with(back, fields{"state": ""}), []string{"is required", "authorize/"}},
 		{"a/s", back, []string{"belongs to another role", "authorize/a/s"}},
@@ -307,8 +306,8 @@ func TestExchange_ExpiredState(t *testing.T) {
 		t.Fatalf("the stored state expires at %q, the response says %s", end, b.ExpiresAt)
 	}
 	w.Store(t, key, with(entry, fields{"expires_at": b.ExpiresAt.Add(-10*time.Minute - time.Second)}))
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is over since", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is not known", "begin again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "expired at", "start again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is unknown", "start again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
 	w.asked(t, marktplaats, 0, "for an expired state")
 	w.isUnauthorized(t, "a/r")
 	w.authorizeRole(t, marktplaats, "a/r")
@@ -429,23 +428,26 @@ func TestExchange_FailureChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
-	for status, fault := range map[int]fields{
-		http.StatusBadGateway:     {"kind": "status", "status": 500},
-		http.StatusGatewayTimeout: {"kind": "hang"},
-		http.StatusBadRequest:     {"kind": "echo"},
+	for name, c := range map[string]struct {
+		status int
+		fault  fields
+	}{
+		"failing": {http.StatusBadRequest, fields{"kind": "status", "status": 500}},
+		"hanging": {http.StatusGatewayTimeout, fields{"kind": "hang"}},
+		"echoing": {http.StatusBadRequest, fields{"kind": "echo"}},
 	} {
 		w.Write(t, "config/a", with(unverified, fields{"request_timeout": "1s"})).OK(t)
-		role := fmt.Sprint("a/r", status) // a hanging exchange blocks its own role
+		role := "a/r-" + name // a hanging exchange blocks its own role
 		w.Write(t, "roles/"+role, byUser).OK(t)
 		back := w.allow(t, w.authorize(t, role, nil))
-		w.Sim.Fault(t, marktplaats, fault)
-		got := w.Write(t, "exchange/"+role, back).Refused(t, status, marktplaats)
+		w.Sim.Fault(t, marktplaats, c.fault)
+		got := w.Write(t, "exchange/"+role, back).Refused(t, c.status, marktplaats)
 		for _, secret := range []any{back["code"], back["state"], demoSecret} {
 			if form := harness.FindSecret(got.Body, secret.(string)); form != "" {
 				t.Errorf("%s\n\tcontains %q", got, form)
 			}
 		}
-		if status != http.StatusGatewayTimeout {
+		if c.status != http.StatusGatewayTimeout {
 			w.isUnauthorized(t, role)
 		}
 	}
@@ -453,8 +455,9 @@ func TestExchange_FailureChangesNothing(t *testing.T) {
 	w.Creds(t, "a/r")
 }
 
-// Vault's API client retries 5xx responses. Each retry must get the real error, not one about a consumed state.
-func TestExchange_RetriesGetTheSameError(t *testing.T) {
+// Vault's API client retries 5xx responses. A failure after the state was consumed is a 400, so it sends the exchange once,
+// and its user sees the cause.
+func TestExchange_FailureIsNotRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.newRole(t, marktplaats)
@@ -478,7 +481,7 @@ func TestExchange_RetriesGetTheSameError(t *testing.T) {
 	}
 	exchange(fields{"kind": "status", "status": 500}, "HTTP 500")
 	w.isUnauthorized(t, "a/r")
-	exchange(malformedWith(w.externalRefreshToken(t, marktplaats)), "the role is authorised")
+	exchange(malformedWith(w.externalRefreshToken(t, marktplaats)), "the role is authorized")
 	w.isAuthorized(t, "a/r")
 }
 
@@ -489,7 +492,7 @@ func TestExchange_MalformedResponseKeepsRefreshToken(t *testing.T) {
 	w.newRole(t, marktplaats)
 	back := w.allow(t, w.authorize(t, "a/r", nil))
 	w.Sim.Fault(t, marktplaats, malformedWith(w.externalRefreshToken(t, marktplaats)))
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadGateway, marktplaats)
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats)
 	w.isAuthorized(t, "a/r")
 	w.provides(t, marktplaats, w.Creds(t, "a/r").AccessToken, demoClient)
 }

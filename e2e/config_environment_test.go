@@ -48,11 +48,11 @@ func TestEnvironment_UnknownSuggestsClosest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []struct{ provider, environment, says string }{
-		{marktplaats, "sandbx", "environment: is not known, did you mean sandbox?; accepted: production, sandbox"},
-		{fuuffy, "Testing1", "environment: is not known, did you mean testing?; accepted: production, testing"},
-		{fuuffy, "sandbox", "environment: is not known; accepted: production, testing"},
-		{accounda, "productoin", "environment: is not known, did you mean production?; accepted: production"},
-		{winkelstraat, "sandbox", "environment: is not known; accepted: production"},
+		{marktplaats, "sandbx", "environment: unknown value (did you mean sandbox?); use one of production, sandbox"},
+		{fuuffy, "Testing1", "environment: unknown value (did you mean testing?); use one of production, testing"},
+		{fuuffy, "sandbox", "environment: unknown value; use one of production, testing"},
+		{accounda, "productoin", "environment: unknown value (did you mean production?); use production"},
+		{winkelstraat, "sandbox", "environment: unknown value; use production"},
 	} {
 		saysExactly(t, w.Write(t, "config/a", w.at(c.provider, fields{"environment": c.environment})), http.StatusBadRequest, c.says)
 		w.Read(t, "config/a").Refused(t, http.StatusNotFound)

@@ -183,7 +183,7 @@ func TestConfig_RefusedFields(t *testing.T) {
 		{fields{"token_url": "https://auth.example.com/?client_secret=x"}, []string{"token_url", "client_secret in its query"}},
 		{fields{"authorization_url": "https://auth.example.com/?a=b&client%5Fid=x"}, []string{"authorization_url", "client_id in its query"}},
 		{fields{"authorization_url": "https://auth.example.com/?redirect_uri=x"}, []string{"authorization_url", "redirect_uri in its query"}},
-		{fields{"redirect_uri": "https:evil"}, []string{"redirect_uri", "no host", "accepted: an absolute URI"}},
+		{fields{"redirect_uri": "https:evil"}, []string{"redirect_uri", "no host", "use an absolute URI"}},
 		{fields{"redirect_uri": "https://app.example.com@evil.example/"}, []string{"redirect_uri", "user name"}},
 		{fields{"redirect_uri": "view-source:https://app.example.com/"}, []string{"redirect_uri", "scheme", "com.example.app:/callback"}},
 		{fields{"ca_cert": "no certificate"}, []string{"ca_cert", "PEM"}},
@@ -204,9 +204,9 @@ func TestDelete_UnknownField(t *testing.T) {
 	w.Write(t, "config/a", w.oauth2(unverified)).OK(t)
 	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t)
 	w.Delete(t, "config/a?discard_grant=true").
-		Refused(t, http.StatusBadRequest, "discard_grant: is not known, did you mean discard_grants?; accepted: discard_grants")
+		Refused(t, http.StatusBadRequest, "discard_grant: unknown field (did you mean discard_grants?); use discard_grants")
 	w.Delete(t, "roles/a/r?discard_grants=true").
-		Refused(t, http.StatusBadRequest, "discard_grants: is not known: this operation takes no fields")
+		Refused(t, http.StatusBadRequest, "discard_grants: unknown field; remove it, because this operation takes no fields")
 	w.Read(t, "roles/a/r").OK(t)
 	w.Delete(t, "config/a?discard_grants=true").OK(t)
 }

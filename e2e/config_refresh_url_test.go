@@ -15,7 +15,7 @@ func TestRefreshURL_RequiresTokenURL(t *testing.T) {
 	for provider := range refreshPaths {
 		for _, alone := range []string{"token_url", "refresh_url"} {
 			w.Write(t, "config/"+provider, w.at(provider, fields{alone: without})).
-				Refused(t, http.StatusBadRequest, provider+" refreshes at a URL of its own; accepted: token_url and refresh_url together, or neither")
+				Refused(t, http.StatusBadRequest, provider+" refreshes at a URL of its own; use token_url and refresh_url together, or neither")
 			w.Read(t, "config/"+provider).Refused(t, http.StatusNotFound)
 		}
 		w.asked(t, provider, 0, "in all")

@@ -34,7 +34,7 @@ func TestConfig_FieldUnknownToProvider(t *testing.T) {
 				mustHave(t, w.Read(t, "config/"+provider), fields{field: value})
 				continue
 			}
-			saysExactly(t, got, http.StatusBadRequest, field+": "+provider+" takes none")
+			saysExactly(t, got, http.StatusBadRequest, field+": "+provider+" accepts none; leave the field out")
 			unchanged(t, w, "config/"+provider, before, got)
 		}
 	}
@@ -57,7 +57,7 @@ func TestConfig_ClientAuthMustMatchVendor(t *testing.T) {
 				w.Delete(t, "config/a").OK(t)
 				continue
 			}
-			got.Refused(t, http.StatusBadRequest, "client_auth: is not one that ", "accepted: "+accepted)
+			got.Refused(t, http.StatusBadRequest, "client_auth: is not a method that ", "use "+accepted)
 			w.Read(t, "config/a").Refused(t, http.StatusNotFound)
 		}
 	}

@@ -61,7 +61,7 @@ func TestFuuffy_NotFound(t *testing.T) {
 	saysExactly(t, w.Read(t, "creds/a"), http.StatusBadRequest, says)
 }
 
-var rateLimitText = regexp.MustCompile(`the next token request is made in (\S+): fuuffy limits the rate of token requests: 429000 \(HTTP 429\): Too many requests$`)
+var rateLimitText = regexp.MustCompile(`third: fuuffy limits the rate of token requests: 429000 \(HTTP 429\): Too many requests; the next token request can be sent in (\S+)$`)
 
 // The rate limit comes without Retry-After. X-RateLimit-Reset says when its minute ends.
 func TestFuuffy_RateLimit(t *testing.T) {

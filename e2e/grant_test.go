@@ -66,9 +66,9 @@ func (w world) needsAuthorization(t testing.TB, provider, role string) {
 	t.Helper()
 	before := w.tokenRequests(t, provider)
 	for _, path := range []string{"creds/", "static-creds/"} {
-		w.Read(t, path+role).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand(role))
+		w.Read(t, path+role).Refused(t, http.StatusBadRequest, "must be authorized again", w.authorizeCommand(role))
 	}
-	w.Write(t, "rotate/"+role, nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand(role))
+	w.Write(t, "rotate/"+role, nil).Refused(t, http.StatusBadRequest, "must be authorized again", w.authorizeCommand(role))
 	got := w.Read(t, "roles/"+role)
 	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
 	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
@@ -319,7 +319,7 @@ func TestRefresh_LostResponse(t *testing.T) {
 // revokedGrant checks a role whose grant is lost while its access token is still valid.
 func (w world) revokedGrant(t testing.TB) {
 	t.Helper()
-	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand("a/r"))
+	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusBadRequest, "must be authorized again", w.authorizeCommand("a/r"))
 	got := w.Read(t, "roles/a/r")
 	mustHave(t, got, fields{"authorized": false, "needs_authorization": true})
 	if since := utcTime(t, got, "needs_authorization_since"); time.Since(since).Abs() > time.Minute {
@@ -423,7 +423,7 @@ func TestDelete_ConfigRemovesRoles(t *testing.T) {
 		w.authorizeRole(t, marktplaats, role)
 	}
 	creds, client := w.Creds(t, "a/r"), w.Creds(t, "a/client")
-	w.Delete(t, "config/a").Refused(t, http.StatusBadRequest, "discard_grants", "roles r")
+	w.Delete(t, "config/a").Refused(t, http.StatusBadRequest, "discard_grants", "these roles: r")
 	w.Delete(t, "config/a?discard_grants=false").Refused(t, http.StatusBadRequest, "discard_grants")
 	w.Delete(t, "config/a?discard_grants=maybe").Refused(t, http.StatusBadRequest, "discard_grants")
 	w.rotated(t, "a/r")

@@ -152,7 +152,7 @@ func (w world) checkMishap(t *testing.T, provider, name string, m mishap) {
 		held = http.StatusServiceUnavailable
 	}
 	if m.status == http.StatusTooManyRequests {
-		got.Refused(t, m.status, "the next token request is made in")
+		got.Refused(t, m.status, "the next token request can be sent in")
 	}
 	w.inBackoff(t, provider, name, held)
 }

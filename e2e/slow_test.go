@@ -100,7 +100,7 @@ func TestRefresh_ReadersLearnTheWait(t *testing.T) {
 	}
 	w.Write(t, "roles/a/r", fields{"scope": "read"}).OK(t) // discards the cached token
 	for _, path := range []string{"creds/a/r", "static-creds/a/r"} {
-		w.Read(t, path).Refused(t, http.StatusServiceUnavailable, "role r of a", "try again in at most 1m")
+		w.Read(t, path).Refused(t, http.StatusServiceUnavailable, "a/r: ", "try again in at most 1m")
 	}
 	w.Write(t, "rotate/a/r", nil).Refused(t, http.StatusServiceUnavailable, "try again in at most")
 	back := w.allow(t, w.authorize(t, "a/r", nil))

@@ -33,7 +33,7 @@ func TestSnapshot_RestoresUsedRefreshTokens(t *testing.T) {
 			w.isAuthorized(t, "a/r")
 			continue
 		}
-		got.Refused(t, http.StatusBadRequest, "needs to be authorised again", w.authorizeCommand("a/r"))
+		got.Refused(t, http.StatusBadRequest, "must be authorized again", w.authorizeCommand("a/r"))
 		mustHave(t, w.Read(t, "roles/a/r"), fields{"authorized": false, "needs_authorization": true})
 		w.authorizeRole(t, marktplaats, "a/r")
 		w.rotate(t, "a/r")

@@ -145,8 +145,8 @@ func (w world) coldStart(t *testing.T) {
 	if seen.concurrent > concurrent || seen.concurrent < concurrent/2 {
 		t.Errorf("%d token requests at once, want between half of %[2]d and %[2]d", seen.concurrent, concurrent)
 	}
-	if seen.connections > concurrent {
-		t.Errorf("%d connections at once, want at most %d", seen.connections, concurrent)
+	if seen.connections > 2*concurrent { // a connection that is being closed overlaps with the next one
+		t.Errorf("%d connections at once, want at most %d", seen.connections, 2*concurrent)
 	}
 	if least := (configs - perSecond) * time.Second / perSecond; took < least {
 		t.Errorf("%d token requests took %s, want at least %s: %d at once, then as many each second", configs, took, least, perSecond)

@@ -120,7 +120,7 @@ func TestTenants_RateLimitCountsForAllRoles(t *testing.T) {
 		w.Write(t, fmt.Sprint("roles/a/r", i), fields{"scope": fmt.Sprint("s", i)}).OK(t)
 	}
 	for i := range 50 {
-		w.Read(t, fmt.Sprint("creds/a/r", i)).Refused(t, http.StatusTooManyRequests, "the next token request is made in")
+		w.Read(t, fmt.Sprint("creds/a/r", i)).Refused(t, http.StatusTooManyRequests, "the next token request can be sent in")
 	}
 	if n := g.asked("/limits"); n > 5 { // the first backoff is one second
 		t.Errorf("%d token requests", n)

@@ -309,7 +309,7 @@ func (s *Store) owned(ctx context.Context, key store.Key, g *store.Grant) (bool,
 
 // DeadReason returns why a user has to authorize the role again.
 func DeadReason(g *store.Grant) string {
-	return fmt.Sprintf("the role has needed a new authorization since %s: %s", g.Dead.Format(time.RFC3339), g.Reason)
+	return fmt.Sprintf("the role must be authorized again (since %s): %s", g.Dead.Format(time.RFC3339), g.Reason)
 }
 
 // ExpiresAt returns when a grant expires unless it is used: as the provider's response said, else as the definition does.
