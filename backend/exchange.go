@@ -70,46 +70,18 @@ type exchange struct {
 	running bool
 }
 
-// start waits for the exchange's turn, consumes its state, and starts it. Everything that can fail without the code comes
-// before the state is consumed. If another exchange of the state has started by then, start returns that one.
+// start waits for the exchange's turn, consumes its state, and starts it. If another exchange of the state has started by
+// then, start returns that one.
 func (x *exchange) start(ctx context.Context) (*exchangeCall, error) {
 	defer func() {
 		if !x.running {
 			x.finish()
 		}
 	}()
-	done, err := x.life.Begin()
-	if err != nil {
-		return nil, err
+	if call, err := x.join(ctx); call != nil || err != nil {
+		return call, err
 	}
-	x.cleanup = append(x.cleanup, done)
-	// A refresh at the same time would lose one of the two refresh tokens.
-	lock, err := x.grants.LockRole(ctx, x.key)
-	if err == nil {
-		x.lock = lock
-		x.cleanup = append(x.cleanup, lock.Release)
-	}
-	if call := x.exchanges.get(x.callback, &x.userRole); call != nil {
-		return call, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if x.callback.Error == "" {
-		if err := x.reserve(ctx); err != nil {
-			return nil, err
-		}
-	}
-	// The waits above may have outdated what was read before them.
-	if err := x.read(ctx); err != nil {
-		return nil, err
-	}
-	if x.callback.Error == "" {
-		if err := x.lock.Reserve(); err != nil { // from here on a Close waits for the code's request
-			return nil, err
-		}
-	}
-	if x.pending, err = x.consumeState(ctx); err != nil {
+	if err := x.prepare(ctx); err != nil {
 		return nil, err
 	}
 	call := &exchangeCall{
@@ -120,6 +92,45 @@ func (x *exchange) start(ctx context.Context) (*exchangeCall, error) {
 	x.running = true
 	go x.run(call)
 	return call, nil
+}
+
+// join takes the role's lock, because a refresh at the same time would lose one of the two refresh tokens. If an exchange
+// of the state has started by then, join returns that one.
+func (x *exchange) join(ctx context.Context) (*exchangeCall, error) {
+	done, err := x.life.Begin()
+	if err != nil {
+		return nil, err
+	}
+	x.cleanup = append(x.cleanup, done)
+	lock, err := x.grants.LockRole(ctx, x.key)
+	if err == nil {
+		x.lock = lock
+		x.cleanup = append(x.cleanup, lock.Release)
+	}
+	if call := x.exchanges.get(x.callback, &x.userRole); call != nil {
+		return call, nil
+	}
+	return nil, err
+}
+
+// prepare does everything that can fail without the code, and then consumes the state.
+func (x *exchange) prepare(ctx context.Context) (err error) {
+	sends := x.callback.Error == ""
+	if sends {
+		if err := x.reserve(ctx); err != nil {
+			return err
+		}
+	}
+	if err := x.read(ctx); err != nil { // again, because the waits may have outdated it
+		return err
+	}
+	if sends {
+		if err := x.lock.Reserve(); err != nil { // from here on Close waits for the code's request
+			return err
+		}
+	}
+	x.pending, err = x.consumeState(ctx)
+	return err
 }
 
 // reserve waits for the exchange's turn at the provider.
