@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,10 +20,10 @@ import (
 )
 
 // refusing is a network on which each request gets a 429 after a second.
-type refusing struct{ requests int }
+type refusing struct{ requests atomic.Int64 }
 
 func (r *refusing) RoundTrip(request *http.Request) (*http.Response, error) {
-	r.requests++
+	r.requests.Add(1)
 	time.Sleep(time.Second)
 	return &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
 }
@@ -82,10 +83,15 @@ func TestReserve_FailedCheckTakesNoTurn(t *testing.T) {
 		network := new(refusing)
 		c := newClient(t, network)
 		failed := errors.New("an earlier request has failed")
-		var earlier error
+		var hasFailed atomic.Bool
 		call := callOf(t, "client")
-		call.Check = func() error { return earlier }
-		call.Failed = func(err error) error { earlier = failed; return err }
+		call.Check = func() error {
+			if hasFailed.Load() {
+				return failed
+			}
+			return nil
+		}
+		call.Failed = func(err error) error { hasFailed.Store(true); return err }
 		started, outcomes := time.Now(), make(chan error, 1000)
 		for range cap(outcomes) {
 			go func() {
@@ -99,8 +105,8 @@ func TestReserve_FailedCheckTakesNoTurn(t *testing.T) {
 				told++
 			}
 		}
-		if network.requests != maxConcurrentPerClient || told != cap(outcomes)-maxConcurrentPerClient {
-			t.Errorf("%d requests, and %d callers learned of the failure", network.requests, told)
+		if n := network.requests.Load(); n != maxConcurrentPerClient || told != cap(outcomes)-maxConcurrentPerClient {
+			t.Errorf("%d requests, and %d callers learned of the failure", n, told)
 		}
 		if took := time.Since(started); took > 2*time.Second {
 			t.Errorf("the last caller was answered after %v", took)
@@ -114,8 +120,8 @@ func TestDo_SendsNothingAfterClose(t *testing.T) {
 	network := new(refusing)
 	c := newClient(t, network)
 	c.life.Close()
-	if _, err := c.Do(t.Context(), callOf(t, "client")); !errors.Is(err, lifetime.ErrClosed) || network.requests > 0 {
-		t.Errorf("%v, and %d requests", err, network.requests)
+	if _, err := c.Do(t.Context(), callOf(t, "client")); !errors.Is(err, lifetime.ErrClosed) || network.requests.Load() > 0 {
+		t.Errorf("%v, and %d requests", err, network.requests.Load())
 	}
 }
 

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// numbered is a source of numbered tokens, which take a second each and live for an hour.
+type numbered struct {
+	fetches atomic.Int64
+	own     atomic.Bool // each reader gets a token of their own
+	err     atomic.Pointer[error]
+}
+
+func (n *numbered) Fetch(ctx context.Context, f Fetch) (*Token, error) {
+	own := n.own.Load()
+	switch {
+	case f.Own && !own:
+		return nil, ErrShared
+	case !f.Own && !f.Shared && own:
+		return nil, ErrNotShared
+	}
+	number := n.fetches.Add(1)
+	sent := time.Now()
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := n.err.Load(); err != nil {
+		return nil, *err
+	}
+	return NewToken(provider.Token{AccessToken: fmt.Sprint("token-", number), SentAt: sent, Lifetime: time.Hour}, "id", Policy{ReuseToken: !own}), nil
+}
+
+func (n *numbered) fail(err error) { n.err.Store(&err) }
+
+// withCache runs a test in virtual time.
+func withCache(t *testing.T, test func(c *Cache, source *numbered)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		source, life := new(numbered), lifetime.New(hclog.NewNullLogger())
+		c := New(Options{Source: source, Life: life, MayRefresh: func() bool { return true }, FetchTimeout: time.Minute})
+		test(c, source)
+		life.Close()
+		c.Close()
+		life.End()
+		<-life.Idle()
+	})
+}
+
+var shop = Want{Key: Key{Config: "shop"}}
+
+// All callers that come during a fetch share it.
+func TestCache_ConcurrentCallersShareAFetch(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		var callers sync.WaitGroup
+		for range 100 {
+			callers.Go(func() {
+				if token, err := c.Get(context.Background(), shop); err != nil || token.AccessToken != "token-1" {
+					t.Errorf("%v, %v", token, err)
+				}
+			})
+		}
+		callers.Wait()
+		if n := source.fetches.Load(); n != 1 {
+			t.Errorf("%d fetches, want 1", n)
+		}
+		if token := c.Peek(shop); token == nil || token.AccessToken != "token-1" {
+			t.Errorf("in memory is %v", token)
+		}
+	})
+}
+
+// A fetch that started before its config changed does not become the current token, and its callers get a newer one.
+func TestCache_StaleFetchIsNotHandedOut(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(c *Cache){
+		"replaced":    func(c *Cache) { c.ReplaceAll("shop", nil) },
+		"invalidated": func(c *Cache) { c.InvalidateConfig("shop") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			withCache(t, func(c *Cache, _ *numbered) {
+				got := make(chan *Token, 1)
+				go func() {
+					token, _ := c.Get(context.Background(), shop)
+					got <- token
+				}()
+				time.Sleep(time.Second / 2)
+				change(c)
+				if token := <-got; token == nil || token.AccessToken != "token-2" {
+					t.Errorf("the caller got %v, want token-2", token)
+				}
+				if token := c.Peek(shop); token == nil || token.AccessToken != "token-2" {
+					t.Errorf("the current token is %v, want token-2", token)
+				}
+			})
+		})
+	}
+}
+
+// Readers with tokens of their own each get one, and the cache follows a change in both directions.
+func TestCache_OwnTokens(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		want := func(token string) {
+			t.Helper()
+			got, err := c.Get(context.Background(), shop)
+			if err != nil || got.AccessToken != token {
+				t.Errorf("%v, %v, want %s", got, err, token)
+			}
+		}
+		source.own.Store(true)
+		want("token-1")
+		want("token-2")
+		source.own.Store(false)
+		want("token-3")
+		want("token-3")
+		c.SetPolicy("shop", Policy{ReuseToken: false})
+		source.own.Store(true)
+		want("token-4")
+		c.SetPolicy("shop", Policy{ReuseToken: true})
+		source.own.Store(false)
+		want("token-3")
+	})
+}
+
+// A policy that is set while a token is being fetched applies to it, and to the current token at once.
+func TestCache_SetPolicyDuringAFetch(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		role := Want{Key: Key{Config: "shop", Role: "seller"}}
+		got := make(chan *Token, 1)
+		go func() {
+			token, _ := c.Get(context.Background(), role)
+			got <- token
+		}()
+		time.Sleep(time.Second / 2)
+		c.SetPolicy("shop", Policy{ReuseToken: true, MaxTTL: time.Minute})
+		c.SetRoleTTL(role.Key, time.Second)
+		if token := <-got; token.MaxTTL != time.Minute || token.RoleTTL != time.Second {
+			t.Errorf("%+v", token.Policy)
+		}
+		c.SetPolicy("shop", Policy{ReuseToken: true, MaxTTL: 2 * time.Minute})
+		if token := c.Peek(role); token.MaxTTL != 2*time.Minute || token.RoleTTL != time.Second || token.AccessToken != "token-1" {
+			t.Errorf("%+v", token)
+		}
+		if n := source.fetches.Load(); n != 1 {
+			t.Errorf("%d fetches, want 1", n)
+		}
+	})
+}
+
+// Names that stand for nothing leave nothing in memory.
+func TestCache_ForgetsWhatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		for _, err := range []error{ErrNotFound, errors.New("the storage failed")} {
+			source.fail(err)
+			if _, got := c.Get(context.Background(), shop); !errors.Is(got, err) {
+				t.Errorf("%v, want %v", got, err)
+			}
+			if len(c.entries) > 0 {
+				t.Errorf("after %v the cache has %d entries", err, len(c.entries))
+			}
+		}
+	})
+}
+
+// A token that a caller has read is refreshed before it expires; one that no caller reads is not.
+func TestCache_RefreshesWhatIsRead(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		if _, err := c.Get(context.Background(), shop); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(55 * time.Minute)
+		if token := c.Peek(shop); token == nil || token.AccessToken != "token-2" {
+			t.Errorf("after 55 minutes the current token is %v", token)
+		}
+		time.Sleep(day)
+		if n := source.fetches.Load(); n > 3 {
+			t.Errorf("%d fetches although no caller reads the token", n)
+		}
+	})
+}
+
+const day = 24 * time.Hour
