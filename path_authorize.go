@@ -57,14 +57,14 @@ func (p *plugin) authorize(ctx context.Context, req *logical.Request, data *fram
 	fields := fieldsOf(ctx)
 	redirectURI, _ := fields["redirect_uri"].(string)
 	scope, _ := fields["scope"].([]string)
-	begun, err := p.engine.Authorize(ctx, configName(data), roleName(data), redirectURI, scope)
+	request, err := p.engine.Authorize(ctx, configName(data), roleName(data), redirectURI, scope)
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"authorization_url": begun.URL,
-		"state":             begun.State,
-		"expires_at":        begun.ExpiresAt.Format(time.RFC3339),
+		"authorization_url": request.URL,
+		"state":             request.State,
+		"expires_at":        request.ExpiresAt.Format(time.RFC3339),
 	}}, nil
 }
 

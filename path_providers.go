@@ -83,7 +83,7 @@ func providerData(d provider.Definition) map[string]any {
 			"expires_in":              d.RefreshTokens.ExpiresIn,
 			"with_client_credentials": d.RefreshTokens.WithClientCredentials,
 		}),
-		"answer": answerData(d.Response),
+		"answer": responseData(d.Response),
 	})
 	maps.Copy(shown, map[string]any{
 		"name":                 d.Name,
@@ -111,8 +111,8 @@ func parameterData(request provider.GrantRequest) map[string]any {
 	return parameters
 }
 
-// answerData returns how the provider's response differs from RFC 6749, section 5.1.
-func answerData(a provider.Response) map[string]any {
+// responseData returns how the provider's response differs from RFC 6749, section 5.1.
+func responseData(a provider.Response) map[string]any {
 	shown := omitEmpty(map[string]any{
 		"object":             a.Object,
 		"names":              a.Names,

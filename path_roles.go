@@ -118,25 +118,25 @@ func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *frame
 		"ttl":          seconds(role.TTL),
 	}
 	if role.UsesRefreshToken() {
-		authorization, err := p.engine.GrantStatus(ctx, config, name)
+		grant, err := p.engine.GrantStatus(ctx, config, name)
 		if err != nil {
 			return nil, err
 		}
-		showAuthorization(shown, authorization)
+		showGrantStatus(shown, grant)
 	}
 	return &logical.Response{Data: shown}, nil
 }
 
-func showAuthorization(shown map[string]any, a backend.GrantStatus) {
-	shown["authorized"] = a.Authorized
-	shown["needs_authorization"] = a.NeedsAuthorization
-	if !a.AuthorizedAt.IsZero() {
-		shown["authorized_at"] = a.AuthorizedAt.Format(time.RFC3339)
-		shown["scope_granted"] = a.Scope
+func showGrantStatus(shown map[string]any, s backend.GrantStatus) {
+	shown["authorized"] = s.Authorized
+	shown["needs_authorization"] = s.NeedsAuthorization
+	if !s.AuthorizedAt.IsZero() {
+		shown["authorized_at"] = s.AuthorizedAt.Format(time.RFC3339)
+		shown["scope_granted"] = s.Scope
 	}
-	if !a.Since.IsZero() {
-		shown["needs_authorization_since"] = a.Since.Format(time.RFC3339)
-		shown["needs_authorization_reason"] = a.Reason
+	if !s.Since.IsZero() {
+		shown["needs_authorization_since"] = s.Since.Format(time.RFC3339)
+		shown["needs_authorization_reason"] = s.Reason
 	}
 }
 

@@ -237,14 +237,14 @@ func (x *exchange) saveGrant(token provider.Token, failure error) (*Token, error
 	}
 	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
-	issued, err := x.activate(ctx, stored, token)
+	active, err := x.activate(ctx, stored, token)
 	if err == nil {
 		err = failure
 	}
 	if err != nil && !errors.As(err, new(*ExchangeError)) {
 		return nil, x.failed(fmt.Errorf("%w; its refresh token was stored, and the role is authorized", err))
 	}
-	return issued, err
+	return active, err
 }
 
 // storedAfterAll returns the grant if a write that seemed to fail has stored it. Otherwise an operator has written one.
