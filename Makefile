@@ -37,7 +37,6 @@ test-e2e: build ## run the tests on a real Vault server
 
 bench: build ## measure on a real Vault server (about eight minutes; about two with BENCH_SECONDS=1)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
-	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Connections -benchtime 1x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 20m
 	BENCH=1 go test -count=1 -run MemoryOfHot -v ./backend | grep bytes

@@ -54,7 +54,7 @@ func (b *bench) fleet(t *testing.T, w world) {
 	}
 	sent := time.Since(direct)
 	shortest := time.Duration(max(0, count-hostLimitBegun))*time.Second/hostLimitBegun + fleetDelay
-	b.table.set("fleet/connections", w.on, float64(opened))
+	b.table.set("fleet/connections", w.on, float64(opened)/float64(count))
 	b.table.set("fleet/direct", w.on, read.Seconds()/sent.Seconds())
 	b.table.set("fleet/limit", w.on, read.Seconds()/shortest.Seconds())
 	b.table.note("fleet/connections", w.on, "%d configurations", count)

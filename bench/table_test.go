@@ -107,7 +107,7 @@ func newTable() *table {
 		{key: "failure/last", by: "burst-failure", title: "until the last reader has the refusal", format: "%.1f s", on: both},
 
 		{title: "configs read once each, all at once, while the provider takes 20 ms to respond"},
-		{key: "fleet/connections", by: "fleet", title: "connections to the provider", format: "%.0f", target: atMost(hostLimit, ""), on: both},
+		{key: "fleet/connections", by: "fleet", title: "connections for each token request", format: "%.2f", target: atMost(1, ""), on: both},
 		{key: "fleet/direct", by: "fleet", title: "time : the same token requests sent directly, as many at a time", format: "%.2f", on: both},
 		{key: "fleet/limit", by: "fleet", title: "time : the shortest that the limits on token requests allow", format: "%.2f", on: both},
 

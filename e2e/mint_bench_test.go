@@ -40,23 +40,6 @@ func BenchmarkMint(b *testing.B) {
 	b.ReportMetric(milliseconds(minted-direct)-milliseconds(shared), "ms-added-beyond-shared")
 }
 
-// BenchmarkConnections counts the connections to the provider that 100 mints open.
-func BenchmarkConnections(b *testing.B) {
-	for b.Loop() {
-		w := newWorld(b)
-		w.Write(b, "config/each", w.kleinanzeigen(fields{"reuse_token": false, "verify_connection": false})).OK(b)
-		for range 100 {
-			w.Read(b, "creds/each").OK(b)
-		}
-		seen := make(map[int]bool)
-		for _, r := range w.Sim.Requests(b, kleinanzeigen) {
-			seen[r.Connection] = true
-		}
-		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(float64(len(seen)), "connections/100-mints")
-	}
-}
-
 // tokenDirectly sends the token request that the plugin sends.
 func (w world) tokenDirectly(t testing.TB) {
 	t.Helper()
