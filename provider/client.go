@@ -148,7 +148,7 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 	}
 	roots, err := c.pools.get(r.CACert)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &RequestError{Field: "ca_cert", Problem: err.Error()}
 	}
 	t := &http.Transport{
 		Proxy:       http.ProxyURL(proxy),
@@ -168,6 +168,7 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 func networkFailure(err error, d Definition, r Request, request *http.Request) *Error {
 	var (
 		forbidden *URLError
+		invalid   *RequestError
 		dns       *net.DNSError
 		network   net.Error
 	)
@@ -179,9 +180,14 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 		shape, _ := d.request(r.GrantType)
 		failure.Kind, failure.Remedy = Forbidden, forbidden.Remedy
 		failure.Description = shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
-	case errors.Is(context.Cause(ctx), context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+	case errors.As(err, &invalid):
+		failure.Kind, failure.Description = Forbidden, invalid.Error()
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		failure.Kind, failure.Remedy = Timeout, RemedyTimeout
 		failure.Description = fmt.Sprintf("there was no response within %s", r.Timeout)
+	case errors.As(err, &network) && network.Timeout():
+		failure.Kind = Timeout
+		failure.Description = fmt.Sprintf("no connection to %s was possible within %s", host, connectTimeout)
 	case errors.Is(err, context.Canceled):
 		failure.Description = "the request was canceled"
 	case errors.As(err, &dns) && dns.IsNotFound:

@@ -265,6 +265,30 @@ func TestClient_HangingHandshakeLeavesNothing(t *testing.T) {
 	eventually(t, "goroutines are left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
+// A handshake that hangs is given up before the request's own timeout, so a longer timeout is not the remedy.
+func TestClient_HangingHandshakeSaysSo(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() }) // the kernel accepts, and nothing answers
+	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.RefreshToken} {
+		t.Run(string(grant), func(t *testing.T) {
+			t.Parallel()
+			r := requestTo("https://" + listener.Addr().String())
+			r.Network.AllowPrivateAddresses = true
+			r.GrantType, r.RefreshToken, r.Timeout = grant, "refresh", time.Minute
+			_, err := directly(t).Do(t.Context(), builtin(t, "oauth2"), r)
+			var failure *provider.Error
+			if !errors.As(err, &failure) || failure.Kind != provider.Timeout || failure.Remedy != provider.RemedyNone ||
+				!strings.Contains(failure.Description, "no connection to 127.0.0.1:") || !strings.Contains(failure.Description, "within 5s") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 // eventually waits up to two seconds until a condition holds.
 func eventually(t *testing.T, otherwise string, holds func() bool) {
 	t.Helper()
