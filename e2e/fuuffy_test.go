@@ -93,7 +93,7 @@ func TestFuuffy_RateLimit(t *testing.T) {
 			}
 			// Verifying another config of the client fails the same way; reading a cached token succeeds.
 			asked := w.tokenRequests(t, fuuffy)
-			w.Write(t, "config/fourth", w.at(fuuffy)).Refused(t, http.StatusTooManyRequests, "fuuffy limits the rate of token requests: 429000", "is made in ")
+			w.Write(t, "config/fourth", w.at(fuuffy)).Refused(t, http.StatusTooManyRequests, "fuuffy limits the rate of token requests: 429000", "can be sent in ")
 			w.provides(t, fuuffy, w.Creds(t, "first").AccessToken, demoClient)
 			if got := w.tokenRequests(t, fuuffy) - asked; got != 0 {
 				t.Errorf("%d token requests for a verified write and a cached read, want none", got)

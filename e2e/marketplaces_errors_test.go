@@ -88,9 +88,9 @@ var mishaps = map[string][]mishap{
 		{"its own failure", ownFailure, 502, failedFuuffy},
 		{"its own failure, flat", causes{fault: ownFailure.fault, switches: flatErrors}, 502, failedFuuffy},
 		{"no data", respondWithStatus(200, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`), 502,
-			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
+			"fuuffy did not return a token (HTTP 200): data in its response is not an object"},
 		{"data that is no object", respondWithStatus(200, `{"data":"t"}`), 502,
-			"fuuffy answered something that is not a token (HTTP 200): data in its answer is not an object"},
+			"fuuffy did not return a token (HTTP 200): data in its response is not an object"},
 		{"rate limit", rateLimited, 429, "fuuffy limits the rate of token requests (HTTP 429) and asks to wait 40s"},
 	},
 	winkelstraat: {
