@@ -24,9 +24,6 @@ die() {
   exit 1
 }
 
-# require PROGRAM WHY: exits with a message if the program is not installed.
-require() { type -P "$1" >/dev/null || die "$1 is not installed; install $1, because $2"; }
-
 # --- starting and stopping -----------------------------------------------------------------------------------------
 
 # stop stops all jobs, the last one first. Each job has its own process group, so killing a Vault server also kills its
@@ -82,14 +79,14 @@ build_all() {
 }
 
 # clean_environment hides the caller's own Vault: its address and token are not used, and the command line writes no
-# ~/.vault-token. curl must not send requests for the simulator to a proxy.
+# ~/.vault-token.
 clean_environment() {
   local name
   for name in "${!VAULT_@}"; do
     [[ $name == VAULT_BIN ]] || unset "$name"
   done
   export HOME=$work/home
-  export VAULT_CLI_NO_COLOR=1 no_proxy=127.0.0.1
+  export VAULT_CLI_NO_COLOR=1
 }
 
 start_simulator() {

@@ -48,8 +48,11 @@ type ready struct {
 	CAFile string `json:"ca_file,omitempty"`
 }
 
-// run serves until the context is canceled, and returns the exit code.
+// run serves until the context is canceled, or calls a simulator, and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "call" {
+		return exitCode(call(ctx, args[1:], stdout, stderr), stderr)
+	}
 	set, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK
@@ -58,11 +61,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "marketplace-simulator: %v\n", err)
 		return exitUsage
 	}
-	if err := serve(ctx, set, stdin, stdout); err != nil {
-		fmt.Fprintf(stderr, "marketplace-simulator: %v\n", err)
-		return exitFailure
+	return exitCode(serve(ctx, set, stdin, stdout), stderr)
+}
+
+// exitCode prints an error, if there is one, and returns the exit code.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return exitOK
 	}
-	return exitOK
+	fmt.Fprintf(stderr, "marketplace-simulator: %v\n", err)
+	return exitFailure
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"vault-plugin-secrets-marketplace/simulator"
 )
 
 func TestUsage(t *testing.T) {
@@ -76,5 +78,32 @@ func TestReady(t *testing.T) {
 	_ = hold.Close()
 	if got := <-code; got != 0 {
 		t.Errorf("exit %d, want 0", got)
+	}
+}
+
+func TestCall(t *testing.T) {
+	sim, err := simulator.Start(simulator.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	for _, c := range []struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{[]string{sim.HTTP + "/_control/counters"}, 0, `"connections"`, ""},
+		{[]string{"-json", `{"kind": "status", "status": 500}`, sim.HTTP + "/_control/kleinanzeigen/faults"}, 0, "", ""},
+		{[]string{"-bearer", "no token", sim.HTTP + "/kleinanzeigen/protected"}, 1, "", "401"},
+		{[]string{}, 1, "", "one URL is required"},
+		{[]string{"https://marketplace.example.com/"}, 1, "", "not a loopback address"},
+		{[]string{"https://localhost.example.com/"}, 1, "", "not a loopback address"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), append([]string{"call"}, c.args...), strings.NewReader(""), &stdout, &stderr)
+		if code != c.code || !strings.Contains(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) {
+			t.Errorf("%v: exit %d, %q, %q; want %d, %q and %q", c.args, code, stdout.String(), stderr.String(), c.code, c.stdout, c.stderr)
+		}
 	}
 }
