@@ -257,7 +257,7 @@ func (c *Cache) startLocked(want Want, e *entry) error {
 		cancel()
 		return err
 	}
-	e.call, e.policy, e.roleTTL = started, nil, nil
+	e.call = started
 	return nil
 }
 
@@ -273,7 +273,7 @@ func (c *Cache) run(ctx context.Context, call *call) {
 	e := call.entry
 	e.call = nil
 	if token != nil {
-		token = e.adopt(token)
+		token = e.adopt(token, started)
 	}
 	if !closing {
 		err = e.record(started, token, err)
@@ -368,8 +368,23 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 		return nil, err
 	case errors.Is(err, ErrShared), errors.Is(err, ErrNotFound):
 		return nil, c.correctOwn(want.Key, e, err)
+	case err != nil:
+		return nil, record(nil, err)
 	}
-	return token, record(token, err)
+	return c.adoptOwn(e, token, started), record(token, nil)
+}
+
+// adoptOwn returns a token that one caller gets, under what was set since its fetch started.
+func (c *Cache) adoptOwn(e *entry, token *Token, started time.Time) *Token {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	adopted := e.adopt(token, started)
+	if adopted.ReuseToken { // set since: the token is still its reader's alone, and is revoked with its lease
+		policy := adopted.Policy
+		policy.ReuseToken = false
+		return adopted.with(policy)
+	}
+	return adopted
 }
 
 // correctOwn corrects an entry whose config does not exist, or whose readers share tokens. In that case the caller starts
@@ -520,15 +535,16 @@ func (c *Cache) evictLocked(key Key) {
 func (c *Cache) SetPolicy(config string, p Policy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := time.Now()
 	for key, e := range c.entries {
 		if key.Config != config {
 			continue
 		}
-		e.policy, e.own = &p, !p.ReuseToken
+		e.policy, e.own = set[Policy]{p, now}, !p.ReuseToken
 		if e.current != nil {
-			set := p
-			set.RoleTTL = e.current.RoleTTL
-			c.setCurrentLocked(key, e, e.current.with(set), e.read)
+			next := p
+			next.RoleTTL = e.current.RoleTTL
+			c.setCurrentLocked(key, e, e.current.with(next), e.read)
 		}
 	}
 }
@@ -541,11 +557,11 @@ func (c *Cache) SetRoleTTL(key Key, ttl time.Duration) {
 	if !ok {
 		return
 	}
-	e.roleTTL = &ttl
+	e.roleTTL = set[time.Duration]{ttl, time.Now()}
 	if e.current != nil {
-		set := e.current.Policy
-		set.RoleTTL = ttl
-		c.setCurrentLocked(key, e, e.current.with(set), e.read)
+		next := e.current.Policy
+		next.RoleTTL = ttl
+		c.setCurrentLocked(key, e, e.current.with(next), e.read)
 	}
 }
 

@@ -165,6 +165,27 @@ func TestCache_SetPolicyDuringAFetch(t *testing.T) {
 	})
 }
 
+// The same holds for a token that one caller gets.
+func TestCache_SetPolicyDuringAnOwnFetch(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		source.own.Store(true)
+		if _, err := c.Get(context.Background(), shop); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan *Token, 1)
+		go func() {
+			token, _ := c.Get(context.Background(), shop)
+			got <- token
+		}()
+		time.Sleep(time.Second / 2)
+		c.SetPolicy("shop", Policy{MaxTTL: time.Minute, ReuseToken: true})
+		if token := <-got; token.MaxTTL != time.Minute || token.ReuseToken {
+			t.Errorf("%+v, want the ttl that was set, of a token that is still its reader's alone", token.Policy)
+		}
+	})
+}
+
 // Names that stand for nothing leave nothing in memory.
 func TestCache_ForgetsWhatDoesNotExist(t *testing.T) {
 	t.Parallel()

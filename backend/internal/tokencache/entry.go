@@ -41,15 +41,26 @@ type entry struct {
 	timer *time.Timer
 	// call is the call in flight; nil if there is none.
 	call *call
-	// policy and roleTTL are what was set since the call started. They replace what it has read.
-	policy  *Policy
-	roleTTL *time.Duration
+	// policy and roleTTL are what was set last. They replace what a fetch has read that started before.
+	policy  set[Policy]
+	roleTTL set[time.Duration]
 	// failures counts the failures since the last success, the last of them at failedAt. backoff is what they cause.
 	failures int
 	failedAt time.Time
 	backoff  *backoff.Backoff
 	// nextTry is when to try to replace the current token again, after a failure of any kind.
 	nextTry time.Time
+}
+
+// set is a value, and when it was set; the zero time: never.
+type set[T any] struct {
+	value T
+	at    time.Time
+}
+
+// after reports whether the value was set while a fetch was in progress.
+func (s set[T]) after(started time.Time) bool {
+	return !s.at.Before(started)
 }
 
 // call is one fetch of a shared token, for all callers that wait for it. token, err and stale are set when done is closed.
@@ -145,18 +156,16 @@ func (e *entry) stop() {
 	}
 }
 
-// adopt returns a token that a call has fetched under what was set since the call started.
-func (e *entry) adopt(token *Token) *Token {
+// adopt returns a token that was fetched under what was set since the fetch started.
+func (e *entry) adopt(token *Token, started time.Time) *Token {
 	policy := token.Policy
-	if e.policy != nil {
-		roleTTL := policy.RoleTTL
-		policy = *e.policy
-		policy.RoleTTL = roleTTL
+	if e.policy.after(started) {
+		policy = e.policy.value
+		policy.RoleTTL = token.RoleTTL
 	}
-	if e.roleTTL != nil {
-		policy.RoleTTL = *e.roleTTL
+	if e.roleTTL.after(started) {
+		policy.RoleTTL = e.roleTTL.value
 	}
-	e.policy, e.roleTTL = nil, nil
 	if policy == token.Policy {
 		return token
 	}

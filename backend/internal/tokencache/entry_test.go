@@ -117,17 +117,18 @@ func TestEntry_RecordOfAClearedBackoff(t *testing.T) {
 func TestEntry_AdoptKeepsWhatWasSet(t *testing.T) {
 	t.Parallel()
 	fetched := NewToken(provider.Token{SentAt: time.Now(), Lifetime: time.Hour}, "id", Policy{MaxTTL: time.Minute, RoleTTL: time.Second})
-	var none entry
-	if got := none.adopt(fetched); got != fetched {
-		t.Error("nothing was set, and the token is another one")
+	started := time.Now()
+	before, later := started.Add(-time.Second), started.Add(time.Second)
+	none := entry{policy: set[Policy]{Policy{MaxTTL: time.Hour}, before}, roleTTL: set[time.Duration]{time.Hour, before}}
+	if got := none.adopt(fetched, started); got != fetched {
+		t.Error("nothing was set since, and the token is another one")
 	}
-	e := entry{policy: &Policy{MaxTTL: time.Hour}}
-	if got := e.adopt(fetched); got.MaxTTL != time.Hour || got.RoleTTL != time.Second || got.ID != "id" {
+	e := entry{policy: set[Policy]{Policy{MaxTTL: time.Hour}, later}}
+	if got := e.adopt(fetched, started); got.MaxTTL != time.Hour || got.RoleTTL != time.Second || got.ID != "id" {
 		t.Errorf("%+v", got.Policy)
 	}
-	ttl := 2 * time.Second
-	e = entry{roleTTL: &ttl}
-	if got := e.adopt(fetched); got.MaxTTL != time.Minute || got.RoleTTL != ttl {
+	e = entry{roleTTL: set[time.Duration]{2 * time.Second, later}}
+	if got := e.adopt(fetched, started); got.MaxTTL != time.Minute || got.RoleTTL != 2*time.Second {
 		t.Errorf("%+v", got.Policy)
 	}
 	if fetched.MaxTTL != time.Minute || fetched.RoleTTL != time.Second {
