@@ -460,3 +460,18 @@ func TestRefresh_PreviousTokenHasItsOwnTimeout(t *testing.T) {
 		f.wantRefreshWorks()
 	})
 }
+
+// An exchange whose response is an error with a word keeps a refresh token that is pending in memory.
+func TestExchange_KeepsAPendingRefreshToken(t *testing.T) {
+	withRole(t, func(f roleFixture) {
+		f.leaveTokenInMemory() // refresh-2 is in memory alone
+		f.storage.fail(nil)
+		_, exchange := f.startAuthorization("shop")
+		f.provider.set(func(p *rotatingProvider) { p.refusal = `{"error":"server_error","refresh_token":"Not-A-Token-7"}` })
+		if err := exchange(); err == nil {
+			f.Error("the exchange succeeded")
+		}
+		f.provider.set(func(p *rotatingProvider) { p.refusal = "" })
+		f.wantRecovery()
+	})
+}

@@ -81,7 +81,7 @@ func (s *source) obtain(ctx context.Context, r grants.RefreshRequest, role *Role
 func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, settings Settings) throttle.Call {
 	request := merged.Request(settings.Network())
 	request.Secrets = e.cache.Recent(tokencache.Key(key)) // no error shows a token that was given out before
-	return throttle.Call{Config: merged.Name, ConfigID: merged.ID, Definition: d, Request: request}
+	return throttle.Call{Config: merged.Name, ConfigID: merged.ID, Role: key.Role, Definition: d, Request: request}
 }
 
 // newToken returns a token that lives long enough to be of use.

@@ -121,7 +121,7 @@ type failedVerification struct {
 func (v *verifications) digest(call throttle.Call) digest.Digest {
 	request := call.Request
 	request.Secrets = nil // the tokens of before, which only redact an error
-	return v.keys.Of(request)
+	return v.keys.Of([]any{call.Definition.Name, request})
 }
 
 // check returns a *[BackoffError] if a verification of the config with the same request has just failed.

@@ -277,6 +277,11 @@ func (s *Store) FlushPending(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
+// Flush stores the role's pending grant, if there is one. The caller holds the role's lock.
+func (s *Store) Flush(ctx context.Context, lock *RoleLock) error {
+	return s.flush(ctx, lock.key)
+}
+
 // flush stores the role's pending grant. It drops the grant if another one was stored since, or if its client or its role
 // is gone. The caller holds the role's lock.
 func (s *Store) flush(ctx context.Context, key store.Key) error {

@@ -57,12 +57,25 @@ func (s *Store) Refresh(ctx context.Context, r RefreshRequest) (provider.Token, 
 		return provider.Token{}, err
 	}
 	defer done()
-	if r.Call.Check != nil {
-		if err := r.Call.Check(); err != nil { // what the wait may have changed
+	// A refresh sends several requests. The refusal of one refresh token is no failure of the next, so the call's hooks are
+	// for the refresh as a whole.
+	check, failed := r.Call.Check, r.Call.Failed
+	r.Call.Check, r.Call.Failed = nil, nil
+	if check != nil {
+		if err := check(); err != nil { // what the wait may have changed
 			return provider.Token{}, err
 		}
 	}
 	lock.OnOverdue = r.OnOverdue
+	token, err := s.restarted(r, lock)
+	if err != nil && failed != nil {
+		err = failed(err) // before the lock is released
+	}
+	return token, err
+}
+
+// restarted refreshes, and starts again if an operator has written the grant.
+func (s *Store) restarted(r RefreshRequest, lock *RoleLock) (provider.Token, error) {
 	ctx, cancel := context.WithTimeout(s.Life.Context(), refreshTimeout)
 	defer cancel()
 	run := &refresh{Store: s, RefreshRequest: r, lock: lock}
@@ -191,7 +204,7 @@ func answeredNo(err error) bool {
 // is no token in any way.
 func (r *refresh) refusal(refreshToken string, err error) *provider.Error {
 	var failure *provider.Error
-	if !errors.As(err, &failure) {
+	if !errors.As(err, &failure) || errors.As(err, new(*backoff.Error)) { // nothing was sent
 		return nil
 	}
 	if failure.Kind == provider.RefusedGrant || refreshToken == r.grant.Candidate && answeredNo(err) {

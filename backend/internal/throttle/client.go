@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-marketplace/backend/internal/backoff"
@@ -32,13 +31,17 @@ type subject struct {
 	grant          provider.GrantType
 	host, provider string
 	config         string
-	verifies       bool
+	// entry is the config or role, for its turn among the client's requests.
+	entry    string
+	verifies bool
 }
 
 // clientLimit bounds the requests of one client.
 type clientLimit struct {
-	users  int
-	places *semaphore.Weighted
+	users int
+	// free counts the places that no request has. queue holds the requests that wait for one, by config or role.
+	free  int
+	queue turnQueue
 	// pacing counts the requests that have a place, and wait for their turn at the host.
 	pacing int
 	// documented are the limits of the provider's definition.
@@ -81,41 +84,34 @@ func (c *Client) subjectOf(call Call) subject {
 		id:    ClientID(c.keys.Of(client)),
 		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.CACert}),
 		grant: request.GrantType,
-		host:  host, provider: d.Name, config: call.Config, verifies: call.Verifies,
+		host:  host, provider: d.Name, config: call.Config, entry: call.Config + "/" + call.Role, verifies: call.Verifies,
 	}
 }
 
-// acquire waits for a place among the client's requests and for a turn at the host. A request that must not be sent any
-// longer, because one ahead of it has failed for example, takes no turn at the host.
+// acquire waits for a place among the client's requests, for the documented limits, and for a turn at the host. A request
+// that must not be sent any longer does not go on to the next wait.
 func (c *Client) acquire(ctx context.Context, call Call) (release func(), err error) {
 	who := c.subjectOf(call)
 	l := c.use(who, call.Definition.Limits)
-	var taken []func()
+	taken := []func(){func() { c.add(&l.users, -1) }}
 	release = sync.OnceFunc(func() {
 		for _, give := range slices.Backward(taken) {
 			give()
 		}
-		c.add(&l.users, -1)
 	})
 	if err := c.checkBackoff(l, who); err != nil {
 		release()
 		return nil, err
 	}
-	err = c.wait(ctx, l)
-	if err == nil {
-		taken = append(taken, func() { l.places.Release(1) })
-	}
-	if err := c.check(l, who, call, err); err != nil {
-		release()
-		return nil, err
-	}
-	leave, err := c.pace(ctx, l, who)
-	if err == nil {
-		taken = append(taken, leave)
-	}
-	if err := c.check(l, who, call, err); err != nil {
-		release()
-		return nil, err
+	for _, wait := range []func(context.Context, *clientLimit, subject) (give func(), err error){c.takePlace, c.waitDocumented, c.pace} {
+		give, err := wait(ctx, l, who)
+		if err == nil {
+			taken = append(taken, give)
+		}
+		if err := c.check(l, who, call, err); err != nil {
+			release()
+			return nil, err
+		}
 	}
 	return release, nil
 }
@@ -142,22 +138,51 @@ func queueError(err error, who subject) error {
 	return &QueueError{Provider: who.provider}
 }
 
-// wait waits for a place among the client's requests, for [MaxQueue] at most. The bound is for delays by the client's
-// own requests. It does not count while these wait for their turn at the host, which other clients delay.
-func (c *Client) wait(ctx context.Context, l *clientLimit) error {
-	if err := l.waitDocumented(ctx); err != nil {
-		return err
+// takePlace waits for a place among the client's requests, for [MaxQueue] at most. Configs and roles take turns. The bound
+// is for delays by the client's own requests. It does not count while these wait for their turn at the host, which other
+// clients delay.
+func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (give func(), err error) {
+	give = func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		l.free++
+		l.startLocked()
 	}
-	if l.places.TryAcquire(1) {
-		return nil
-	}
+	c.mu.Lock()
+	turn := l.queue.push(who.entry)
+	l.startLocked()
+	c.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go c.giveUp(ctx, l, cancel)
-	if l.places.Acquire(ctx, 1) != nil {
-		return context.Cause(ctx)
+	select {
+	case <-turn:
+		return give, nil
+	default:
+		go c.giveUp(ctx, l, cancel)
 	}
-	return nil
+	select {
+	case <-turn:
+	case <-ctx.Done():
+		if c.withdraw(&l.queue, who.entry, turn) {
+			return nil, context.Cause(ctx)
+		} // else its turn has just come
+	}
+	return give, nil
+}
+
+// startLocked gives the free places to waiting requests.
+func (l *clientLimit) startLocked() {
+	for l.free > 0 && !l.queue.empty() {
+		l.queue.next()
+		l.free--
+	}
+}
+
+// withdraw removes a request from a queue. It reports false if the request's turn has come.
+func (c *Client) withdraw(q *turnQueue, name string, turn chan struct{}) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return q.remove(name, turn)
 }
 
 // giveUp cancels a wait after [MaxQueue], or after a multiple of it while the client's requests wait at the host.
@@ -180,15 +205,15 @@ func (c *Client) giveUp(ctx context.Context, l *clientLimit, cancel context.Canc
 }
 
 // waitDocumented waits until the provider's documented limits permit another request.
-func (l *clientLimit) waitDocumented(ctx context.Context) error {
+func (*Client) waitDocumented(ctx context.Context, l *clientLimit, _ subject) (give func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, MaxQueue)
 	defer cancel()
 	for _, r := range l.documented {
 		if err := r.Wait(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return func() {}, nil
 }
 
 // pace waits for a turn at the host, and returns what gives the place there back.
@@ -213,11 +238,11 @@ func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
 	l, ok := c.clients[who.id]
 	if !ok {
 		c.sweepLocked()
-		places := int64(maxConcurrentPerClient)
+		places := maxConcurrentPerClient
 		if who.grant == provider.Revocation {
 			places, documented = maxRevocationsPerClient, nil
 		}
-		l = &clientLimit{places: semaphore.NewWeighted(places), refused: make(map[digest.Digest]*backoff.Backoff)}
+		l = &clientLimit{free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
 		for _, d := range documented {
 			// Never start a whole window's requests together: start half of them, and the others one by one.
 			every := time.Duration(d.Per) * time.Second / time.Duration(d.Requests)

@@ -4,7 +4,6 @@ package throttle
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -24,17 +23,15 @@ type hostKey struct {
 	revocation bool
 }
 
-// hostLimit paces the requests to one host. Configs take turns, and each config's requests start in their order. It never
-// refuses a request. The unit is the config and not the client, because an operator who may write one config can make up
+// hostLimit paces the requests to one host. Configs take turns, and it never refuses a request. The unit is the config and not the client, because an operator who may write one config can make up
 // any number of clients. [Client].mu guards it.
 type hostLimit struct {
 	// taken counts the requests that have a place.
 	taken int
 	// started are when the last requests started, the oldest first; at most as many as may start in a second.
 	started []time.Time
-	// turns are the configs with waiting requests, the next one first.
-	turns   []string
-	waiting map[string][]chan struct{}
+	// queue holds the waiting requests by config.
+	queue turnQueue
 	// timer starts the next request when the rate permits it; nil if no request waits for that.
 	timer *time.Timer
 }
@@ -46,7 +43,7 @@ func (c *Client) enter(ctx context.Context, key hostKey, config string) (leave f
 	select {
 	case <-turn:
 	case <-ctx.Done():
-		if c.withdraw(h, config, turn) {
+		if c.withdraw(&h.queue, config, turn) {
 			return nil, ctx.Err()
 		} // else its turn has just come
 	}
@@ -70,37 +67,17 @@ func (c *Client) join(key hostKey, config string) (*hostLimit, chan struct{}) {
 	h, ok := c.hosts[key]
 	if !ok {
 		c.sweepLocked()
-		h = &hostLimit{waiting: make(map[string][]chan struct{})}
+		h = new(hostLimit)
 		c.hosts[key] = h
 	}
-	if len(h.waiting[config]) == 0 {
-		h.turns = append(h.turns, config)
-	}
-	turn := make(chan struct{})
-	h.waiting[config] = append(h.waiting[config], turn)
+	turn := h.queue.push(config)
 	c.startLocked(h)
 	return h, turn
 }
 
-// withdraw removes a waiting request. It reports false if the request's turn has come.
-func (c *Client) withdraw(h *hostLimit, config string, turn chan struct{}) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at := slices.Index(h.waiting[config], turn)
-	if at < 0 {
-		return false
-	}
-	h.waiting[config] = slices.Delete(h.waiting[config], at, at+1)
-	if len(h.waiting[config]) == 0 {
-		delete(h.waiting, config)
-		h.turns = slices.DeleteFunc(h.turns, func(other string) bool { return other == config })
-	}
-	return true
-}
-
 // startLocked starts as many waiting requests as may start now, the configs in turn.
 func (c *Client) startLocked(h *hostLimit) {
-	for len(h.turns) > 0 && h.taken < maxConcurrentPerHost {
+	for !h.queue.empty() && h.taken < maxConcurrentPerHost {
 		now := time.Now()
 		if last := len(h.started) - c.perSecond; last >= 0 {
 			if wait := h.started[last].Add(time.Second).Sub(now); wait > 0 {
@@ -109,14 +86,7 @@ func (c *Client) startLocked(h *hostLimit) {
 			}
 			h.started = h.started[last+1:]
 		}
-		config := h.turns[0]
-		h.turns = h.turns[1:]
-		close(h.waiting[config][0])
-		if h.waiting[config] = h.waiting[config][1:]; len(h.waiting[config]) > 0 {
-			h.turns = append(h.turns, config)
-		} else {
-			delete(h.waiting, config)
-		}
+		h.queue.next()
 		h.started = append(h.started, now)
 		h.taken++
 	}
@@ -136,5 +106,5 @@ func (c *Client) startLaterLocked(h *hostLimit, wait time.Duration) {
 
 // idle reports whether the host has no requests, and no recent ones that count.
 func (h *hostLimit) idle(now time.Time) bool {
-	return h.taken == 0 && len(h.turns) == 0 && (len(h.started) == 0 || now.Sub(h.started[len(h.started)-1]) > time.Second)
+	return h.taken == 0 && h.queue.empty() && (len(h.started) == 0 || now.Sub(h.started[len(h.started)-1]) > time.Second)
 }

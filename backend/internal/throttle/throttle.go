@@ -2,8 +2,8 @@
 
 // Package throttle sends token requests, and bounds what a provider is asked.
 //
-// A request first takes a place among those of its client, under the definition's documented limits ([clientLimit]). Then
-// it waits for its turn at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
+// A request first takes a place among those of its client, where configs and roles take turns ([clientLimit]). Then it waits
+// for the definition's documented limits, and for its turn at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
 // other requests wait too. The package knows no config and no storage: a [Call] says who asks.
 package throttle
 
@@ -51,10 +51,10 @@ func (e *QueueError) Error() string {
 
 // Call is a token request, and on whose behalf it is sent.
 type Call struct {
-	// Config is the config's name, and ConfigID its identity.
-	Config, ConfigID string
-	Definition       provider.Definition
-	Request          provider.Request
+	// Config is the config's name, and ConfigID its identity. Role is the role's name; empty: the config itself.
+	Config, ConfigID, Role string
+	Definition             provider.Definition
+	Request                provider.Request
 	// Verifies says that the request verifies a write of the config. It is sent even if the config's client was refused
 	// before, because the write may be the correction.
 	Verifies bool

@@ -346,7 +346,8 @@ func (c *Cache) markOverdue(call *call, waiting, later error) {
 // fetchOwn fetches a token for one caller alone. A failure backs off all callers of the entry; that the caller leaves is no
 // failure.
 func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, error) {
-	started, recorded := time.Now(), false
+	began, recorded := time.Now(), false
+	sent := began // when the request was sent, after its waits
 	record := func(token *Token, err error) error {
 		if recorded || err != nil && ctx.Err() != nil || c.Life.Check() != nil {
 			return err
@@ -354,11 +355,14 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 		recorded = true
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return e.record(started, token, err)
+		return e.record(sent, token, err)
 	}
 	token, err := c.fetch(ctx, Fetch{
 		Want: want, Own: true,
-		Check:  func() error { return c.checkOwn(want.Key, e) },
+		Check: func() error {
+			sent = time.Now()
+			return c.checkOwn(want.Key, e)
+		},
 		Failed: func(err error) error { return record(nil, err) },
 	})
 	switch {
@@ -371,7 +375,7 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 	case err != nil:
 		return nil, record(nil, err)
 	}
-	return c.adoptOwn(e, token, started), record(token, nil)
+	return c.adoptOwn(e, token, began), record(token, nil)
 }
 
 // adoptOwn returns a token that one caller gets, under what was set since its fetch started.
@@ -402,11 +406,12 @@ func (c *Cache) correctOwn(key Key, e *entry, err error) error {
 	return err
 }
 
-// checkOwn returns an error if the entry was replaced, or has to wait: the fetches ahead of this one may have failed.
+// checkOwn returns an error if the entry was replaced, if its callers share tokens by now, or if it has to wait, because the
+// fetches ahead of this one have failed.
 func (c *Cache) checkOwn(key Key, e *entry) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.entries[key] != e {
+	if c.entries[key] != e || !e.own {
 		return errStale
 	}
 	if err := e.backoff.Active(time.Now()); err != nil {
@@ -538,6 +543,10 @@ func (c *Cache) SetPolicy(config string, p Policy) {
 	now := time.Now()
 	for key, e := range c.entries {
 		if key.Config != config {
+			continue
+		}
+		if e.current != nil && e.current.Generation != p.Generation { // a write that seemed to fail has stored another generation
+			c.replaceLocked(key)
 			continue
 		}
 		e.policy, e.own = set[Policy]{p, now}, !p.ReuseToken

@@ -159,7 +159,7 @@ func (e *entry) stop() {
 // adopt returns a token that was fetched under what was set since the fetch started.
 func (e *entry) adopt(token *Token, started time.Time) *Token {
 	policy := token.Policy
-	if e.policy.after(started) {
+	if e.policy.after(started) && e.policy.value.Generation == token.Generation {
 		policy = e.policy.value
 		policy.RoleTTL = token.RoleTTL
 	}
