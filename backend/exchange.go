@@ -47,8 +47,8 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 			return nil, err
 		}
 	}
-	late := grants.LateError(e.call(key, u.config, u.definition, Settings{}))
-	return call.wait(ctx, u.config.RequestTimeout, late)
+	timeout := u.config.RequestTimeout
+	return call.wait(ctx, timeout, func() error { return call.lock.LateError(u.definition.Name, timeout) })
 }
 
 // exchange is one exchange of a code. Its fields are what was stored when its turn came.
@@ -86,7 +86,7 @@ func (x *exchange) start(ctx context.Context) (*exchangeCall, error) {
 	}
 	call := &exchangeCall{
 		roleID: x.role.ID, client: x.config.ClientGeneration, callback: x.callback, until: x.pending.ExpiresAt,
-		overdue: x.lock.Overdue(), done: make(chan struct{}),
+		lock: x.lock, done: make(chan struct{}),
 	}
 	x.exchanges.add(call)
 	x.running = true
@@ -362,11 +362,10 @@ type exchangeCall struct {
 	roleID, client string
 	callback       Callback
 	until          time.Time
-	// overdue is closed when the request has outlasted request_timeout.
-	overdue <-chan struct{}
-	done    chan struct{}
-	token   *Token
-	err     error
+	lock           *grants.RoleLock
+	done           chan struct{}
+	token          *Token
+	err            error
 }
 
 // add adds an exchange, and removes the outcomes of those whose state has expired.
@@ -419,8 +418,8 @@ func (c *exchangeCall) expired() bool {
 }
 
 // wait returns the outcome, or the late error once the request is overdue. A caller who comes later waits for timeout.
-func (c *exchangeCall) wait(ctx context.Context, timeout time.Duration, late error) (*Token, error) {
-	overdue := c.overdue
+func (c *exchangeCall) wait(ctx context.Context, timeout time.Duration, late func() error) (*Token, error) {
+	overdue := c.lock.Overdue()
 	select {
 	case <-overdue:
 		bounded, cancel := context.WithTimeout(ctx, timeout)
@@ -439,5 +438,5 @@ func (c *exchangeCall) wait(ctx context.Context, timeout time.Duration, late err
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return nil, late
+	return nil, late()
 }

@@ -24,6 +24,29 @@ type source struct {
 
 // Fetch implements [tokencache.Source].
 func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) {
+	p, err := s.prepare(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.obtain(ctx, f, p)
+	if err != nil {
+		return nil, err
+	}
+	return newToken(token, policyOf(p.config, p.role, p.definition))
+}
+
+// prepared is what was read for a fetch, and its client credentials request.
+type prepared struct {
+	config     *Config
+	role       *Role // nil: the token is the config's own
+	definition provider.Definition
+	// merged is the config narrowed by the role.
+	merged *Config
+	call   throttle.Call
+}
+
+// prepare reads what a fetch depends on.
+func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, error) {
 	key := store.Key(f.Key)
 	c, err := s.requireConfig(ctx, key.Config)
 	if err != nil {
@@ -35,44 +58,45 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 	case !f.Own && !f.Shared && !c.ReuseToken:
 		return nil, tokencache.ErrNotShared
 	}
-	d, err := s.requireDefinition(c)
-	if err != nil {
+	p := &prepared{config: c, merged: c}
+	if p.definition, err = s.requireDefinition(c); err != nil {
 		return nil, err
 	}
-	var role *Role
 	if key.Role != "" {
-		if role, err = s.requireRole(ctx, c, key.Role); err != nil {
+		if p.role, err = s.requireRole(ctx, c, key.Role); err != nil {
 			return nil, err
 		}
-	} else if !d.Has(provider.ClientCredentials) {
-		return nil, &UnauthorizedError{Config: key.Config, Reason: d.Name + " has no client credentials grant, so only an authorized role has a token"}
+		p.merged = c.With(p.role)
+	} else if !p.definition.Has(provider.ClientCredentials) {
+		return nil, &UnauthorizedError{Config: key.Config, Reason: p.definition.Name + " has no client credentials grant, so only an authorized role has a token"}
 	}
 	settings, err := s.settings.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	merged := c
-	if role != nil {
-		merged = c.With(role)
-	}
-	call := s.call(key, merged, d, settings)
-	call.Check, call.Failed = f.Check, f.Failed
-	token, err := s.obtain(ctx, grants.RefreshRequest{Key: key, Config: merged, Call: call, OnOverdue: f.OnOverdue}, role)
-	if err != nil {
-		return nil, err
-	}
-	return newToken(token, policyOf(c, role, d))
+	p.call = s.call(key, p.merged, p.definition, settings)
+	p.call.Check, p.call.Failed = f.Check, f.Failed
+	return p, nil
 }
 
 // obtain uses the role's refresh token, or the client credentials if the role has none.
-func (s *source) obtain(ctx context.Context, r grants.RefreshRequest, role *Role) (provider.Token, error) {
-	if role == nil || !role.UsesRefreshToken() {
-		return s.requests.Do(ctx, r.Call)
+func (s *source) obtain(ctx context.Context, f tokencache.Fetch, p *prepared) (provider.Token, error) {
+	if p.role == nil || !p.role.UsesRefreshToken() {
+		return s.requests.Do(ctx, p.call)
 	}
-	token, err := s.grants.Refresh(ctx, r)
+	token, err := s.grants.Refresh(ctx, grants.RefreshRequest{
+		Key: store.Key(f.Key), Config: p.merged, Call: p.call, OnOverdue: f.OnOverdue,
+		Reload: func(ctx context.Context) (*Config, throttle.Call, error) {
+			again, err := s.prepare(ctx, f)
+			if err != nil {
+				return nil, throttle.Call{}, err
+			}
+			return again.merged, again.call, nil
+		},
+	})
 	var unauthorized *UnauthorizedError
 	if errors.As(err, &unauthorized) {
-		unauthorized.Import = role.GrantType == string(provider.RefreshToken)
+		unauthorized.Import = p.role.GrantType == string(provider.RefreshToken)
 	}
 	return token, err
 }

@@ -65,16 +65,16 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		return Token{}, &Error{Provider: d.Name, Kind: Forbidden, Description: err.Error(), Remedy: RemedyOf(err)}
 	}
 	request.Header.Set("User-Agent", c.userAgent)
-	transport, release, err := c.transport(ctx, r, request)
+	way, err := c.route(ctx, r, request)
 	if err != nil {
 		return Token{}, networkFailure(err, d, r, request)
 	}
-	defer release()
+	defer way.close()
 
 	sentAt := time.Now()
-	received, err := transport.RoundTrip(request)
+	received, err := way.RoundTrip(request)
 	if err != nil {
-		return Token{}, networkFailure(err, d, r, request)
+		return Token{}, way.failure(err, d, r, request)
 	}
 	defer received.Body.Close()
 	body, err := readBody(received)
@@ -93,7 +93,7 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	}
 	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its response is larger than 1 MiB"}
 	if err != nil {
-		failure = networkFailure(err, d, r, request)
+		failure = way.failure(err, d, r, request)
 		if failure.Kind == Unavailable {
 			failure.Kind, failure.Description = Malformed, "its response broke off or could not be decompressed"
 			failure.Remedy = RemedyNone
@@ -130,25 +130,37 @@ func readBody(received *http.Response) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(received.Body, maxResponse+1))
 }
 
-// transport returns a transport for one request, and a function that cancels a dial still in progress. With a proxy, only the
-// proxy's address is dialed, so the target's addresses are checked here.
-func (c *Client) transport(ctx context.Context, r Request, request *http.Request) (http.RoundTripper, func(), error) {
+// route carries one request to its target.
+type route struct {
+	http.RoundTripper
+	// close cancels a dial that is still in progress.
+	close func()
+	// proxy is the host of the proxy; empty: there is none.
+	proxy string
+}
+
+// route returns a new route. With a proxy, only the proxy's address is dialed, so the target's addresses are checked here.
+func (c *Client) route(ctx context.Context, r Request, request *http.Request) (route, error) {
 	if c.testTransport != nil {
-		return c.testTransport, func() {}, nil
+		return route{RoundTripper: c.testTransport, close: func() {}}, nil
 	}
 	proxy, err := c.proxy(request)
 	if err != nil {
-		return nil, nil, errors.New("the proxy is not a URL")
+		return route{}, errors.New("the proxy is not a URL")
 	}
 	dialer := &net.Dialer{Timeout: connectTimeout}
+	way := route{}
 	if proxy == nil {
 		dialer.ControlContext = r.Network.control
-	} else if err := r.Network.checkTarget(ctx, request.URL.Hostname()); err != nil {
-		return nil, nil, err
+	} else {
+		way.proxy = proxy.Host
+		if err := r.Network.checkTarget(ctx, request.URL.Hostname()); err != nil {
+			return route{}, err
+		}
 	}
 	roots, err := c.pools.get(r.CACert)
 	if err != nil {
-		return nil, nil, &RequestError{Field: "ca_cert", Problem: err.Error()}
+		return route{}, &RequestError{Field: "ca_cert", Problem: err.Error()}
 	}
 	t := &http.Transport{
 		Proxy:       http.ProxyURL(proxy),
@@ -160,7 +172,17 @@ func (c *Client) transport(ctx context.Context, r Request, request *http.Request
 		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this sends no Connection header
 		MaxResponseHeaderBytes: maxResponseHeader,
 	}
-	return t, t.CloseIdleConnections, nil
+	way.RoundTripper, way.close = t, t.CloseIdleConnections
+	return way, nil
+}
+
+// failure is networkFailure, and names the proxy, which may be at fault.
+func (w route) failure(err error, d Definition, r Request, request *http.Request) *Error {
+	failure := networkFailure(err, d, r, request)
+	if w.proxy != "" && failure.Kind != Forbidden {
+		failure.Description += ", through the proxy " + w.proxy
+	}
+	return failure
 }
 
 // networkFailure returns the error of a request without a response. It does not repeat the text of err, which may contain a

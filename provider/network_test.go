@@ -274,3 +274,19 @@ func TestNetworkPolicy_AllowedHostsAreGlobs(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// If a proxy carries the request, an error of the network may be the proxy's, so it names the proxy, but not its password.
+func TestError_NamesTheProxy(t *testing.T) {
+	t.Parallel()
+	closed := requestToClosedPort(t)
+	proxyURL, err := url.Parse(strings.Replace(closed.TokenURL, "http://", "http://user:s3cret@", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := clientWith(t, func(*http.Request) (*url.URL, error) { return proxyURL, nil })
+	r := requestTo("https://192.31.196.1/token")
+	kind, text := kindOf(t, client, r)
+	if kind != provider.Unavailable || !strings.Contains(text, "through the proxy "+proxyURL.Host) || strings.Contains(text, "s3cret") {
+		t.Errorf("kind %v, %q", kind, text)
+	}
+}

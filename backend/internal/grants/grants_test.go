@@ -50,11 +50,22 @@ func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) e
 type network struct {
 	latency  time.Duration
 	requests atomic.Int64
+	// refuseFirst makes it refuse the first request's refresh token.
+	refuseFirst bool
+	last        atomic.Value // the last request's body
 }
 
 func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
-	n.requests.Add(1)
+	number := n.requests.Add(1)
+	form, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	n.last.Store(string(form))
 	time.Sleep(n.latency)
+	if number == 1 && n.refuseFirst {
+		return &http.Response{StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"error":"invalid_grant"}`)), Request: r}, nil
+	}
 	body := `{"access_token":"access","expires_in":3600,"refresh_token":"refresh-new"}`
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
@@ -117,6 +128,15 @@ func (f *fixture) call() throttle.Call {
 	request := f.config.Request(provider.NetworkPolicy{})
 	request.ClientID, request.ClientSecret, request.Timeout = "id", "s3cret", 10*time.Second
 	return throttle.Call{Config: "shop", ConfigID: "config", Definition: d, Request: request}
+}
+
+// refresh returns a refresh of the fixture's role.
+func (f *fixture) refresh() RefreshRequest {
+	f.Helper()
+	return RefreshRequest{
+		Key: f.key, Config: f.config, Call: f.call(),
+		Reload: func(context.Context) (*store.Config, throttle.Call, error) { return f.config, f.call(), nil },
+	}
 }
 
 // A writer changes only the version that it has read.
@@ -210,7 +230,7 @@ func TestLockRole_OverdueRequest(t *testing.T) {
 	t.Parallel()
 	n := &network{latency: 20 * time.Second}
 	withGrants(t, n, func(f *fixture) {
-		request := RefreshRequest{Key: f.key, Config: f.config, Call: f.call()}
+		request := f.refresh()
 		var late atomic.Int64
 		request.OnOverdue = func(waiting, later error) {
 			var failure *provider.Error
@@ -252,7 +272,7 @@ func TestClose_WaitsForOutcomes(t *testing.T) {
 	withGrants(t, n, func(f *fixture) {
 		done := make(chan error, 1)
 		go func() {
-			_, err := f.grants.Refresh(f.Context(), RefreshRequest{Key: f.key, Config: f.config, Call: f.call()})
+			_, err := f.grants.Refresh(f.Context(), f.refresh())
 			done <- err
 		}()
 		time.Sleep(time.Second)
@@ -265,8 +285,74 @@ func TestClose_WaitsForOutcomes(t *testing.T) {
 		if err := <-done; err != nil {
 			f.Error(err)
 		}
-		if _, err := f.grants.Refresh(f.Context(), RefreshRequest{Key: f.key, Config: f.config, Call: f.call()}); !errors.Is(err, lifetime.ErrClosed) {
+		if _, err := f.grants.Refresh(f.Context(), f.refresh()); !errors.Is(err, lifetime.ErrClosed) {
 			f.Errorf("a refresh after Close: %v", err)
+		}
+	})
+}
+
+// A refresh that starts again, because an operator has imported another refresh token, sends it with the parameters that
+// the role has by then.
+//
+//	0 s   the refresh sends the first refresh token
+//	1 s   an operator imports another one, and changes the role
+//	5 s   the provider refuses the first refresh token
+func TestRefresh_StartsAgainWithTheRolesParameters(t *testing.T) {
+	t.Parallel()
+	n := &network{latency: 5 * time.Second}
+	withGrants(t, n, func(f *fixture) {
+		request := f.refresh()
+		request.Reload = func(context.Context) (*store.Config, throttle.Call, error) {
+			call := f.call()
+			call.Request.Params = map[string]string{"resource": "new"}
+			return f.config, call, nil
+		}
+		n.refuseFirst = true
+		done := make(chan error, 1)
+		go func() {
+			_, err := f.grants.Refresh(f.Context(), request)
+			done <- err
+		}()
+		time.Sleep(time.Second)
+		imported := &store.Grant{ClientGeneration: "client", RoleID: f.read().RoleID, RefreshToken: "imported"}
+		if err := f.grants.Replace(f.Context(), f.key, imported); err != nil {
+			f.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			f.Fatal(err)
+		}
+		if last := n.last.Load().(string); !strings.Contains(last, "refresh_token=imported") || !strings.Contains(last, "resource=new") {
+			f.Errorf("the last request was %q", last)
+		}
+		f.wantRefreshToken("refresh-new")
+	})
+}
+
+// A caller who comes later learns how long the engine still waits.
+func TestRoleLock_LateErrorSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	withGrants(t, &network{latency: time.Minute}, func(f *fixture) {
+		lock, err := f.grants.LockRole(f.Context(), f.key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer lock.Release()
+		call := f.call()
+		call.Request.GrantType, call.Request.RefreshToken = provider.RefreshToken, "refresh-1"
+		sent := make(chan error, 1)
+		go func() {
+			_, err := lock.Send(func() {}, call)
+			sent <- err
+		}()
+		for _, left := range []string{"1m50s", "1m40s", "1m30s"} {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if err := lock.LateError("marktplaats", 10*time.Second); !strings.Contains(err.Error(), left) {
+				f.Errorf("%v, want it to say %s", err, left)
+			}
+		}
+		if err := <-sent; err != nil {
+			f.Error(err)
 		}
 	})
 }

@@ -36,6 +36,9 @@ type RefreshRequest struct {
 	Config *store.Config
 	// Call is the client credentials request of the config. The refresh requests are made from it.
 	Call throttle.Call
+	// Reload returns the config and the call as they are stored now. It is called before a refresh starts again, because the
+	// write of the grant may have changed its role as well.
+	Reload func(context.Context) (*store.Config, throttle.Call, error)
 	// OnOverdue is that of the [RoleLock].
 	OnOverdue func(waiting, later error)
 }
@@ -60,7 +63,6 @@ func (s *Store) Refresh(ctx context.Context, r RefreshRequest) (provider.Token, 
 	// A refresh sends several requests. The refusal of one refresh token is no failure of the next, so the call's hooks are
 	// for the refresh as a whole.
 	check, failed := r.Call.Check, r.Call.Failed
-	r.Call.Check, r.Call.Failed = nil, nil
 	if check != nil {
 		if err := check(); err != nil { // what the wait may have changed
 			return provider.Token{}, err
@@ -78,11 +80,14 @@ func (s *Store) Refresh(ctx context.Context, r RefreshRequest) (provider.Token, 
 func (s *Store) restarted(r RefreshRequest, lock *RoleLock) (provider.Token, error) {
 	ctx, cancel := context.WithTimeout(s.Life.Context(), refreshTimeout)
 	defer cancel()
-	run := &refresh{Store: s, RefreshRequest: r, lock: lock}
 	for range maxRestarts {
-		token, err := run.try(ctx)
+		r.Call.Check, r.Call.Failed = nil, nil
+		token, err := (&refresh{Store: s, RefreshRequest: r, lock: lock}).try(ctx)
 		if !errors.Is(err, ErrChanged) {
 			return token, err
+		}
+		if r.Config, r.Call, err = r.Reload(ctx); err != nil {
+			return provider.Token{}, err
 		}
 	}
 	return provider.Token{}, ErrChanged

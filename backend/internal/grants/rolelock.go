@@ -39,14 +39,24 @@ func (e *InFlightError) Error() string {
 		"that request ends; try again in at most %s", wait)
 }
 
-// LateError returns the error of a caller whose request has outlasted its timeout and goes on.
-func LateError(call throttle.Call) error {
-	timeout := call.Request.Timeout
+// lateError returns the error of a caller whose request has outlasted its timeout, and goes on until then.
+func lateError(providerName string, timeout time.Duration, until time.Time) error {
 	return &provider.Error{
-		Provider: call.Definition.Name, Kind: provider.Timeout,
+		Provider: providerName, Kind: provider.Timeout,
 		Description: fmt.Sprintf("request_timeout is %s; the engine still waits for the response, for at most %s, and stores what it brings",
-			timeout, (ListenTimeout - timeout).Round(time.Second)),
+			timeout, time.Until(until).Round(time.Second)),
 	}
+}
+
+// LateError returns the error of a caller that does not wait for the lock's request any longer.
+func (r *RoleLock) LateError(providerName string, timeout time.Duration) error {
+	r.locks.mu.Lock()
+	defer r.locks.mu.Unlock()
+	until := r.until
+	if !r.late {
+		until = time.Now().Add(ListenTimeout - timeout)
+	}
+	return lateError(providerName, timeout, until)
 }
 
 // roleLocks holds the locks of all roles that have one.
@@ -204,9 +214,11 @@ func (r *RoleLock) Send(release func(), call throttle.Call) (provider.Token, err
 	if err := r.begin(); err != nil {
 		return provider.Token{}, err
 	}
-	s, until, late := r.locks.store, time.Now().Add(ListenTimeout), LateError(call)
+	s, until, timeout := r.locks.store, time.Now().Add(ListenTimeout), call.Request.Timeout
 	listening := make(chan bool, 1)
-	timer := time.AfterFunc(call.Request.Timeout, func() { listening <- r.outlasted(until, late, release) })
+	timer := time.AfterFunc(timeout, func() {
+		listening <- r.outlasted(until, lateError(call.Definition.Name, timeout, until), release)
+	})
 	call.Request.Timeout = ListenTimeout
 	token, err := s.Requests.Send(s.Life.Context(), call)
 	if !timer.Stop() {

@@ -406,8 +406,8 @@ func (c *Cache) correctOwn(key Key, e *entry, err error) error {
 	return err
 }
 
-// checkOwn returns an error if the entry was replaced, if its callers share tokens by now, or if it has to wait, because the
-// fetches ahead of this one have failed.
+// checkOwn returns an error if the entry was replaced, or if its callers share tokens by now. It also does if the entry has
+// to wait, because the fetches ahead of this one have failed.
 func (c *Cache) checkOwn(key Key, e *entry) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
