@@ -39,7 +39,7 @@ bench: build ## measure on a real Vault server (about eight minutes; about two w
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 20m
-	BENCH=1 go test -count=1 -run MemoryOfHot -v ./backend | grep bytes
+	BENCH=1 go test -count=1 -run TestMemory_HotConfigs -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
 
 docs: ## generate docs/providers.md from the catalog

@@ -83,7 +83,7 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
 		return http.StatusInternalServerError, err.Error()
 	}
-	// Storage is another process: its errors about a request that has ended are text, so the context counts, too.
+	// Storage is in another process, so its errors are plain text. The context shows whether the request has ended.
 	switch ended := ctx.Err(); {
 	case errors.Is(err, context.Canceled), errors.Is(ended, context.Canceled):
 		return http.StatusServiceUnavailable, "the request was canceled"
@@ -93,7 +93,7 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	return 0, ""
 }
 
-// subject returns what a request is about, to begin an error with: "config: ", "config/role: ", or nothing.
+// subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
 func subject(req *logical.Request) string {
 	for _, prefix := range []string{credsPrefix, staticCredsPrefix, rotatePrefix, configPrefix, rolesPrefix, authorizePrefix, exchangePrefix} {
 		if name, ok := strings.CutPrefix(req.Path, prefix); ok && name != "" {
@@ -119,7 +119,8 @@ func sentinelOf(err error) error {
 	return nil
 }
 
-// notFound returns 404 for the resource itself, and 400 with the command that creates it for what is made from it.
+// notFound returns 404 if the request is for the missing resource itself. For any other request it returns 400, with the
+// command that creates the resource.
 func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *backend.NotFoundError) (status int, text string) {
 	text = missing.Error()
 	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) {
@@ -140,7 +141,8 @@ func byUser(req *logical.Request) bool {
 	return strings.HasPrefix(req.Path, authorizePrefix) || strings.HasPrefix(req.Path, exchangePrefix)
 }
 
-// definitionOf returns the definition of a config's provider, if it can be read. It only serves a better text.
+// definitionOf returns the definition of a config's provider, if it can be read. It is used only to make error texts more
+// helpful.
 func (g *guard) definitionOf(ctx context.Context, req *logical.Request, config string) (provider.Definition, bool) {
 	c, err := g.plugin.engine.Config(ctx, config)
 	if err != nil || c == nil {
@@ -191,12 +193,12 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 		role = "<role>"
 	}
 	if e.Import {
-		return fmt.Sprintf("import one with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
+		return fmt.Sprintf("import a refresh token with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
 	return "start with: " + authorizeCommand(req, e.Config, role)
 }
 
-// backoffStatus returns 503 only for failures that pass without a change: a refusal must not look like an outage.
+// backoffStatus returns 503 only for failures that end without a change, because a refusal must not look like an outage.
 func backoffStatus(kind provider.Kind) int {
 	if kind.Permanent() || kind == provider.RateLimited {
 		return statusOf(kind)

@@ -194,7 +194,7 @@ func seconds(d time.Duration) int64 {
 const configSynopsis = `A client's credentials at one provider.`
 
 const configDescription = `
-A config has the client credentials that a marketplace token, and says how to
+A config has the client credentials that a marketplace issued, and says how to
 get tokens with them. If the config has the name of a provider, client_id and
 client_secret are enough. Otherwise, "provider" names the provider.
 

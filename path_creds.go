@@ -21,7 +21,7 @@ func (p *plugin) pathsCreds() []*framework.Path {
 		Pattern: credsPrefix + tokenRegex(),
 		Fields:  tokenFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: forwarded(p.readCreds, "Read an access token under a lease."),
+			logical.ReadOperation: forwarded(p.readCreds, "Read an access token with a lease."),
 		},
 		HelpSynopsis:    credsSynopsis,
 		HelpDescription: credsDescription,
@@ -54,8 +54,8 @@ func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *fram
 	}
 }
 
-// readHot returns a fresh token from memory, without storage and without a call back into Vault. It returns nil if the
-// request needs either.
+// readHot returns a fresh token from memory, without a read of storage or a call back into Vault. It returns nil if the
+// request needs one of these.
 func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
 		return nil
@@ -111,7 +111,7 @@ func tokenData(token *backend.Token) map[string]any {
 	return shown
 }
 
-const credsSynopsis = `An access token under a lease.`
+const credsSynopsis = `An access token with a lease.`
 
 const credsDescription = `
 Returns the config's current access token, or mints one if there is none. A token

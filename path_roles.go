@@ -164,7 +164,7 @@ func roleName(data *framework.FieldData) string {
 	return name
 }
 
-const roleSynopsis = `What to mint with a configuration's credentials.`
+const roleSynopsis = `What to mint with a config's credentials.`
 
 const roleDescription = `
 A role has a grant type, and may override its config's scope, audience and

@@ -40,5 +40,5 @@ const rotateSynopsis = `Mint a new current token.`
 
 const rotateDescription = `
 Mints a new current token, and only then drops the old one. If minting fails, the
-old token stays. Existing leases keep the token that they were token for.
+old token stays. Existing leases keep the token that they were issued for.
 `

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// system caches what Vault reports about the mount, because each question is a call back into Vault. A value that
-// cannot change while the mount exists is asked for once. A value that rarely changes is kept for a while.
+// system caches what Vault reports about the mount, because each question is a call back into Vault. It asks once for a
+// value that cannot change while the mount exists. It keeps a value that rarely changes for a minute.
 type system struct {
 	logical.SystemView
 	local func() bool

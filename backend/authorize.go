@@ -18,7 +18,7 @@ import (
 // stateLifetime is how long a user has to finish an authorization.
 const stateLifetime = 10 * time.Minute
 
-// AuthorizationRequest is an authorization that a user can now give.
+// AuthorizationRequest is an authorization that waits for its user.
 type AuthorizationRequest struct {
 	// URL is where to send the user.
 	URL string
@@ -127,7 +127,7 @@ func checkRegistered(merged *Config, d provider.Definition, redirectURI string) 
 	if prefix {
 		accepted += ", or a URI that starts with it, without a fragment and without .. in its path"
 	}
-	return &FieldError{Field: "redirect_uri", Problem: "is not the registered one", Accepted: accepted}
+	return &FieldError{Field: "redirect_uri", Problem: "does not match the registered redirect URI", Accepted: accepted}
 }
 
 // isBelow reports whether a browser finds a redirect URI below the registered prefix. It does not if the prefix ends within

@@ -83,7 +83,7 @@ type ConfigWrite struct {
 	Fields Fields
 	// Patch merges maps by key, and fails if there is no config.
 	Patch bool
-	// DiscardGrants permits a change that makes refresh tokens of the config's roles worthless.
+	// DiscardGrants permits a change that invalidates refresh tokens of the config's roles.
 	DiscardGrants bool
 	// Verify mints a token before anything is stored, if the write changes a field that tokens depend on. The token becomes
 	// the current one. It has no effect at a provider without the client credentials grant.
@@ -153,7 +153,7 @@ func (e *Engine) draft(ctx context.Context, name string, write ConfigWrite) (*dr
 		return nil, err
 	}
 	if d.resent && write.Verify && old.Generation == config.Generation && e.cache.Refused(name) {
-		config.Generation = store.NewID() // something may have changed at the provider
+		config.Generation = store.NewID() // the provider may accept the same secret by now
 	}
 	d.call = e.call(store.Key{Config: name}, config, d.definition, settings)
 	d.call.Verifies = true
@@ -199,7 +199,7 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 	return nil
 }
 
-// merge returns the config that a write makes of the old one.
+// merge applies a write to the old config and returns the result.
 func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Settings) (*Config, error) {
 	config := e.defaultConfig(name)
 	config.ID = store.NewID()
@@ -233,26 +233,26 @@ func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Set
 	return config, nil
 }
 
-// movesClient reports whether a change makes worthless what was granted to the client.
+// movesClient reports whether a change invalidates the grants of the config's client.
 func (e *Engine) movesClient(old, config *Config) bool {
 	return old.ClientID != config.ClientID || len(e.repointed(old, config)) > 0
 }
 
-// checkRepointing checks that a write which changes where or how the stored secrets are sent brings them again. Otherwise
-// an operator who may only update could have them sent elsewhere.
+// checkRepointing checks that a write includes the secrets again if it changes where or how they are sent. Otherwise an
+// operator who may only update a config could redirect them.
 func (e *Engine) checkRepointing(old, config *Config, write Fields) error {
 	repointed := e.repointed(old, config)
 	if len(repointed) == 0 {
 		return nil
 	}
-	problem := "this write changes where or how it is sent (" + strings.Join(repointed, ", ") + ")"
+	problem := "must be given again, because this write changes where or how it is sent (" + strings.Join(repointed, ", ") + ")"
 	if config.ClientSecret != "" && !write.has("client_secret") {
-		return &FieldError{Field: "client_secret", Problem: problem + "; give it again"}
+		return &FieldError{Field: "client_secret", Problem: problem + "; add client_secret to the write"}
 	}
 	given, _ := write["headers"].(map[string]*string)
 	for header := range config.Headers {
 		if given[header] == nil {
-			return &FieldError{Field: "headers", Problem: problem + "; give all secret headers again with their values, or an empty map to remove them"}
+			return &FieldError{Field: "headers", Problem: problem + "; add all secret headers with their values, or an empty map to remove them"}
 		}
 	}
 	if old.Provider == config.Provider && old.Environment == config.Environment {
@@ -303,7 +303,7 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
 		return err
 	}
-	e.cache.InvalidateConfig(name) // from here on its roles belong to no config
+	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
 		e.requests.ClearBackoff(e.clientOf(config), name)
 	}

@@ -45,7 +45,7 @@ const (
 	fetchTimeout = throttle.MaxQueue + throttle.MaxPace + maxRequestTimeout + 5*time.Second
 )
 
-// Engine is what one mount knows and does. It is safe for concurrent use. It starts nothing, and reads nothing, before the
+// Engine does the work of one mount. It is safe for concurrent use. It starts nothing, and reads nothing, before the
 // first request.
 //
 // Locks are taken in this order, and no other lock is taken while a mutex is held, but for lifetime's:
@@ -119,7 +119,7 @@ func (e *Engine) awaitEnd() {
 	flushed, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(flushed)
-		_ = e.grants.FlushPending(e.life.Context()) // without a wait for requests that hang
+		_ = e.grants.FlushPending(e.life.Context()) // first, so that hanging requests do not delay it
 		<-used
 		if err := e.grants.FlushPending(e.life.Context()); err != nil {
 			e.logger.Error("a refresh token is lost, because it could not be stored", "error", err)
@@ -151,7 +151,7 @@ func (e *Engine) awaitEnd() {
 	}
 }
 
-// Invalidate forgets what is in memory of a storage entry that another node has changed.
+// Invalidate discards what memory holds of a storage entry, because another node has changed the entry.
 func (e *Engine) Invalidate(path string) {
 	switch changed := store.ChangedAt(path); {
 	case changed.Settings:

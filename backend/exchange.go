@@ -40,7 +40,7 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 	switch {
 	case call != nil:
 	case callback.Code == "" && callback.Error == "":
-		return nil, &FieldError{Field: "code", Problem: "is required; it comes back with the user, together with the state"}
+		return nil, &FieldError{Field: "code", Problem: "is required; take it from the redirect, together with the state"}
 	default:
 		x := &exchange{Engine: e, key: key, userRole: *u, callback: callback}
 		if call, err = x.start(ctx); err != nil {
@@ -51,7 +51,7 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 	return call.wait(ctx, timeout, func() error { return call.lock.LateError(u.definition.Name, timeout) })
 }
 
-// exchange is one exchange of a code. Its fields are what was stored when its turn came.
+// exchange is one exchange of a code. Its fields hold what was in storage when its turn came.
 type exchange struct {
 	*Engine
 	userRole
@@ -64,7 +64,7 @@ type exchange struct {
 	settings Settings
 	before   store.Grant
 	pending  *store.PendingAuthorization
-	// cleanup are what finish calls, in reverse.
+	// cleanup holds the functions that finish calls, in reverse order.
 	cleanup []func()
 	// running says that run calls finish.
 	running bool
@@ -158,7 +158,7 @@ func (x *exchange) run(call *exchangeCall) {
 	call.finish(token, err)
 }
 
-// finish gives back what start has taken.
+// finish releases what start has acquired.
 func (x *exchange) finish() {
 	for _, undo := range slices.Backward(x.cleanup) {
 		undo()
@@ -184,7 +184,7 @@ func (x *exchange) read(ctx context.Context) error {
 	return x.life.Check()
 }
 
-// codeCall returns the token request of the exchange, but for its code.
+// codeCall returns the token request of the exchange, without its code.
 func (x *exchange) codeCall(merged *Config) throttle.Call {
 	call := x.call(x.key, merged, x.definition, x.settings)
 	call.Request.GrantType = provider.AuthorizationCode
@@ -261,8 +261,8 @@ func (x *exchange) storedAfterAll(g *store.Grant) (*store.Grant, error) {
 	return stored, err
 }
 
-// saveCandidate stores a word from an error response, where a refresh token stands in a success. The provider may have
-// committed the exchange. The next refresh tries it, beside the refresh token that the role holds, if any.
+// saveCandidate stores what may be a refresh token in an error response, because the provider may have committed the
+// exchange. The next refresh tries it, beside the refresh token that the role holds, if any.
 func (x *exchange) saveCandidate(candidate string, failure error) error {
 	before := x.before
 	if !before.Usable() || before.ClientGeneration != x.config.ClientGeneration || before.RoleID != x.role.ID {
@@ -305,15 +305,15 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 	return token, nil
 }
 
-// consumeState deletes the state and returns its pending authorization. A state is good once, for ten minutes, and for the
-// role for which it was made.
+// consumeState deletes the state and returns its pending authorization. A state is valid once, for ten minutes, and for one
+// role.
 func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorization, error) {
 	refuse := func(problem string) (*store.PendingAuthorization, error) {
 		return nil, x.restart(&FieldError{Field: "state", Problem: problem})
 	}
 	state := x.callback.State
 	if state == "" {
-		return nil, &FieldError{Field: "state", Problem: "is required; it is what authorize/ returned"}
+		return nil, &FieldError{Field: "state", Problem: "is required; take it from the redirect, or from the response of authorize/"}
 	}
 	release, err := x.store.Lock(ctx, store.StatePath(state))
 	if err != nil {
@@ -331,7 +331,7 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 	case pending.ClientGeneration != x.config.ClientGeneration || pending.RoleID != x.role.ID:
 		return refuse("was issued before the role, or the client, was changed")
 	}
-	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // uncanceled, so that the outcome is known
+	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
 		return nil, err
 	}
 	if time.Now().After(pending.ExpiresAt) {
@@ -345,7 +345,7 @@ func (x *exchange) restart(err error) error {
 	return &ExchangeError{Config: x.key.Config, Role: x.key.Role, Restart: true, Err: err}
 }
 
-// failed returns the error of an exchange that has brought a refresh token.
+// failed returns the error of an exchange that failed after it received a refresh token.
 func (x *exchange) failed(err error) error {
 	return &ExchangeError{Config: x.key.Config, Role: x.key.Role, Err: err}
 }
@@ -390,7 +390,7 @@ func (x *exchanges) get(callback Callback, u *userRole) *exchangeCall {
 	return call
 }
 
-// forgetFailures removes the failed exchanges of a role, whose refresh token was stored after all.
+// forgetFailures removes the failed exchanges of a role, because its refresh token was stored after all.
 func (x *exchanges) forgetFailures(roleID string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -417,7 +417,7 @@ func (c *exchangeCall) expired() bool {
 	return c.ended() && time.Now().After(c.until)
 }
 
-// wait returns the outcome, or the late error once the request is overdue. A caller who comes later waits for timeout.
+// wait returns the outcome, or the late error once the request is overdue. A later caller waits for at most timeout.
 func (c *exchangeCall) wait(ctx context.Context, timeout time.Duration, late func() error) (*Token, error) {
 	overdue := c.lock.Overdue()
 	select {

@@ -12,7 +12,7 @@ import (
 // map[string]*string. In a patch, nil resets the field to its default, and a nil in a map removes that key.
 type Fields map[string]any
 
-// has reports whether the write brings a value for the field.
+// has reports whether the write includes a value for the field.
 func (f Fields) has(name string) bool {
 	value, ok := f[name]
 	return ok && value != nil

@@ -570,7 +570,7 @@ func (f roleFixture) grantStatus() backend.GrantStatus {
 	return status
 }
 
-// refreshIdleFor calls Keep every minute for a while, as Vault does.
+// refreshIdleFor calls RefreshIdle every minute for a while, as Vault does.
 func (f roleFixture) refreshIdleFor(duration time.Duration) {
 	f.Helper()
 	end := time.Now().Add(duration)
@@ -1201,7 +1201,7 @@ func (p *strictProvider) commit(form url.Values) (status int, body string, laten
 type scheduleRun struct {
 	roleFixture
 	provider *strictProvider
-	wg       sync.WaitGroup // events that still last, and the calls of Keep
+	wg       sync.WaitGroup // events that still last, and the calls of RefreshIdle
 
 	mu       sync.Mutex
 	current  *backend.Engine

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// scanEvery is how often the engine looks at all grants. In between it knows when each stored one is due.
+	// scanEvery is how often the engine checks all grants. In between, it checks only those that are due or were stored
+	// since.
 	scanEvery = time.Hour
 	// idleRetry bounds how long the engine waits after an idle refresh that failed.
 	idleRetry = 10 * time.Minute
@@ -82,7 +83,7 @@ func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []st
 	var failures []error
 	for i, role := range roles {
 		key := store.Key{Config: config, Role: role}
-		scheduled := e.idle.take(key) // before the grant is read, so that one which is stored by then is looked at again
+		scheduled := e.idle.take(key) // before the grant is read, so that a grant which is stored concurrently is checked again
 		if !expires || !onlyUser {
 			continue
 		}

@@ -104,11 +104,11 @@ func (s *source) obtain(ctx context.Context, f tokencache.Fetch, p *prepared) (p
 // call returns the client credentials request of a config, merged with a role if the key names one.
 func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, settings Settings) throttle.Call {
 	request := merged.Request(settings.Network())
-	request.Secrets = e.cache.Recent(tokencache.Key(key)) // no error shows a token that was given out before
+	request.Secrets = e.cache.Recent(tokencache.Key(key)) // so that no error repeats a token that was handed out before
 	return throttle.Call{Config: merged.Name, ConfigID: merged.ID, Role: key.Role, Definition: d, Request: request}
 }
 
-// newToken returns a token that lives long enough to be of use.
+// newToken returns a token, or an error if it expires within a second.
 func newToken(token provider.Token, policy tokencache.Policy) (*Token, error) {
 	t := tokencache.NewToken(token, store.NewID(), policy)
 	if !t.Valid(time.Now()) {

@@ -16,8 +16,8 @@ const acceptedRedirectURI = "an absolute URI without a fragment: https with a ho
 // outOfBand are the redirect URIs of applications that receive no redirect: the provider shows the user the code.
 var outOfBand = []string{"urn:ietf:wg:oauth:2.0:oob", "urn:ietf:wg:oauth:2.0:oob:auto"}
 
-// foreignSchemes are schemes that belong to no application which could receive a code. The list is not complete: it has
-// those that an application would not choose, and that an attacker would.
+// foreignSchemes lists schemes of no application that could receive a code. The list is not complete. It has the schemes
+// that an attacker would choose and an application would not.
 var foreignSchemes = []string{
 	// A browser runs or shows what follows.
 	"about", "blob", "cid", "content", "data", "file", "filesystem", "javascript", "livescript", "mhtml", "mid", "mk",
@@ -91,7 +91,7 @@ func hostProblem(u *url.URL) string {
 	return ""
 }
 
-// isApps reports whether a scheme can be an application's own. One letter is a drive.
+// isApps reports whether a scheme can be an application's own. A single letter cannot, because it may be a drive.
 func isApps(scheme string) bool {
 	return len(scheme) > 1 && !slices.Contains(foreignSchemes, scheme) &&
 		(slices.Contains(appSchemes, scheme) || !slices.ContainsFunc(foreignPrefixes, func(prefix string) bool {

@@ -4,7 +4,7 @@ package backend
 
 import "vault-plugin-secrets-marketplace/provider"
 
-// remedy returns what an operator can do about an error of package provider, in words of the mount's fields. It is empty if
+// remedy returns what an operator can do about an error of package provider, in terms of the mount's fields. It is empty if
 // no field helps.
 func remedy(err error) string {
 	switch provider.RemedyOf(err) {

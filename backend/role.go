@@ -51,13 +51,13 @@ func (e *Engine) ListRoles(ctx context.Context, config string) ([]string, error)
 	return e.store.Roles(ctx, config)
 }
 
-// GrantStatus is what may be shown of a role's grant.
+// GrantStatus holds the parts of a role's grant that may be shown.
 type GrantStatus struct {
 	Authorized   bool
 	AuthorizedAt time.Time
 	// Scope is the granted scope, its values separated by spaces.
 	Scope string
-	// NeedsAuthorization says that a user has to authorize the role, and Since since when; zero if no user ever has.
+	// NeedsAuthorization says that a user has to authorize the role. Since is when that began, or zero if no user ever has.
 	NeedsAuthorization bool
 	Since              time.Time
 	Reason             string
@@ -108,7 +108,7 @@ func (e *Engine) WriteRole(ctx context.Context, config, name string, write RoleW
 		return err
 	}
 	if c == nil {
-		return &FieldError{Field: "config", Problem: "there is no config of that name, and a role belongs to one; create the config first"}
+		return &FieldError{Field: "config", Problem: "does not exist; create the config before its roles"}
 	}
 	old, err := e.store.Role(ctx, c, name)
 	if err != nil {
@@ -161,7 +161,7 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 	return nil
 }
 
-// mergeRole returns the role that a write makes of the old one.
+// mergeRole applies a write to the old role and returns the result.
 func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error) {
 	d, err := e.requireDefinition(c)
 	if err != nil {
@@ -206,13 +206,13 @@ func defaultGrantType(d provider.Definition) string {
 	return ""
 }
 
-// checkImport refuses an imported refresh token that is none, or that the role cannot use.
+// checkImport refuses an imported refresh token that is invalid, or that the role cannot use.
 func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 	problem := ""
 	switch {
 	case refreshToken == nil:
 	case !r.UsesRefreshToken():
-		problem = "the grant type client_credentials uses none; leave the field out, or set grant_type"
+		problem = "cannot be used with the grant type client_credentials; leave the field out, or set a grant_type that uses one"
 	case !d.Has(provider.RefreshToken):
 		problem = d.Name + " has no refresh_token grant; leave the field out"
 	case *refreshToken == "":
@@ -226,7 +226,7 @@ func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 	return &FieldError{Field: "refresh_token", Problem: problem}
 }
 
-// importError names the field if the storage does not take an imported refresh token.
+// importError returns a *[FieldError] if an imported refresh token is too large for the storage.
 func importError(err error) error {
 	var large *TooLargeError
 	if errors.As(err, &large) {
@@ -246,7 +246,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
 	if r.UsesRefreshToken() && !c.ReuseToken && d.Rotates() {
-		return &FieldError{Field: "grant_type", Problem: "each token of this grant type uses up a refresh token, and the config has reuse_token=false; set reuse_token=true in the config"}
+		return &FieldError{Field: "grant_type", Problem: "conflicts with reuse_token=false in the config, because each token would consume a refresh token; set reuse_token=true in the config"}
 	}
 	if r.TTL%time.Second != 0 {
 		return &FieldError{Field: "ttl", Problem: "contains a fraction of a second", Accepted: "whole seconds"}
@@ -270,7 +270,7 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// checkRoles checks a change of a config against its roles, and returns the roles whose refresh tokens it makes worthless.
+// checkRoles checks a change of a config against its roles, and returns the roles whose refresh tokens it invalidates.
 func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]string, error) {
 	if d.old == nil {
 		return nil, e.deleteRoles(ctx, d.config.Name) // what an interrupted deletion has left
@@ -284,7 +284,7 @@ func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]stri
 	return e.checkDiscard(ctx, d.old, discard, "this write changes the client or its endpoints, which invalidates")
 }
 
-// checkFit checks that the config's roles are still of use if its provider or its reuse_token changes.
+// checkFit checks that the config's roles still work if its provider or its reuse_token changes.
 func (e *Engine) checkFit(ctx context.Context, d *draft) error {
 	field := ""
 	switch {
@@ -347,7 +347,7 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	}
 	defer release()
 	key := store.Key{Config: config, Role: name}
-	if err := e.store.CheckRole(ctx, key); err != nil { // a role of a newer plugin stays
+	if err := e.store.CheckRole(ctx, key); err != nil { // keep a role of a newer plugin
 		return err
 	}
 	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted

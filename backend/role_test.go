@@ -209,7 +209,7 @@ func TestAuthorize_RedirectURIStaysBelowItsPrefix(t *testing.T) {
 			"https://app.example/cb/../admin", "https://app.example/cb/%2e%2e/admin", "https://app.example/cb/..", "https://app.example/cb\tx",
 		} {
 			_, err := f.engine.Authorize(f.Context(), f.config, "shop", target, nil)
-			wantField(f.T, err, "redirect_uri", "not the registered one")
+			wantField(f.T, err, "redirect_uri", "does not match the registered redirect URI")
 		}
 	})
 }

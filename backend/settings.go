@@ -25,8 +25,8 @@ func (e *Engine) Settings(ctx context.Context) (Settings, error) {
 	return e.store.Settings(ctx)
 }
 
-// settingsMaxAge is how long token requests use the settings in memory. The engine is told of every write, here and on
-// other nodes, but not of a snapshot that was restored.
+// settingsMaxAge is how long token requests use the settings in memory. Vault reports every write to the engine, from this
+// and other nodes, but not the restore of a snapshot.
 const settingsMaxAge = time.Minute
 
 // settingsCache keeps the settings for token requests, each of which would otherwise call back into Vault to read them.
@@ -95,7 +95,7 @@ func (e *Engine) DeleteSettings(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if _, err := e.store.Settings(ctx); err != nil { // those of a newer plugin stay
+	if _, err := e.store.Settings(ctx); err != nil { // keep the settings of a newer plugin
 		return err
 	}
 	defer e.settings.forget()

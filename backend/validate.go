@@ -89,7 +89,7 @@ func checkSize(c *Config) error {
 }
 
 // checkCharacters refuses control characters, because line breaks and NUL would break out of a header or a URL. A secret
-// that was read from a file often ends with a line break, which would make it a wrong one.
+// that was read from a file often ends with a line break, which would make it wrong.
 func checkCharacters(c *Config) error {
 	for _, f := range configFields {
 		if text, ok := f.at(c).(*string); ok && f.name != "ca_cert" && provider.HasControl(*text) {
@@ -118,14 +118,14 @@ func checkClient(c *Config, d provider.Definition) error {
 	case !slices.Contains(d.ClientAuth, auth):
 		return &FieldError{Field: "client_auth", Problem: "is not a method that " + d.Name + " accepts", Accepted: oneOf(names)}
 	case c.ClientID == "":
-		return &FieldError{Field: "client_id", Problem: "is required"}
+		return &FieldError{Field: "client_id", Problem: "is required; write the one that the marketplace issued"}
 	case c.ClientSecret == "" && auth != provider.AuthNone:
-		return &FieldError{Field: "client_secret", Problem: "is required"}
+		return &FieldError{Field: "client_secret", Problem: "is required; write the one that the marketplace issued"}
 	}
 	return nil
 }
 
-// checkTaken refuses what would never be sent to the provider.
+// checkTaken refuses fields that would never be sent to the provider.
 func checkTaken(c *Config, d provider.Definition) error {
 	for field, given := range map[string]bool{
 		provider.FromScope:       len(c.Scope) > 0,
@@ -139,9 +139,9 @@ func checkTaken(c *Config, d provider.Definition) error {
 			if field == provider.FromAudience && c.Audience == constant {
 				continue
 			}
-			return &FieldError{Field: field, Problem: fmt.Sprintf("%s is always sent %s; leave the field out", d.Name, constant)}
+			return &FieldError{Field: field, Problem: fmt.Sprintf("cannot be set, because %s is always sent %s; leave the field out", d.Name, constant)}
 		}
-		return &FieldError{Field: field, Problem: d.Name + " accepts none; leave the field out"}
+		return &FieldError{Field: field, Problem: "cannot be set, because " + d.Name + " does not use it; leave the field out"}
 	}
 	if c.RedirectURI != "" {
 		if err := checkRedirectURI(c.RedirectURI); err != nil {
@@ -237,7 +237,7 @@ func checkRequest(c *Config, d provider.Definition, settings Settings) error {
 		return &FieldError{Field: "ca_cert", Problem: err.Error()}
 	}
 	if !d.Has(provider.ClientCredentials) {
-		return nil // any other request needs what a user gives
+		return nil // other grants need a code or a refresh token from a user
 	}
 	return asFieldError(c.Request(settings.Network()).Check(d))
 }

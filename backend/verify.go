@@ -30,9 +30,9 @@ type draft struct {
 	// old is the stored config; nil if there is none.
 	old, config *Config
 	definition  provider.Definition
-	// discarded are the roles whose refresh tokens the write makes worthless.
+	// discarded lists the roles whose refresh tokens the write invalidates.
 	discarded []string
-	// resent says that the write brings the client secret of an existing config, which is how an operator ends a backoff.
+	// resent says that the write includes the client secret of an existing config. This is how an operator ends a backoff.
 	resent bool
 	// call is the request that verifies the config, and request the digest of all that it depends on.
 	call    throttle.Call
@@ -51,7 +51,7 @@ func (e *Engine) clientOf(c *Config) throttle.ClientID {
 	return e.requests.ClientOf(e.call(store.Key{Config: c.Name}, c, d, Settings{}))
 }
 
-// verifyAndStore stores a write after its request has brought a token. Verifying writes of one config take turns.
+// verifyAndStore verifies a write with a token request, and then stores it. Verifying writes of one config take turns.
 func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite) error {
 	release, err := e.verifying.Acquire(ctx, store.ConfigLock(name))
 	if err != nil {
@@ -120,7 +120,7 @@ type failedVerification struct {
 // digest returns the digest of all that a verification depends on.
 func (v *verifications) digest(call throttle.Call) digest.Digest {
 	request := call.Request
-	request.Secrets = nil // the tokens of before, which only redact an error
+	request.Secrets = nil // earlier tokens, which are only used to redact errors
 	return v.keys.Of([]any{call.Definition.Name, request})
 }
 

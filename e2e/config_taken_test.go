@@ -34,7 +34,7 @@ func TestConfig_FieldUnknownToProvider(t *testing.T) {
 				mustHave(t, w.Read(t, "config/"+provider), fields{field: value})
 				continue
 			}
-			saysExactly(t, got, http.StatusBadRequest, field+": "+provider+" accepts none; leave the field out")
+			saysExactly(t, got, http.StatusBadRequest, field+": cannot be set, because "+provider+" does not use it; leave the field out")
 			unchanged(t, w, "config/"+provider, before, got)
 		}
 	}

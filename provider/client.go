@@ -37,9 +37,9 @@ type Options struct {
 
 // Client sends token requests. It is safe for concurrent use.
 //
-// Each request has its own HTTP/1.1 connection. A response may contain the only valid refresh token and is lost with its
-// connection, so no other request may share or end that. On a new connection, net/http also never repeats a request, which
-// might consume a refresh token twice.
+// Each request has its own HTTP/1.1 connection. A response may contain the only valid refresh token, and is lost if its
+// connection breaks. So no other request may share a connection. On a new connection, net/http also never repeats a
+// request, which might consume a refresh token twice.
 type Client struct {
 	userAgent     string
 	proxy         func(*http.Request) (*url.URL, error)
@@ -121,8 +121,8 @@ func withTimeout(ctx context.Context, r Request) (context.Context, context.Cance
 	}
 }
 
-// readBody returns the first maxResponse bytes of a body and one more. It reads none from a response that switches protocols:
-// its Body is the connection, and reads from that do not end with the request's context.
+// readBody returns the first maxResponse bytes of a body and one more. It reads nothing from a response that switches
+// protocols, because the Body is then the connection, and such reads ignore the request's context.
 func readBody(received *http.Response) ([]byte, error) {
 	if received.StatusCode == http.StatusSwitchingProtocols {
 		return nil, nil

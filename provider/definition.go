@@ -252,9 +252,10 @@ type AuthorizationEndpoint struct {
 type RefreshTokens struct {
 	// Rotation says how often a refresh returns a new refresh token: "always", "sometimes" or "never".
 	Rotation string `yaml:"rotation"`
-	// Previous says what happens to the replaced one: it "dies", it "stays" valid, or the vendor is "unclear".
+	// Previous says what happens to the replaced refresh token: it "dies", it "stays" valid, or the documentation is
+	// "unclear".
 	Previous string `yaml:"previous"`
-	// ExpiresIn is the lifetime of an unused one in seconds; 0: unlimited, or not documented.
+	// ExpiresIn is the lifetime of an unused refresh token in seconds; 0: unlimited, or not documented.
 	ExpiresIn int64 `yaml:"expires_in"`
 	// WithClientCredentials is "unused" if client credentials responses contain refresh tokens, which are ignored because
 	// minting again works as well. A refused refresh token is replaced by minting, too. Empty: such responses contain none.
@@ -588,7 +589,7 @@ func (r Response) validate(reserved []string) error {
 	return nil
 }
 
-// request returns the request of a grant type, and whether the provider has that.
+// request returns the request of a grant type, and whether the provider supports that grant type.
 func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
 	if grantType == Revocation {
 		return GrantRequest{

@@ -30,7 +30,7 @@ const (
 	Unavailable
 	// Timeout means that no whole response arrived in time. Transient.
 	Timeout
-	// Forbidden means that the network policy or the request itself kept it from being sent. Permanent.
+	// Forbidden means that the request was not sent, because of the network policy or a mistake in the request. Permanent.
 	Forbidden
 )
 

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,6 +77,9 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// throughProxy is what an error says about the proxy by which the tests intercept requests.
+var throughProxy = regexp.MustCompile(`, through the proxy 127\.0\.0\.1:[0-9]+`)
+
 func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -93,7 +97,7 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	network.received = ""
 	before := time.Now()
 	token, err := client.Do(t.Context(), definition, request)
-	got := describe(t, token, err, before)
+	got := throughProxy.ReplaceAllString(describe(t, token, err, before), "")
 	sent := strings.ReplaceAll(network.received, "\r\n", "\n")
 	if !strings.HasSuffix(sent, "\n") {
 		sent += "\n"

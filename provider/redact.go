@@ -37,7 +37,8 @@ var parts = []struct{ secret, part int }{{40, 12}, {20, 10}, {9, 8}}
 const withheld = "its description is withheld, because it repeats a secret"
 
 // redactor withholds a provider's text if that repeats a known secret, whole or in part, in any form in which a server might
-// repeat it. It never replaces a part of a text. The rest would tell where the secret was, and a missed form would be shown.
+// repeat it. It never replaces a part of a text. The rest would show where the secret was, and a form that was missed would
+// be shown.
 //
 // It compares only letters and digits, in lower case, of the text and of its unescaped readings. So most spellings of a
 // secret need no form of their own, such as percent-encoded, quoted by JSON, wrapped, or separated by colons. Encodings that
@@ -65,7 +66,7 @@ func Clean(text string, secrets ...string) string {
 	return newRedactor(secrets...).clean(text)
 }
 
-// clean does what [Clean] does. The texts beside are shown in the same message, and a secret may be split between them.
+// clean does what [Clean] does. The same message shows the texts in beside, and a secret may be split between them.
 func (r redactor) clean(text string, beside ...string) string {
 	if r.repeats(append(beside, text)...) {
 		return withheld
@@ -306,7 +307,7 @@ func unescapeQuotedPrintable(text string) string {
 	return b.String()
 }
 
-// hexAt returns the hexadecimal number with so many digits at a position of a text.
+// hexAt returns the hexadecimal number with the given number of digits at a position of a text.
 func hexAt(text string, at, digits int) (uint64, bool) {
 	if len(text) < at+digits {
 		return 0, false

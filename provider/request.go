@@ -70,7 +70,8 @@ func (r Request) Check(d Definition) error {
 }
 
 // Host returns the host that the request would be sent to, in lower case, with the port unless that is the scheme's default.
-// It looks no name up and sends nothing. The error is a *[RequestError]; [Client.Do] refuses the request with the same text.
+// It looks up no name and sends nothing. The error is a *[RequestError]; [Client.Do] refuses the request with the same
+// text.
 func (r Request) Host(d Definition) (string, error) {
 	_, target, err := r.target(d)
 	if err != nil {

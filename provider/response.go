@@ -151,7 +151,7 @@ func tokenObject(d Definition, top members) (members, error) {
 	return object, err
 }
 
-// has reports whether a member is present and not null.
+// has reports whether the object has a member that is not null.
 func (m members) has(name string) bool {
 	raw, ok := m[name]
 	return ok && string(raw) != "null"
@@ -184,8 +184,8 @@ func (t Token) withError(err error) (Token, error) {
 }
 
 // readRefreshToken returns the refresh token, or empty if the response has none. It accepts numbers and all strings without
-// control characters, which is more than RFC 6749, appendix A.17, allows. The provider may accept such a token again, and to
-// refuse it would lose the user's authorization.
+// control characters, which is more than RFC 6749, appendix A.17, allows. The provider may accept such a token again, and
+// refusing it would lose the user's authorization.
 func readRefreshToken(d Definition, object members) (string, error) {
 	name := d.Response.name("refresh_token")
 	if !object.has(name) {

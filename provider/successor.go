@@ -30,7 +30,7 @@ const (
 	maxEscapes = 3
 )
 
-// findSuccessor returns a response's refresh token and its lifetime, even if the rest of the response is of no use. The
+// findSuccessor returns a response's refresh token and its lifetime, even if the rest of the response is unusable. The
 // request may have consumed the token that was sent, so this may be the only valid one. findSuccessor searches where the
 // definition expects it, and then everywhere that servers have been seen to put it. A refresh token from a response that is
 // not a success is unconfirmed, because the name may have another meaning there. Without a refresh token, the result is zero.
@@ -83,8 +83,8 @@ func withSuccessor(r Request, found, token Token, err error) (Token, error) {
 var wordSyntax = regexp.MustCompile(`^([A-Za-z]?[a-z]{0,19}([-_./:]+[a-z]{1,20})*|[A-Z]{1,20}([-_./:]+[A-Z]{1,20})*)$`)
 
 // mayBeSuccessor reports whether a text may be the refresh token that replaces the one that was sent. It is for texts from a
-// guessed place, or from a response that is not a success. It refuses only texts that certainly are none. To try a wrong text
-// costs a request, and to lose a refresh token costs the user's authorization.
+// guessed place, or from a response that is not a success. It refuses only texts that certainly are not tokens. Trying a
+// wrong text costs a request. Losing a refresh token costs the user's authorization.
 func (r Request) mayBeSuccessor(text string) bool {
 	core := strings.Trim(text, "[]<>{}()*.…") // as in [redacted] or ***
 	_, err := strconv.ParseInt(core, 10, 64)

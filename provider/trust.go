@@ -14,14 +14,14 @@ import (
 // maxPools bounds how many parsed CA bundles a client caches.
 const maxPools = 16
 
-// poolCache caches the pools of CA bundles. To parse a bundle and copy the system's roots for each request would more than
-// double its processor time.
+// poolCache caches the pools of CA bundles. Parsing a bundle and copying the system's roots for each request would more
+// than double its processor time.
 type poolCache struct {
 	mu    sync.Mutex
 	pools map[[sha256.Size]byte]*x509.CertPool
 }
 
-// get returns [CertPool] of a bundle.
+// get returns the pool of a bundle; see [CertPool].
 func (c *poolCache) get(bundle string) (*x509.CertPool, error) {
 	if bundle == "" {
 		return nil, nil

@@ -32,8 +32,8 @@ func defaultAccoundaSettings() accoundaSettings {
 	return accoundaSettings{RefreshExpiresIn: int(accoundaRefreshLifetime / time.Second)}
 }
 
-// accoundaInvalid is our own text. The document has no error for requests with
-// other mistakes than a missing or wrong client.
+// accoundaInvalid is our own text. The document has no error for mistakes other
+// than a missing or wrong client.
 const accoundaInvalid = "Invalid request"
 
 func newAccounda() vendor {

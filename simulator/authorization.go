@@ -246,7 +246,8 @@ type authorizationEndpoint struct {
 	// exact requires that redirect_uri equals a registered one. Without exact, it
 	// must be sent, and must start with a registered one.
 	exact bool
-	// allScopes makes a missing scope mean all scopes of the client, else none.
+	// allScopes makes a missing scope mean all scopes of the client. Without
+	// it, a missing scope means none.
 	allScopes bool
 	pkce      bool
 }

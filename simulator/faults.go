@@ -66,7 +66,7 @@ const (
 	longestMS  = int(24 * time.Hour / time.Millisecond)
 	unasked    = "HTTP/1.1 200 OK\r\n\r\nUNSOLICITED-"
 	notAtAll   = "this is not JSON"
-	lowStatus  = 200 // below it, net/http adds a final status of its own
+	lowStatus  = 200 // after a lower one, net/http adds a final status of its own
 	highStatus = 599
 )
 

@@ -14,8 +14,8 @@ import (
 )
 
 // kleinanzeigen is the Kleinanzeigen Authentication API. It takes client
-// credentials and a constant audience in a form. The token is a JWT for an hour,
-// and every error is a 400.
+// credentials and a constant audience in a form. The token is a JWT that is
+// valid for an hour, and every error is a 400.
 type kleinanzeigen struct {
 	key []byte // signs the tokens
 }

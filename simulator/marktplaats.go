@@ -81,8 +81,8 @@ func (m *marktplaats) token(s *state, r request) response {
 	return m.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
 }
 
-// form returns the parameters, or an error if one is missing that every grant
-// requires.
+// form returns the parameters. It returns an error if one that every grant
+// requires is missing.
 func (m *marktplaats) form(r request) (map[string]string, error) {
 	if len(r.Headers.Values("Authorization")) > 0 {
 		return nil, fmt.Errorf("credentials must be sent in the body, not in an Authorization header")

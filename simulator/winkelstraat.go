@@ -104,7 +104,8 @@ func (v *winkelstraat) token(s *state, r request) response {
 // The document says "encode the client ID and the secret, in base64, with a : in
 // between". A client that follows section 2.3.1 of RFC 6749 form-encodes both
 // first, and the document does not say whether the vendor decodes that. The
-// vendor's own credentials have only letters and digits, so there both are equal.
+// vendor's own credentials have only letters and digits, so both forms are the
+// same.
 func (v *winkelstraat) authenticate(s *state, r request) (id string, ok bool) {
 	for _, pair := range []func() (string, string, bool){r.basicPair, r.basic} {
 		id, secret, ok := pair()

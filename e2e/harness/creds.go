@@ -62,7 +62,7 @@ func checkLease(t testing.TB, r Response, c Creds) {
 		t.Errorf("%s\n\twant a lease of at least a second", r)
 	case r.Renewable:
 		t.Errorf("%s\n\twant a lease that is not renewable", r)
-	case end.After(c.ExpiresAt.Add(2 * time.Second)): // one second each, for the rounding of expires_at and for the way here
+	case end.After(c.ExpiresAt.Add(2 * time.Second)): // one second for the rounding of expires_at, and one for the response to arrive
 		t.Errorf("%s\n\tthe lease ends at %s, after the token", r, end.UTC())
 	case len(r.Warnings) > 0:
 		t.Errorf("%s\n\twant no warnings", r)
@@ -82,7 +82,7 @@ func checkKeys(t testing.TB, r Response) {
 	}
 }
 
-// Revoke revokes a lease and waits for the end.
+// Revoke revokes a lease and waits until that is done.
 func (s *Server) Revoke(t testing.TB, leaseID string) Response {
 	t.Helper()
 	return s.Do(t, Request{Method: http.MethodPost, Path: "sys/leases/revoke", Body: Fields{"lease_id": leaseID, "sync": true}})

@@ -110,7 +110,7 @@ func command(d provider.Definition) string {
 	return strings.Join(words, " ")
 }
 
-// known describes a kind of source.
+// known returns the description of a kind of source.
 func known(by string) string {
 	return map[string]string{
 		"documentation": "the vendor's documentation",

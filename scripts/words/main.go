@@ -180,5 +180,5 @@ func problems(text string) []string {
 	return all
 }
 
-// ends is the end of a sentence.
+// ends matches the end of a sentence.
 var ends = regexp.MustCompile(`([.?!][)"]?) +`)

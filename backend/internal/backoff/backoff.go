@@ -23,8 +23,9 @@ const (
 	maximum = time.Minute
 )
 
-// Duration returns how long to wait after a failure that follows so many others. It is what the provider asks for, if it
-// does. Otherwise it doubles with each failure, less a random part, so that many readers do not return in one instant.
+// Duration returns how long to wait after a failure that follows a number of others. If the provider asks for a wait,
+// Duration returns that. Otherwise the wait doubles with each failure, less a random part, so that readers do not all
+// return at the same time.
 func Duration(failure *provider.Error, failures int) time.Duration {
 	switch {
 	case failure.Kind.Permanent():
@@ -36,7 +37,7 @@ func Duration(failure *provider.Error, failures int) time.Duration {
 	return wait/2 + rand.N(wait/2)
 }
 
-// Backoff says until when no token request is sent, and why. Only cleared changes.
+// Backoff says until when no token request is sent, and why. Only its field cleared ever changes.
 type Backoff struct {
 	// Cause is the failure that started it.
 	Cause *provider.Error
@@ -85,8 +86,8 @@ type Error struct {
 // Error returns the cause, and when the next token request can be sent.
 func (e *Error) Error() string {
 	cause := *e.Cause
-	cause.RetryAfter = 0                                                 // Wait says it, and is shorter by now
-	wait := max(e.Wait+time.Second-1, time.Second).Truncate(time.Second) // a caller who returns then is not early
+	cause.RetryAfter = 0                                                 // Wait replaces it, because part of it has passed
+	wait := max(e.Wait+time.Second-1, time.Second).Truncate(time.Second) // rounded up, so that a caller does not return too early
 	return fmt.Sprintf("%s; the next token request can be sent in %s", &cause, wait)
 }
 

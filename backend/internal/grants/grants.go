@@ -125,8 +125,8 @@ func (s *Store) Get(ctx context.Context, c *store.Config, key store.Key) (*store
 	return &g, nil
 }
 
-// write stores all grants; [Store.Delete] is the only other writer. With the grant's storage lock held, it loads the stored grant and stores
-// what decide returns for it. If decide returns nil, write deletes the grant.
+// write stores all grants; [Store.Delete] is the only other writer. Under the grant's storage lock, write loads the stored
+// grant and stores what decide returns for it. If decide returns nil, write deletes the grant.
 func (s *Store) write(ctx context.Context, key store.Key, decide func(stored store.Grant) (*store.Grant, error)) error {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
 	if err != nil {
@@ -148,8 +148,8 @@ func (s *Store) write(ctx context.Context, key store.Key, decide func(stored sto
 	return s.Store.PutGrant(ctx, key, g)
 }
 
-// Update changes a grant and returns it as stored. It returns [ErrChanged] if the stored grant is not the seen one. A seen
-// grant without a version stands for no stored grant.
+// Update changes a grant and returns it as stored. It returns [ErrChanged] if the stored grant is not the one in seen. If
+// seen has no version, Update expects that no grant is stored.
 func (s *Store) Update(ctx context.Context, key store.Key, seen *store.Grant, change func(*store.Grant)) (*store.Grant, error) {
 	var changed store.Grant
 	err := s.write(ctx, key, func(stored store.Grant) (*store.Grant, error) {
@@ -181,7 +181,7 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 		return err
 	}
 	defer release()
-	if err := s.Store.DeleteGrant(ctx, key); err != nil { // without a look at it: it may be unreadable
+	if err := s.Store.DeleteGrant(ctx, key); err != nil { // without reading it, because it may be unreadable
 		return err
 	}
 	s.setPending(key, nil)
@@ -259,8 +259,8 @@ func (s *Store) AnyPending() bool {
 	return len(s.pending) > 0
 }
 
-// FlushPending stores the grants that are pending in memory. It leaves those of a role with a refresh or an exchange in
-// progress to that one.
+// FlushPending stores the grants that are pending in memory. If a role has a refresh or an exchange in progress, that one
+// stores the role's grant.
 func (s *Store) FlushPending(ctx context.Context) error {
 	s.mu.Lock()
 	keys := slices.Collect(maps.Keys(s.pending))

@@ -64,7 +64,7 @@ func (s *Store) Refresh(ctx context.Context, r RefreshRequest) (provider.Token, 
 	// for the refresh as a whole.
 	check, failed := r.Call.Check, r.Call.Failed
 	if check != nil {
-		if err := check(); err != nil { // what the wait may have changed
+		if err := check(); err != nil { // the wait may have changed this
 			return provider.Token{}, err
 		}
 	}
@@ -179,9 +179,9 @@ func (r *refresh) send(refreshToken string) (provider.Token, error) {
 	return r.lock.Send(release, call)
 }
 
-// demoteCandidate makes the candidate the last one to try: from now on if the provider has refused it, else some time
-// after the first failure. A refusal of the client says nothing about the candidate: the older refresh token may be
-// spent, and must not be tried for that reason.
+// demoteCandidate makes the candidate the last one to try. It does so at once if the provider has refused it, and otherwise
+// fifteen minutes after its first failure. A refusal of the client says nothing about the candidate: the older refresh
+// token may be spent, and must not be tried for that reason.
 func (r *refresh) demoteCandidate(ctx context.Context, refreshToken string, err error) {
 	var failure *provider.Error
 	until := time.Now().UTC()
@@ -302,7 +302,7 @@ func rotate(g *store.Grant, used string, token provider.Token) {
 	g.Intent, g.Reason = time.Time{}, ""
 }
 
-// saveCandidate stores a word from an error response, where a refresh token stands in a success, beside the refresh token.
+// saveCandidate stores what may be a refresh token in an error response, beside the current refresh token.
 func (r *refresh) saveCandidate(candidate string) error {
 	saved, err := r.PutDurably(r.Key, r.grant, func(g *store.Grant) { g.SetCandidate(candidate) })
 	if err == nil {
@@ -311,7 +311,7 @@ func (r *refresh) saveCandidate(candidate string) error {
 	return err
 }
 
-// markRevoked marks a grant as dead whose refresh tokens the provider has all refused.
+// markRevoked marks a grant as dead, because the provider has refused all of its refresh tokens.
 func (r *refresh) markRevoked(ctx context.Context, refused *provider.Error) (provider.Token, error) {
 	if r.replaceable() {
 		return r.mintInstead()
@@ -333,7 +333,7 @@ func (r *refresh) markRevoked(ctx context.Context, refused *provider.Error) (pro
 	return provider.Token{}, r.unauthorized(DeadReason(marked))
 }
 
-// mintInstead mints with the client credentials grant, which brought the refused refresh token.
+// mintInstead mints with the client credentials grant, because the refused refresh token came from that grant.
 func (r *refresh) mintInstead() (provider.Token, error) {
 	token, failure := r.Requests.Do(r.Life.Context(), r.Call)
 	if failure != nil && token.RefreshToken == "" {

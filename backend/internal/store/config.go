@@ -44,7 +44,7 @@ type Config struct {
 	ReuseToken            bool              `json:"reuse_token"`
 	TTL                   time.Duration     `json:"ttl,omitempty"`
 
-	// Name is the config's name. Its storage path says it.
+	// Name is the config's name, which is stored only in the path.
 	Name string `json:"-"`
 }
 

@@ -21,14 +21,14 @@ type Grant struct {
 	Version string `json:"version"`
 
 	RefreshToken string `json:"refresh_token"`
-	// Previous is the refresh token before, kept for one generation, because the provider may not have committed the new
-	// one. It is dropped if the storage refuses an entry of that size.
+	// Previous is the refresh token that the current one replaced, kept for one generation, because the provider may not
+	// have committed the new one. It is dropped if the storage refuses an entry of that size.
 	Previous string `json:"previous,omitempty"`
-	// Candidate is a word from an error response, where a refresh token stands in a success. The provider may have replaced
-	// RefreshToken with it, or it is no token at all.
+	// Candidate is a value from an error response that may be a refresh token. The provider may have replaced RefreshToken
+	// with it, or it may not be a token at all.
 	Candidate string `json:"candidate,omitempty"`
-	// CandidateUntil is until when the candidate is tried before RefreshToken; afterwards it is tried after it. This keeps a
-	// word that is no token from blocking the role. Zero: the provider has not failed at it.
+	// CandidateUntil is when the candidate stops being tried before RefreshToken. From then on it is tried last. This keeps
+	// a word that is no token from blocking the role. Zero: the provider has not failed at it.
 	CandidateUntil time.Time `json:"candidate_until,omitzero"`
 	// Scope is the granted scope, its values separated by spaces.
 	Scope        string    `json:"scope,omitempty"`
@@ -71,7 +71,7 @@ func (g *Grant) Candidates() []string {
 	return slices.DeleteFunc(all, func(token string) bool { return token == "" })
 }
 
-// LastUsed returns when the grant was last refreshed, or given.
+// LastUsed returns when the grant was last refreshed, or else when it was authorized.
 func (g *Grant) LastUsed() time.Time {
 	if g.RefreshedAt.After(g.AuthorizedAt) {
 		return g.RefreshedAt
@@ -82,7 +82,7 @@ func (g *Grant) LastUsed() time.Time {
 // GrantLock is the name of a grant's storage lock.
 func GrantLock(key Key) string { return grantPrefix + key.path() }
 
-// Grant loads the grant of a role, of whatever generation. It returns a zero grant if there is none.
+// Grant loads the grant of a role, of any generation. It returns a zero grant if there is none.
 func (s *Store) Grant(ctx context.Context, key Key) (Grant, error) {
 	var g Grant
 	_, err := s.load(ctx, grantPrefix+key.path(), &g)

@@ -25,8 +25,8 @@ type lock struct {
 	turn  *semaphore.Weighted
 }
 
-// Acquire waits for the lock of that name and returns what releases it. It returns a *[BusyError] if the wait takes 30
-// seconds, or if the caller leaves.
+// Acquire waits for the lock of that name and returns a function that releases it. It returns a *[BusyError] if the wait
+// takes 30 seconds, or if the caller leaves.
 func (l *Locks) Acquire(ctx context.Context, name string) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxLockWait)
 	defer cancel()

@@ -21,7 +21,7 @@ type Settings struct {
 // SettingsLock is the name of the settings' storage lock.
 const SettingsLock = settingsPath
 
-// Network returns the settings as package provider takes them.
+// Network returns the settings as a [provider.NetworkPolicy].
 func (s Settings) Network() provider.NetworkPolicy {
 	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
 }

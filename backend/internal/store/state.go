@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// PendingAuthorization is an authorization that a user has not finished yet (RFC 6749, section 4.1.1). Its state finds it.
+// PendingAuthorization is an authorization that a user has not finished yet (RFC 6749, section 4.1.1). It is stored under
+// the hash of its state.
 type PendingAuthorization struct {
 	Format int `json:"format"`
 	// ClientGeneration and RoleID are the identities for which it was started.

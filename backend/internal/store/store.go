@@ -2,9 +2,9 @@
 
 // Package store reads and writes what a mount stores: configs, roles, grants, pending authorizations and settings.
 //
-// Each kind has a file: its type is the stored JSON, so a new stored field goes there. Its comment says what an entry of
-// an older plugin, without the field, means. A field that an older plugin must not drop when it rewrites the entry needs
-// a new format version as well: see [newestFormat].
+// Each kind has a file. The file's type is the stored JSON, so a new stored field goes there. The field's comment says what
+// an entry from an older plugin, without the field, means. A field that an older plugin must not drop when it rewrites the
+// entry needs a new format version as well: see [newestFormat].
 package store
 
 import (
@@ -33,12 +33,12 @@ type Key struct {
 	Config, Role string
 }
 
-// path is where an entry of a role stands below its prefix.
+// path returns the path of a role's entry below its prefix.
 func (k Key) path() string {
 	return k.Config + "/" + k.Role
 }
 
-// Where entries stand. These names are part of the storage format.
+// The paths of entries. They are part of the storage format.
 const (
 	configPrefix = "config/"
 	rolePrefix   = "role/"

@@ -18,8 +18,8 @@ import (
 )
 
 // ClientID identifies a client by its provider, its endpoints, its client ID, and all that authenticates it. A failure of
-// one config counts for another only if all of these are equal. A public name, such as the client ID alone, would let a
-// stranger to the client hold up its requests.
+// one config counts for another only if all of these are equal. A public name, such as the client ID alone, would let
+// another tenant hold up its requests.
 type ClientID digest.Digest
 
 // subject names the client of a request, its config, its host, and how it authenticates.
@@ -60,7 +60,7 @@ func (c *Client) ClientOf(call Call) ClientID {
 
 func (c *Client) subjectOf(call Call) subject {
 	d, request := call.Definition, call.Request
-	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // who it is, not what it may reach
+	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // the network policy is no part of the identity
 	auth := request.ClientAuth
 	if auth == "" {
 		auth = d.DefaultClientAuth()
@@ -88,8 +88,8 @@ func (c *Client) subjectOf(call Call) subject {
 	}
 }
 
-// acquire waits for a place among the client's requests, for the documented limits, and for a turn at the host. A request
-// that must not be sent any longer does not go on to the next wait.
+// acquire waits for a place among the client's requests, for the documented limits, and for a turn at the host. If a
+// request must no longer be sent, it skips the waits that are left.
 func (c *Client) acquire(ctx context.Context, call Call) (release func(), err error) {
 	who := c.subjectOf(call)
 	l := c.use(who, call.Definition.Limits)
@@ -116,8 +116,8 @@ func (c *Client) acquire(ctx context.Context, call Call) (release func(), err er
 	return release, nil
 }
 
-// check returns why a call must not be sent after a wait that has ended with an error, if any. The call's own Check comes
-// first, because the wait may have been for a client that is not the config's any longer.
+// check returns an error if a call must not be sent after a wait. waited is the error of the wait, if any. The call's own
+// Check comes first, because the config may have another client by now.
 func (c *Client) check(l *clientLimit, who subject, call Call, waited error) error {
 	if call.Check != nil {
 		if err := call.Check(); err != nil {
@@ -216,7 +216,7 @@ func (*Client) waitDocumented(ctx context.Context, l *clientLimit, _ subject) (g
 	return func() {}, nil
 }
 
-// pace waits for a turn at the host, and returns what gives the place there back.
+// pace waits for a turn at the host, and returns a function that gives the place back.
 func (c *Client) pace(ctx context.Context, l *clientLimit, who subject) (leave func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, MaxPace)
 	defer cancel()
@@ -231,7 +231,7 @@ func (c *Client) add(counter *int, change int) {
 	*counter += change
 }
 
-// use returns a client's limit, and counts its user.
+// use returns the limit of a client, and counts one more user of it.
 func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
 	c.mu.Lock()
 	defer c.mu.Unlock()

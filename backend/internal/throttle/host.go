@@ -28,7 +28,8 @@ type hostKey struct {
 type hostLimit struct {
 	// taken counts the requests that have a place.
 	taken int
-	// started are when the last requests started, the oldest first; at most as many as may start in a second.
+	// started holds the start times of the last requests, oldest first, for at most as many requests as may start in a
+	// second.
 	started []time.Time
 	// queue holds the waiting requests by config.
 	queue turnQueue
@@ -36,8 +37,8 @@ type hostLimit struct {
 	timer *time.Timer
 }
 
-// enter waits for a config's turn at a host, and returns what gives its place back. The place ends after placeTime in any
-// case.
+// enter waits for a config's turn at a host, and returns a function that gives its place back. The place also ends after
+// placeTime.
 func (c *Client) enter(ctx context.Context, key hostKey, config string) (leave func(), err error) {
 	h, turn := c.join(key, config)
 	select {
@@ -104,7 +105,7 @@ func (c *Client) startLaterLocked(h *hostLimit, wait time.Duration) {
 	})
 }
 
-// idle reports whether the host has no requests, and no recent ones that count.
+// idle reports whether the host has no request in flight, and none so recent that it still counts.
 func (h *hostLimit) idle(now time.Time) bool {
 	return h.taken == 0 && h.queue.empty() && (len(h.started) == 0 || now.Sub(h.started[len(h.started)-1]) > time.Second)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package throttle sends token requests, and bounds what a provider is asked.
+// Package throttle sends token requests, and limits how many a provider gets.
 //
 // A request first takes a place among those of its client, where configs and roles take turns ([clientLimit]). Then it waits
 // for the definition's documented limits, and for its turn at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
@@ -49,7 +49,7 @@ func (e *QueueError) Error() string {
 	return "too many token requests to " + e.Provider + " wait for their turn; try again in a moment"
 }
 
-// Call is a token request, and on whose behalf it is sent.
+// Call is a token request, with the config that it is sent for.
 type Call struct {
 	// Config is the config's name, and ConfigID its identity. Role is the role's name; empty: the config itself.
 	Config, ConfigID, Role string
@@ -80,7 +80,7 @@ type Client struct {
 	sweepAt int
 }
 
-// New returns a client that sends its requests with another.
+// New returns a client that sends its requests with the given one.
 func New(client *provider.Client, life *lifetime.Lifetime) *Client {
 	return &Client{
 		provider: client, life: life, keys: digest.NewKey(), perSecond: maxPerSecond,
@@ -106,7 +106,7 @@ func (c *Client) Do(ctx context.Context, call Call) (provider.Token, error) {
 	return token, err
 }
 
-// Reserve waits for the call's turn and returns what ends it. Calling that again does nothing.
+// Reserve waits for the call's turn and returns a function that ends the turn. The function can be called more than once.
 func (c *Client) Reserve(ctx context.Context, call Call) (release func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

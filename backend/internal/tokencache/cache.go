@@ -3,11 +3,11 @@
 // Package tokencache keeps the current access token of each config and role.
 //
 // It shares one fetch among concurrent callers, refreshes a token that is in use before it expires, and backs off after
-// failures. One function decides what to do with a read: [entry.plan].
+// failures. [Cache.Peek] serves a fresh token. [entry.plan] decides what to do with every other read.
 //
 // The cache does not know how a token is obtained: a [Source] does. The Source does not know that its tokens are cached.
-// A second tier, such as tokens in storage, is a Source over another Source. A reader's least remaining life would be a
-// field of [Want], which plan takes into account.
+// A second tier, such as tokens in storage, would be a Source that wraps another Source. A minimum remaining lifetime for a
+// reader would be a field of [Want] that plan checks.
 package tokencache
 
 import (
@@ -38,8 +38,8 @@ type Fetch struct {
 	Want
 	// Own says that the token is for one caller alone, and will not be cached.
 	Own bool
-	// OnOverdue lets the callers go while the request goes on: with one error those that wait, with another those that come
-	// later. It can be called more than once; nil for an own token.
+	// OnOverdue releases the callers while the request goes on. waiting is the error of callers that wait now, and later
+	// the error of those that come later. It can be called more than once. It is nil for an own token.
 	OnOverdue func(waiting, later error)
 	// Check returns an error if the request must not be sent any longer. Call it after any wait; nil for a shared token.
 	Check func() error
@@ -215,7 +215,8 @@ func (c *Cache) Refresh(ctx context.Context, key Key) (*Token, error) {
 	}
 }
 
-// StartRefresh starts to fetch a new shared token, for no caller. It ignores a backoff: its end is early enough.
+// StartRefresh starts to fetch a new shared token, for no caller. If the entry is in backoff, it does nothing, because a
+// refresh after the backoff is early enough.
 func (c *Cache) StartRefresh(key Key) {
 	_, _ = c.startRefresh(key)
 }
@@ -308,9 +309,9 @@ func (c *Cache) finishLocked(call *call) {
 	case errors.Is(call.err, ErrNotShared):
 		e.own = true
 	case errors.Is(call.err, ErrNotFound):
-		c.evictLocked(key) // no memory for names that stand for nothing
+		c.evictLocked(key) // keep no entry for a name that does not exist
 	case e.current == nil && e.failures == 0 && e.backoff == nil:
-		c.evictLocked(key) // nor for what can be such a name: the storage failed
+		c.evictLocked(key) // the storage failed, so the name may not exist either
 	case e.read:
 		c.retryLocked(key, e, call.err)
 	}
@@ -343,8 +344,8 @@ func (c *Cache) markOverdue(call *call, waiting, later error) {
 	call.later = later
 }
 
-// fetchOwn fetches a token for one caller alone. A failure backs off all callers of the entry; that the caller leaves is no
-// failure.
+// fetchOwn fetches a token for one caller alone. A failure makes all callers of the entry wait. A caller that leaves is not
+// a failure.
 func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, error) {
 	began, recorded := time.Now(), false
 	sent := began // when the request was sent, after its waits
@@ -378,12 +379,12 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 	return c.adoptOwn(e, token, began), record(token, nil)
 }
 
-// adoptOwn returns a token that one caller gets, under what was set since its fetch started.
+// adoptOwn returns a token for one caller, with the policy that was set since its fetch started.
 func (c *Cache) adoptOwn(e *entry, token *Token, started time.Time) *Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	adopted := e.adopt(token, started)
-	if adopted.ReuseToken { // set since: the token is still its reader's alone, and is revoked with its lease
+	if adopted.ReuseToken { // set since the fetch started; the token still has one reader, and is revoked with its lease
 		policy := adopted.Policy
 		policy.ReuseToken = false
 		return adopted.with(policy)

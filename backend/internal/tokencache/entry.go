@@ -35,7 +35,7 @@ type entry struct {
 	recent []string
 	// read says that a caller has read the current token. The cache does not refresh a token that no caller reads.
 	read bool
-	// own says that callers of leased tokens get one each, as the config was last read.
+	// own says that each caller of a leased token gets one of its own, according to the config as last read.
 	own bool
 	// timer starts the refresh of the current token; nil if none is due.
 	timer *time.Timer
@@ -156,7 +156,7 @@ func (e *entry) stop() {
 	}
 }
 
-// adopt returns a token that was fetched under what was set since the fetch started.
+// adopt returns a fetched token, with the policy that was set since the fetch started.
 func (e *entry) adopt(token *Token, started time.Time) *Token {
 	policy := token.Policy
 	if e.policy.after(started) && e.policy.value.Generation == token.Generation {
@@ -194,7 +194,7 @@ func (e *entry) record(started time.Time, token *Token, err error) error {
 		if waits := client.Backoff.Active(e.failedAt); waits != nil {
 			return waits
 		}
-		return err // it was cleared in between
+		return err // the backoff was cleared in between
 	}
 	if outdated && failure.RetryAfter == 0 {
 		return err // the same failure, met by another caller

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// minRemaining is the shortest life in which a token is of use: leases count in whole seconds.
+	// minRemaining is the shortest remaining life of a usable token, because leases count in whole seconds.
 	minRemaining = time.Second
 	// leaseDelay is what may pass until Vault starts to count a lease's time.
 	leaseDelay = 250 * time.Millisecond
@@ -22,7 +22,7 @@ type Token struct {
 	Policy
 	// ID stands for the token where the token itself must not be written.
 	ID string
-	// RefreshAt is when to replace the token, at random a little before refresh_before says.
+	// RefreshAt is when to replace the token: a random time before the moment that refresh_before sets.
 	RefreshAt time.Time
 }
 
@@ -92,8 +92,8 @@ func (t *Token) Valid(now time.Time) bool {
 	return t != nil && t.Remaining(now) >= minRemaining
 }
 
-// fresh reports whether the token need not be replaced yet. RefreshAt alone does not decide, because the remaining life
-// also takes a clock into account that was set or stood still.
+// fresh reports whether the token is valid and not yet due for replacement. RefreshAt alone does not decide, because the
+// remaining life also takes a clock into account that was set or stood still.
 func (t *Token) fresh(now time.Time) bool {
 	return t.Valid(now) && now.Before(t.RefreshAt) && t.Remaining(now) > t.refreshBefore()
 }
