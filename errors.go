@@ -43,8 +43,12 @@ func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical
 // exception is an error that names a field.
 func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (status int, text string) {
 	status, text = g.explain(ctx, req, err)
-	if !errors.As(err, new(*backend.FieldError)) {
-		text = subject(req) + text
+	about := subject(req)
+	switch name := strings.TrimSuffix(about, ": "); {
+	case errors.As(err, new(*backend.FieldError)):
+	case strings.HasPrefix(text, name+" "), strings.HasPrefix(text, name+": "): // a config with its provider's name
+	default:
+		text = about + text
 	}
 	var exchange *backend.ExchangeError
 	if errors.As(err, &exchange) {
@@ -75,11 +79,11 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, &unauthorized):
 		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
 	case errors.As(err, &backoff):
-		return backoffStatus(backoff.Cause.Kind), backend.WithRemedy(err.Error(), err)
+		return backoffStatus(backoff.Cause.Kind), backend.WithRemedy(err.Error(), err) + nothingStored(req)
 	case errors.As(err, new(*backend.BusyError)), errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
-		return statusOf(failure.Kind), backend.WithRemedy(err.Error(), err)
+		return statusOf(failure.Kind), backend.WithRemedy(err.Error(), err) + nothingStored(req)
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
 		return http.StatusInternalServerError, err.Error()
 	}
@@ -91,6 +95,14 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 		return http.StatusGatewayTimeout, "the request took too long; try again in a moment"
 	}
 	return 0, ""
+}
+
+// nothingStored returns what to add to the failure of a verification.
+func nothingStored(req *logical.Request) string {
+	if req.Operation == logical.ReadOperation || !strings.HasPrefix(req.Path, configPrefix) {
+		return ""
+	}
+	return "; nothing was stored"
 }
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
@@ -122,7 +134,14 @@ func sentinelOf(err error) error {
 // notFound returns 404 if the request is for the missing resource itself. For any other request it returns 400, with the
 // command that creates the resource.
 func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *backend.NotFoundError) (status int, text string) {
-	text = missing.Error()
+	switch {
+	case missing.Role != "":
+		text = "there is no such role"
+	case subject(req) == missing.Config+": ":
+		text = "there is no such config"
+	default:
+		text = missing.Error()
+	}
 	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) {
 		return http.StatusNotFound, text
 	}

@@ -207,6 +207,8 @@ func TestRespond_SubjectComesFirst(t *testing.T) {
 		{"static-creds/ka-3", refused, "ka-3: " + refusal},
 		{"rotate/ka-3/shop", refused, "ka-3/shop: " + refusal},
 		{"config/ka-3", refused, "ka-3: " + refusal},
+		{"creds/kleinanzeigen", refused, refusal},
+		{"creds/kleinanzeigen/shop", refused, "kleinanzeigen/shop: " + refusal},
 		{"roles/ka-3/shop", &backend.BusyError{Entry: "config/ka-3"}, "ka-3/shop: " + (&backend.BusyError{Entry: "config/ka-3"}).Error()},
 		{"exchange/ka-3/shop", &backend.FieldError{Field: "code", Problem: "is required"}, "code: is required"},
 		{"creds/ka-3", &backend.BackoffError{Wait: 3 * time.Second, Cause: refused}, "ka-3: " + refusal + "; the next token request can be sent in 3s"},

@@ -100,7 +100,7 @@ func (p *plugin) listRoles(ctx context.Context, req *logical.Request, data *fram
 
 func (p *plugin) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
 	role, err := p.engine.Role(ctx, configName(data), roleName(data))
-	return role != nil, err
+	return role != nil || err != nil, nil // Vault would hide the error; the write itself reports it
 }
 
 func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

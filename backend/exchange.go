@@ -271,7 +271,7 @@ func (x *exchange) saveCandidate(candidate string, failure error) error {
 	if _, err := x.grants.PutDurably(x.key, &before, func(g *store.Grant) { g.SetCandidate(candidate) }); err != nil {
 		return x.failed(errors.Join(failure, err))
 	}
-	x.cache.Invalidate(tokencache.Key(x.key))
+	x.cache.Replace(tokencache.Key(x.key))
 	return x.restart(fmt.Errorf("%w; its response contained what may be a refresh token, which the next read of the role tries", failure))
 }
 
@@ -283,7 +283,7 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 		return nil, err
 	}
 	defer release()
-	x.cache.Invalidate(tokencache.Key(x.key))
+	x.cache.Replace(tokencache.Key(x.key))
 	now, err := x.Engine.userRole(ctx, x.key)
 	gone := errors.As(err, new(*NotFoundError)) || errors.As(err, new(*FieldError))
 	switch {

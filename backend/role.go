@@ -144,7 +144,7 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 		}
 	}
 	if newTokens {
-		defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is stored
+		defer e.cache.Replace(tokencache.Key(key)) // even if only a part of it is stored
 	}
 	if err := e.store.PutRole(ctx, key, role); err != nil {
 		return err
@@ -196,11 +196,14 @@ func (e *Engine) checkKeepsGrant(ctx context.Context, c *Config, key store.Key, 
 	}
 }
 
+// grantTypes are the grant types that a role can have, the default one of a provider first.
+var grantTypes = []string{string(provider.ClientCredentials), string(provider.AuthorizationCode), string(provider.RefreshToken)}
+
 // defaultGrantType returns the default of a role's grant_type.
 func defaultGrantType(d provider.Definition) string {
-	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
-		if d.Has(grant) {
-			return string(grant)
+	for _, grant := range grantTypes {
+		if d.Has(provider.GrantType(grant)) {
+			return grant
 		}
 	}
 	return ""
@@ -242,7 +245,11 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 		grants = append(grants, string(grant))
 	}
 	slices.Sort(grants)
-	if !slices.Contains(grants, r.GrantType) {
+	switch {
+	case slices.Contains(grants, r.GrantType):
+	case slices.Contains(grantTypes, r.GrantType):
+		return &FieldError{Field: "grant_type", Problem: d.Name + " does not support " + r.GrantType, Accepted: oneOf(grants)}
+	default:
 		return notOneOf("grant_type", r.GrantType, grants)
 	}
 	if r.UsesRefreshToken() && !c.ReuseToken && d.Rotates() {

@@ -234,7 +234,7 @@ func checkDurations(c *Config) error {
 // checkRequest checks that a token request can be built.
 func checkRequest(c *Config, d provider.Definition, settings Settings) error {
 	if _, err := provider.CertPool(c.CACert); err != nil {
-		return &FieldError{Field: "ca_cert", Problem: err.Error()}
+		return &FieldError{Field: "ca_cert", Problem: err.Error(), Accepted: "PEM certificates, such as those of ca_cert=@ca.pem"}
 	}
 	if !d.Has(provider.ClientCredentials) {
 		return nil // other grants need a code or a refresh token from a user

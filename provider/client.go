@@ -238,7 +238,7 @@ func tlsFailure(err error, host string) (description string, remedy Remedy) {
 		invalid   x509.CertificateInvalidError
 		verify    *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
+		remote    *net.OpError
 	)
 	certificate := "the TLS certificate of " + host
 	switch {
@@ -252,7 +252,7 @@ func tlsFailure(err error, host string) (description string, remedy Remedy) {
 		return certificate + " is not valid", RemedyNone
 	case errors.As(err, &record):
 		return host + " does not speak TLS", RemedyNone
-	case errors.As(err, &alert):
+	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls, for an alert of the server
 		return host + " refused the TLS handshake", RemedyNone
 	}
 	return "no HTTP exchange with " + host + " was possible", RemedyNone

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -67,15 +68,25 @@ func TestError_DescribesNetworkFailure(t *testing.T) {
 	authority := requestTo(untrusted.URL)
 	authority.Network.AllowPrivateAddresses = true
 
+	demanding := httptest.NewUnstartedServer(http.NotFoundHandler())
+	demanding.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	demanding.Config.ErrorLog = log.New(io.Discard, "", 0)
+	demanding.StartTLS()
+	t.Cleanup(demanding.Close)
+	mutual := requestTo(demanding.URL)
+	mutual.Network.AllowPrivateAddresses = true
+	mutual.CACert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: demanding.Certificate().Raw}))
+
 	for name, test := range map[string]struct {
 		request provider.Request
 		kind    provider.Kind
 		says    string
 	}{
-		"connection refused":  {refused, provider.Unavailable, "refused the connection"},
-		"no response in time": {hang, provider.Timeout, "there was no response within 50ms"},
-		"no TLS":              {plain, provider.Unavailable, "does not speak TLS"},
-		"untrusted":           {authority, provider.Unavailable, "signed by an authority that is not trusted"},
+		"connection refused":    {refused, provider.Unavailable, "refused the connection"},
+		"no response in time":   {hang, provider.Timeout, "there was no response within 50ms"},
+		"no TLS":                {plain, provider.Unavailable, "does not speak TLS"},
+		"no client certificate": {mutual, provider.Unavailable, "refused the TLS handshake"},
+		"untrusted":             {authority, provider.Unavailable, "signed by an authority that is not trusted"},
 		"broken off": {serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, `{"access_token":`)

@@ -114,7 +114,7 @@ func (r *refresh) usableGrant(ctx context.Context) (*store.Grant, error) {
 	case err != nil:
 		return nil, err
 	case g == nil:
-		return nil, r.unauthorized("the role has not been authorized")
+		return nil, r.unauthorized("the role has no refresh token")
 	case !g.Dead.IsZero():
 		return nil, r.unauthorized(DeadReason(g))
 	}

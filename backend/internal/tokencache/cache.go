@@ -310,7 +310,7 @@ func (c *Cache) finishLocked(call *call) {
 		e.own = true
 	case errors.Is(call.err, ErrNotFound):
 		c.evictLocked(key) // keep no entry for a name that does not exist
-	case e.current == nil && e.failures == 0 && e.backoff == nil:
+	case e.current == nil && e.failures == 0 && e.backoff == nil && len(e.recent) == 0:
 		c.evictLocked(key) // the storage failed, so the name may not exist either
 	case e.read:
 		c.retryLocked(key, e, call.err)
@@ -383,6 +383,7 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 func (c *Cache) adoptOwn(e *entry, token *Token, started time.Time) *Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	e.remember(token.AccessToken)
 	adopted := e.adopt(token, started)
 	if adopted.ReuseToken { // set since the fetch started; the token still has one reader, and is revoked with its lease
 		policy := adopted.Policy
@@ -602,6 +603,13 @@ func (c *Cache) ClearBackoff(config string, kind provider.Kind) {
 	}
 }
 
+// Replace replaces the entry of a config or role, because its tokens depend on something that has changed.
+func (c *Cache) Replace(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replaceLocked(key)
+}
+
 // Invalidate evicts the entry of a config or role.
 func (c *Cache) Invalidate(key Key) {
 	c.mu.Lock()
@@ -625,10 +633,11 @@ func (c *Cache) Recent(key Key) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var tokens []string
-	for _, key := range []Key{key, {Config: key.Config}} {
-		if e, ok := c.entries[key]; ok {
-			tokens = append(tokens, e.recent...)
-		}
+	if e, ok := c.entries[key]; ok {
+		tokens = append(tokens, e.recent...)
+	}
+	if e, ok := c.entries[Key{Config: key.Config}]; ok && key.Role != "" {
+		tokens = append(tokens, e.recent...)
 	}
 	return tokens
 }

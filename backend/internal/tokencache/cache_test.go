@@ -186,6 +186,28 @@ func TestCache_SetPolicyDuringAnOwnFetch(t *testing.T) {
 	})
 }
 
+// The cache knows the tokens that it has handed out, so that no error shows them: those of single readers, and those from
+// before a write.
+func TestCache_RecentTokens(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{false, true} {
+		withCache(t, func(c *Cache, source *numbered) {
+			source.own.Store(own)
+			if _, err := c.Get(context.Background(), shop); err != nil {
+				t.Fatal(err)
+			}
+			c.Replace(shop.Key)
+			source.fail(errors.New("the storage failed"))
+			if _, err := c.Get(context.Background(), shop); err == nil {
+				t.Error("the source did not fail")
+			}
+			if got := c.Recent(shop.Key); len(got) != 1 || got[0] != "token-1" {
+				t.Errorf("own tokens %v: the cache knows %v, want token-1", own, got)
+			}
+		})
+	}
+}
+
 // Names that stand for nothing leave nothing in memory.
 func TestCache_ForgetsWhatDoesNotExist(t *testing.T) {
 	t.Parallel()
