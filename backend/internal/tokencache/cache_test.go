@@ -186,8 +186,8 @@ func TestCache_SetPolicyDuringAnOwnFetch(t *testing.T) {
 	})
 }
 
-// The cache knows the tokens that it has handed out, so that no error shows them: those of single readers, and those from
-// before a write.
+// The cache knows the tokens that it has handed out, so that no error shows them. Those of single readers and those from
+// before a write are among them.
 func TestCache_RecentTokens(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
