@@ -4,6 +4,7 @@ package backend_test
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,7 +42,7 @@ func TestOwnToken_RefusedCandidateLeavesTheRefreshToken(t *testing.T) {
 // With reuse_token=false, a refused refresh is no failure of the client credentials request that replaces it.
 func TestOwnToken_RefusedRefreshMintsInstead(t *testing.T) {
 	f := roleFixture{
-		config: "mints", catalog: newCatalog(t, neverRotatingMints),
+		config: "mints", catalog: newCatalog(t, strings.Replace(refreshingMintsDefinition, "rotation: always", "rotation: never", 1)),
 		provider: &rotatingProvider{latency: 100 * time.Millisecond, omitRefreshToken: true, valid: map[string]bool{"imported": true}},
 	}
 	f.run(t, func(f roleFixture) {
@@ -212,32 +213,3 @@ func TestOwnToken_QueuedCallersBackOff(t *testing.T) {
 		}
 	})
 }
-
-// neverRotatingMints is a provider whose refresh tokens stay, and whose client credentials are as good.
-const neverRotatingMints = `
-format: 1
-name: mints
-title: Mints
-documentation: https://mints.example.com
-
-obtain: by asking
-environments:
-  production:
-    token_url: https://mints.example.com/token
-client_auth: [client_secret_post]
-grants:
-  client_credentials: {}
-  refresh_token:
-    parameters:
-      refresh_token:
-        from: refresh_token
-refresh_tokens:
-  rotation: never
-  with_client_credentials: unused
-token_lifetime: 3600
-
-evidence:
-  - facts: [environments, obtain, client_auth, grants, refresh_tokens, token_lifetime]
-    known_by: derived
-    note: It is made up.
-`
