@@ -176,8 +176,29 @@ func (c *Client) route(ctx context.Context, r Request, request *http.Request) (r
 	return way, nil
 }
 
-// failure is networkFailure, and names the proxy, which may be at fault.
+// proxyError is an error on the way to a proxy.
+type proxyError struct {
+	proxy string
+	error
+}
+
+func (e *proxyError) Unwrap() error { return e.error }
+
+// proxyAt returns the proxy on the way to which an error occurred; empty: it did not occur there.
+func proxyAt(err error) string {
+	var at *proxyError
+	if errors.As(err, &at) {
+		return "the proxy " + at.proxy
+	}
+	return ""
+}
+
+// failure is networkFailure. With a proxy, it names the proxy, which may be at fault.
 func (w route) failure(err error, d Definition, r Request, request *http.Request) *Error {
+	var connect *net.OpError
+	if errors.As(err, &connect) && connect.Op == "proxyconnect" { // net/http, if it cannot connect to the proxy
+		return networkFailure(&proxyError{w.proxy, err}, d, r, request)
+	}
 	failure := networkFailure(err, d, r, request)
 	if w.proxy != "" && failure.Kind != Forbidden {
 		failure.Description += ", through the proxy " + w.proxy
@@ -196,7 +217,10 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	)
 	failure := &Error{Provider: d.Name, Kind: Unavailable}
 	ctx, target := request.Context(), request.URL
-	host := target.Host
+	host, name := target.Host, target.Hostname()
+	if at := proxyAt(err); at != "" {
+		host, name = at, at
+	}
 	switch {
 	case errors.As(err, &forbidden):
 		shape, _ := d.request(r.GrantType)
@@ -213,9 +237,9 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	case errors.Is(err, context.Canceled):
 		failure.Description = "the request was canceled"
 	case errors.As(err, &dns) && dns.IsNotFound:
-		failure.Description = "there is no host " + target.Hostname()
+		failure.Description = "there is no host " + name
 	case errors.As(err, &dns):
-		failure.Description = "the name lookup of " + target.Hostname() + " failed"
+		failure.Description = "the name lookup of " + name + " failed"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		failure.Description = host + " refused the connection"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

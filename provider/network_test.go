@@ -286,7 +286,7 @@ func TestError_NamesTheProxy(t *testing.T) {
 	client := clientWith(t, func(*http.Request) (*url.URL, error) { return proxyURL, nil })
 	r := requestTo("https://192.31.196.1/token")
 	kind, text := kindOf(t, client, r)
-	if kind != provider.Unavailable || !strings.Contains(text, "through the proxy "+proxyURL.Host) || strings.Contains(text, "s3cret") {
+	if kind != provider.Unavailable || !strings.Contains(text, "the proxy "+proxyURL.Host+" refused the connection") || strings.Contains(text, "s3cret") {
 		t.Errorf("kind %v, %q", kind, text)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +43,8 @@ type clientLimit struct {
 	// free counts the places that no request has. queue holds the requests that wait for one, by config or role.
 	free  int
 	queue turnQueue
+	// timer starts the next request when the documented limits permit it; nil if no request waits for that.
+	timer *time.Timer
 	// pacing counts the requests that have a place, and wait for their turn at the host.
 	pacing int
 	// documented are the limits of the provider's definition.
@@ -103,7 +106,7 @@ func (c *Client) acquire(ctx context.Context, call Call) (release func(), err er
 		release()
 		return nil, err
 	}
-	for _, wait := range []func(context.Context, *clientLimit, subject) (give func(), err error){c.takePlace, c.waitDocumented, c.pace} {
+	for _, wait := range []func(context.Context, *clientLimit, subject) (give func(), err error){c.takePlace, c.pace} {
 		give, err := wait(ctx, l, who)
 		if err == nil {
 			taken = append(taken, give)
@@ -138,20 +141,22 @@ func queueError(err error, who subject) error {
 	return &QueueError{Provider: who.provider}
 }
 
-// takePlace waits for a place among the client's requests, for [MaxQueue] at most. Configs and roles take turns. The bound
-// is for delays by the client's own requests. It does not count while these wait for their turn at the host, which other
-// clients delay.
+// takePlace waits for a place among the client's requests, and for the documented limits, for [MaxQueue] at most. It
+// returns at once if the documented limits permit no place by then. Configs and roles take turns.
+//
+// The bound is for delays by the client's own requests. It does not count while these wait for their turn at the host, which
+// other clients delay.
 func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (give func(), err error) {
+	turn := c.queue(l, who)
+	if turn == nil {
+		return nil, context.DeadlineExceeded
+	}
 	give = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		l.free++
-		l.startLocked()
+		c.startClientLocked(l)
 	}
-	c.mu.Lock()
-	turn := l.queue.push(who.entry)
-	l.startLocked()
-	c.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	select {
@@ -170,12 +175,54 @@ func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (gi
 	return give, nil
 }
 
-// startLocked gives the free places to waiting requests.
-func (l *clientLimit) startLocked() {
+// queue adds a request to the client's queue. It returns nil if the documented limits permit it no place in time.
+func (c *Client) queue(l *clientLimit, who subject) chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.documentedWait(l.queue.ahead(who.entry)+1) > MaxQueue {
+		return nil
+	}
+	turn := l.queue.push(who.entry)
+	c.startClientLocked(l)
+	return turn
+}
+
+// startClientLocked gives the free places to waiting requests, as many as the documented limits permit now.
+func (c *Client) startClientLocked(l *clientLimit) {
 	for l.free > 0 && !l.queue.empty() {
+		if wait := l.documentedWait(1); wait > 0 {
+			c.startClientLaterLocked(l, wait)
+			return
+		}
+		for _, r := range l.documented {
+			r.Allow()
+		}
 		l.queue.next()
 		l.free--
 	}
+}
+
+func (c *Client) startClientLaterLocked(l *clientLimit, wait time.Duration) {
+	if l.timer != nil {
+		return
+	}
+	l.timer = time.AfterFunc(wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		l.timer = nil
+		c.startClientLocked(l)
+	})
+}
+
+// documentedWait returns how long it takes until the documented limits permit that many requests more.
+func (l *clientLimit) documentedWait(requests int) time.Duration {
+	longest := time.Duration(0)
+	for _, r := range l.documented {
+		if missing := float64(requests) - r.Tokens(); missing > 0 {
+			longest = max(longest, time.Duration(math.Ceil(missing/float64(r.Limit())*float64(time.Second))))
+		}
+	}
+	return longest
 }
 
 // withdraw removes a request from a queue. It reports false if the request's turn has come.
@@ -202,18 +249,6 @@ func (c *Client) giveUp(ctx context.Context, l *clientLimit, cancel context.Canc
 			cancel(context.DeadlineExceeded)
 		}
 	}
-}
-
-// waitDocumented waits until the provider's documented limits permit another request.
-func (*Client) waitDocumented(ctx context.Context, l *clientLimit, _ subject) (give func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, MaxQueue)
-	defer cancel()
-	for _, r := range l.documented {
-		if err := r.Wait(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return func() {}, nil
 }
 
 // pace waits for a turn at the host, and returns a function that gives the place back.

@@ -156,3 +156,54 @@ func TestClientOf_DependsOnAllThatAuthenticates(t *testing.T) {
 		t.Error("two configs without a secret are the same client")
 	}
 }
+
+// Callers that the documented limits would keep waiting for more than 30 seconds are refused at once. A name with few
+// requests has its turn before one with many.
+func TestReserve_DocumentedLimits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, nil)
+		call := callOf(t, "client")
+		call.Definition.Limits = []provider.Limit{{Requests: 100, Per: 60}} // 50 at once, then one in 1.2 s
+		started := time.Now()
+		type outcome struct {
+			took time.Duration
+			err  error
+		}
+		reserve := func(role string, outcomes chan<- outcome) {
+			one := call
+			one.Role = role
+			release, err := c.Reserve(context.Background(), one)
+			if err == nil {
+				release()
+			}
+			outcomes <- outcome{time.Since(started), err}
+		}
+		many, few := make(chan outcome, 110), make(chan outcome, 1)
+		for range cap(many) {
+			go reserve("many", many)
+		}
+		synctest.Wait()
+		go reserve("few", few)
+		served, displaced := 0, 0 // displaced: by the other role, which came later
+		for range cap(many) {
+			switch o := <-many; {
+			case o.err == nil && o.took <= MaxQueue:
+				served++
+			case !errors.As(o.err, new(*QueueError)):
+				t.Error(o.err)
+			case o.took > 0:
+				displaced++
+			}
+		}
+		if displaced > 1 {
+			t.Errorf("%d callers waited in vain", displaced)
+		}
+		if served < 74 || served > 75 { // 50, and 25 in 30 s, of which one is the other role's
+			t.Errorf("%d of 110 were served", served)
+		}
+		if o := <-few; o.err != nil || o.took > 3*time.Second {
+			t.Errorf("the other role: %v after %v", o.err, o.took)
+		}
+	})
+}

@@ -16,6 +16,18 @@ func (q *turnQueue) empty() bool {
 	return len(q.names) == 0
 }
 
+// ahead returns how many requests have their turn before the next one of that name.
+func (q *turnQueue) ahead(name string) int {
+	own := len(q.waiting[name])
+	ahead := own
+	for other, waiting := range q.waiting {
+		if other != name {
+			ahead += min(len(waiting), own+1)
+		}
+	}
+	return ahead
+}
+
 // push adds a request. The channel is closed when its turn has come.
 func (q *turnQueue) push(name string) chan struct{} {
 	if q.waiting == nil {
