@@ -23,6 +23,10 @@ func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical
 	if err == nil {
 		return resp, nil
 	}
+	var exchange *backend.ExchangeError
+	if errors.As(err, &exchange) { // any other status would make Vault or a client repeat what cannot succeed
+		return logical.ErrorResponse(g.exchangeText(req, exchange)), logical.ErrInvalidRequest
+	}
 	if sentinel := sentinelOf(err); sentinel != nil {
 		return nil, sentinel
 	}
@@ -43,24 +47,27 @@ func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical
 // exception is an error that names a field.
 func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (status int, text string) {
 	status, text = g.explain(ctx, req, err)
+	return status, withSubject(req, err, text)
+}
+
+// withSubject puts the subject of a request before the text of an error, unless that begins with it or with a field.
+func withSubject(req *logical.Request, err error, text string) string {
 	about := subject(req)
-	switch name := strings.TrimSuffix(about, ": "); {
-	case errors.As(err, new(*backend.FieldError)):
-	case strings.HasPrefix(text, name+" "), strings.HasPrefix(text, name+": "): // a config with its provider's name
-	default:
-		text = about + text
+	name := strings.TrimSuffix(about, ": ")
+	sameName := strings.HasPrefix(text, name+" ") || strings.HasPrefix(text, name+": ") // a config with its provider's name
+	if sameName || errors.As(err, new(*backend.FieldError)) {
+		return text
 	}
-	var exchange *backend.ExchangeError
-	if errors.As(err, &exchange) {
-		if status == 0 {
-			text += exchange.Error()
-		}
-		status = http.StatusBadRequest // any other status would make a client repeat what cannot succeed
-		if exchange.Restart {
-			text += "; start again with: " + authorizeCommand(req, exchange.Config, exchange.Role)
-		}
+	return about + text
+}
+
+// exchangeText returns the text of an exchange that failed after its state was consumed.
+func (g *guard) exchangeText(req *logical.Request, e *backend.ExchangeError) string {
+	text := withSubject(req, e, backend.WithRemedy(e.Error(), e))
+	if e.Restart {
+		text = strings.TrimSuffix(text, ".") + "; start again with: " + authorizeCommand(req, e.Config, e.Role)
 	}
-	return status, text
+	return text
 }
 
 // explain returns the status and the text of an error, without its subject.
@@ -79,11 +86,13 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, &unauthorized):
 		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
 	case errors.As(err, &backoff):
-		return backoffStatus(backoff.Cause.Kind), backend.WithRemedy(err.Error(), err) + nothingStored(req)
-	case errors.As(err, new(*backend.BusyError)), errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
+		return backoffStatus(backoff.Cause.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
+	case errors.As(err, new(*backend.BusyError)):
+		return http.StatusServiceUnavailable, err.Error() + "; nothing was stored, so repeat the write in a moment"
+	case errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
-		return statusOf(failure.Kind), backend.WithRemedy(err.Error(), err) + nothingStored(req)
+		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
 		return http.StatusInternalServerError, err.Error()
 	}
@@ -97,12 +106,12 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	return 0, ""
 }
 
-// nothingStored returns what to add to the failure of a verification.
-func nothingStored(req *logical.Request) string {
+// nothingStored adds to the failure of a verification that nothing was stored.
+func nothingStored(req *logical.Request, text string) string {
 	if req.Operation == logical.ReadOperation || !strings.HasPrefix(req.Path, configPrefix) {
-		return ""
+		return text
 	}
-	return "; nothing was stored"
+	return strings.TrimSuffix(text, ".") + "; nothing was stored"
 }
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.

@@ -5,6 +5,7 @@ package marketplace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -209,10 +210,10 @@ func TestRespond_SubjectComesFirst(t *testing.T) {
 		{"config/ka-3", refused, "ka-3: " + refusal},
 		{"creds/kleinanzeigen", refused, refusal},
 		{"creds/kleinanzeigen/shop", refused, "kleinanzeigen/shop: " + refusal},
-		{"roles/ka-3/shop", &backend.BusyError{Entry: "config/ka-3"}, "ka-3/shop: " + (&backend.BusyError{Entry: "config/ka-3"}).Error()},
+		{"roles/ka-3/shop", &backend.BusyError{Entry: "config/ka-3"}, "ka-3/shop: " + (&backend.BusyError{Entry: "config/ka-3"}).Error() + "; nothing was stored, so repeat the write in a moment"},
 		{"exchange/ka-3/shop", &backend.FieldError{Field: "code", Problem: "is required"}, "code: is required"},
 		{"creds/ka-3", &backend.BackoffError{Wait: 3 * time.Second, Cause: refused}, "ka-3: " + refusal + "; the next token request can be sent in 3s"},
-		{"settings", &backend.BusyError{Entry: "settings"}, (&backend.BusyError{Entry: "settings"}).Error()},
+		{"settings", &backend.BusyError{Entry: "settings"}, (&backend.BusyError{Entry: "settings"}).Error() + "; nothing was stored, so repeat the write in a moment"},
 		{"creds/ka-3", errors.New("the storage is gone"), "ka-3: the storage is gone"},
 	} {
 		req := &logical.Request{Operation: logical.ReadOperation, Path: test.path}
@@ -239,6 +240,9 @@ func TestRespond_FailedExchangeIs400(t *testing.T) {
 		&provider.Error{Provider: "marktplaats", Kind: provider.Timeout},
 		&provider.Error{Provider: "marktplaats", Kind: provider.RateLimited},
 		&backend.UnsavedError{Err: errors.New("no quorum")},
+		&backend.UnsavedError{Err: errors.New(logical.ErrReadOnly.Error())},
+		&backend.BusyError{Entry: "config/a"},
+		fmt.Errorf("%w; the role is authorized", context.DeadlineExceeded),
 		errors.New("the storage is gone"),
 	} {
 		for _, restart := range []bool{true, false} {

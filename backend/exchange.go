@@ -154,6 +154,9 @@ func (x *exchange) run(call *exchangeCall) {
 	})
 	if err != nil {
 		token = nil
+		if !errors.As(err, new(*ExchangeError)) { // a panic
+			err = x.failed(err)
+		}
 	}
 	call.finish(token, err)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -474,4 +475,33 @@ func TestExchange_KeepsAPendingRefreshToken(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.refusal = "" })
 		f.wantRecovery()
 	})
+}
+
+// A panic after the state was consumed is an error of the exchange, so no client repeats it.
+func TestExchange_PanicAfterTheStateWasConsumed(t *testing.T) {
+	withRole(t, func(f roleFixture) {
+		network := &panickingAt{RoundTripper: f.provider}
+		f.engine.Close()
+		f.engine = newEngine(t, nil, network, f.storage, f.node)
+		defer f.engine.Close()
+		_, exchange := f.startAuthorization("shop")
+		network.on.Store(true)
+		err := exchange()
+		if !errors.As(err, new(*backend.ExchangeError)) {
+			t.Errorf("%v: %T is no ExchangeError, so the status is 500", err, err)
+		}
+	})
+}
+
+// panickingAt is a network that panics while on is set.
+type panickingAt struct {
+	http.RoundTripper
+	on atomic.Bool
+}
+
+func (p *panickingAt) RoundTrip(r *http.Request) (*http.Response, error) {
+	if p.on.Load() {
+		panic("secret")
+	}
+	return p.RoundTripper.RoundTrip(r)
 }

@@ -75,7 +75,7 @@ func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, er
 		return nil, err
 	}
 	p.call = s.call(key, p.merged, p.definition, settings)
-	p.call.Check, p.call.Failed = f.Check, f.Failed
+	p.call.Own, p.call.Check, p.call.Failed = f.Own, f.Check, f.Failed
 	return p, nil
 }
 

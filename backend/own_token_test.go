@@ -181,6 +181,46 @@ func TestOwnToken_CallersLeaveTurnsToOtherRoles(t *testing.T) {
 	})
 }
 
+// Nor do they take those of an exchange of the same client, which has another config.
+func TestOwnToken_CallersLeaveTurnsToAnExchange(t *testing.T) {
+	withRole(t, func(f roleFixture) {
+		// the role of a user needs reuse_token=true at a rotating provider, so another config of the same client has the readers
+		f.configure("other", backend.Fields{"provider": "marktplaats", "reuse_token": false})
+		f.provider.set(func(p *rotatingProvider) { p.latency = time.Second })
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() { _, _ = f.engine.Token(f.Context(), backend.Ref{Config: "other"}) })
+		}
+		time.Sleep(100 * time.Millisecond)
+		_, exchange := f.startAuthorization("shop")
+		began := time.Now()
+		err := exchange()
+		if took := time.Since(began); err != nil || took > 5*time.Second {
+			f.Errorf("an exchange: %v after %v", err, took)
+		}
+		wg.Wait()
+	})
+}
+
+// Nor do they take the turn of the config's own shared token.
+func TestOwnToken_CallersLeaveTurnsToTheSharedToken(t *testing.T) {
+	withTenants(t, nil, func(f tenantsFixture) {
+		f.respondToAll(reply{latency: time.Second})
+		f.configure("shop", clientFields("token", backend.Fields{"reuse_token": false}))
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() { _ = f.readToken("shop", "") })
+		}
+		time.Sleep(100 * time.Millisecond)
+		began := time.Now()
+		_, err := f.engine.Token(f.Context(), backend.Ref{Config: "shop", Shared: true})
+		if took := time.Since(began); err != nil || took > 5*time.Second {
+			f.Errorf("a reader of the shared token: %v after %v", err, took)
+		}
+		wg.Wait()
+	})
+}
+
 // Callers that wait under the documented limits of a failing provider back off like any other.
 func TestOwnToken_QueuedCallersBackOff(t *testing.T) {
 	withFixture(t, func(f fixture) {

@@ -2,7 +2,11 @@
 
 package backend
 
-import "vault-plugin-secrets-marketplace/provider"
+import (
+	"strings"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
 
 // remedy returns what an operator can do about an error of package provider, in terms of the mount's fields. It is empty if
 // no field helps.
@@ -25,7 +29,7 @@ func remedy(err error) string {
 // WithRemedy appends to a text what an operator can do about its error, if a field of the mount helps.
 func WithRemedy(text string, err error) string {
 	if fix := remedy(err); fix != "" {
-		return text + "; " + fix
+		return strings.TrimSuffix(text, ".") + "; " + fix
 	}
 	return text
 }

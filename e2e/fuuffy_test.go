@@ -56,7 +56,7 @@ func TestFuuffy_NotFound(t *testing.T) {
 	w := newWorld(t)
 	const says = "fuuffy refused the request (HTTP 404): Resource or endpoint not found."
 	nowhere := fields{"token_url": w.Sim.HTTP + "/fuuffy/v2/auth/token"}
-	saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, nowhere)), http.StatusBadRequest, says)
+	saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, nowhere)), http.StatusBadRequest, strings.TrimSuffix(says, ".")+"; nothing was stored")
 	w.Write(t, "config/a", w.at(fuuffy, nowhere, unverified)).OK(t)
 	saysExactly(t, w.Read(t, "creds/a"), http.StatusBadRequest, says)
 }
@@ -114,6 +114,6 @@ func TestFuuffy_RateLimitResetOutOfRange(t *testing.T) {
 		w.Sim.Fault(t, fuuffy, fields{"kind": "status", "status": 429, "headers": fields{"X-RateLimit-Reset": reset}})
 		client := "client-" + harness.Random() // with a rate limit of its own
 		w.Sim.AddClient(t, fuuffy, client, harness.Client{Secret: demoSecret})
-		saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, fields{"client_id": client})), http.StatusTooManyRequests, says)
+		saysExactly(t, w.Write(t, "config/a", w.at(fuuffy, fields{"client_id": client})), http.StatusTooManyRequests, says+"; nothing was stored")
 	}
 }

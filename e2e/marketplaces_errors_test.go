@@ -140,13 +140,13 @@ func (w world) checkMishap(t *testing.T, provider, name string, m mishap) {
 	client := "client-of-" + name // the backoff of one case must not affect the next
 	w.Sim.AddClient(t, provider, client, harness.Client{Secret: demoSecret})
 	config := w.at(provider, fields{"client_id": client}, m.causes.change)
-	saysExactly(t, w.Write(t, "config/"+name, config), m.status, m.says)
+	saysExactly(t, w.Write(t, "config/"+name, config), m.status, strings.TrimSuffix(m.says, ".")+"; nothing was stored")
 	w.Read(t, "config/"+name).Refused(t, http.StatusNotFound)
 
 	w.Write(t, "config/"+name, with(config, unverified)).OK(t)
 	got := w.Read(t, "creds/"+name)
-	got.Refused(t, m.status, strings.Replace(m.says, " and asks to wait 40s", "", 1)) // a read's error starts with the wait
-	held := m.status                                                                  // a refusal and a rate limit keep their status; a temporary failure becomes a 503
+	got.Refused(t, m.status, strings.TrimSuffix(strings.Replace(m.says, " and asks to wait 40s", "", 1), ".")) // a read's error ends with the wait
+	held := m.status                                                                                           // a refusal and a rate limit keep their status; a temporary failure becomes a 503
 	if m.status >= http.StatusInternalServerError {
 		saysExactly(t, got, m.status, m.says)
 		held = http.StatusServiceUnavailable

@@ -9,6 +9,7 @@ package backoff
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -88,7 +89,7 @@ func (e *Error) Error() string {
 	cause := *e.Cause
 	cause.RetryAfter = 0                                                 // Wait replaces it, because part of it has passed
 	wait := max(e.Wait+time.Second-1, time.Second).Truncate(time.Second) // rounded up, so that a caller does not return too early
-	return fmt.Sprintf("%s; the next token request can be sent in %s", &cause, wait)
+	return fmt.Sprintf("%s; the next token request can be sent in %s", strings.TrimSuffix(cause.Error(), "."), wait)
 }
 
 // Unwrap returns the cause.

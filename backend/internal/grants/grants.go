@@ -125,9 +125,9 @@ func (s *Store) Get(ctx context.Context, c *store.Config, key store.Key) (*store
 	return &g, nil
 }
 
-// write stores all grants; [Store.Delete] is the only other writer. Under the grant's storage lock, write loads the stored
-// grant and stores what decide returns for it. If decide returns nil, write deletes the grant.
-func (s *Store) write(ctx context.Context, key store.Key, decide func(stored store.Grant) (*store.Grant, error)) error {
+// write stores all grants; [Store.Delete] is the only other writer. With the grant's storage lock held, it loads the stored
+// grant, stores the one that decide returns, and calls done. If decide returns nil, write deletes the grant.
+func (s *Store) write(ctx context.Context, key store.Key, decide func(stored store.Grant) (*store.Grant, error), done func()) error {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
 	if err != nil {
 		return err
@@ -145,7 +145,11 @@ func (s *Store) write(ctx context.Context, key store.Key, decide func(stored sto
 		return s.Store.DeleteGrant(ctx, key)
 	}
 	g.Version = store.NewID()
-	return s.Store.PutGrant(ctx, key, g)
+	if err := s.Store.PutGrant(ctx, key, g); err != nil {
+		return err
+	}
+	done()
+	return nil
 }
 
 // Update changes a grant and returns it as stored. It returns [ErrChanged] if the stored grant is not the one in seen. If
@@ -159,19 +163,16 @@ func (s *Store) Update(ctx context.Context, key store.Key, seen *store.Grant, ch
 		changed = *seen
 		change(&changed)
 		return &changed, nil
-	})
+	}, func() {})
 	return &changed, err
 }
 
 // Replace stores a grant in place of any other.
 func (s *Store) Replace(ctx context.Context, key store.Key, g *store.Grant) error {
-	err := s.write(ctx, key, func(store.Grant) (*store.Grant, error) { return g, nil })
-	if err != nil {
-		return err
-	}
-	s.setPending(key, nil)
-	s.Stored(key)
-	return nil
+	return s.write(ctx, key, func(store.Grant) (*store.Grant, error) { return g, nil }, func() {
+		s.setPending(key, nil)
+		s.Stored(key)
+	})
 }
 
 // Delete deletes a role's grant, the pending one as well.
@@ -195,7 +196,7 @@ func (s *Store) DeleteIfUnchanged(ctx context.Context, key store.Key, seen *stor
 			return nil, ErrChanged
 		}
 		return nil, nil
-	})
+	}, func() {})
 	if errors.Is(err, ErrChanged) {
 		return nil
 	}

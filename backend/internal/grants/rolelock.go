@@ -219,15 +219,17 @@ func (r *RoleLock) Send(release func(), call throttle.Call) (provider.Token, err
 	timer := time.AfterFunc(timeout, func() {
 		listening <- r.outlasted(until, lateError(call.Definition.Name, timeout, until), release)
 	})
-	call.Request.Timeout = ListenTimeout
-	token, err := s.Requests.Send(s.Life.Context(), call)
-	if !timer.Stop() {
+	defer func() { // even after a panic
+		if timer.Stop() {
+			return
+		}
 		if <-listening {
 			r.locks.listening.Release(1)
 		}
 		s.Logger.Info("the wait for a provider's late response has ended", "config", r.key.Config, "role", r.key.Role)
-	}
-	return token, err
+	}()
+	call.Request.Timeout = ListenTimeout
+	return s.Requests.Send(s.Life.Context(), call)
 }
 
 // outlasted lets the callers of a request go that has outlasted its timeout. It reports whether it has ended the request's

@@ -70,7 +70,7 @@ type BusyError struct {
 	Entry string
 }
 
-// Error returns which entry is busy, and what to do.
+// Error returns which entry is busy.
 func (e *BusyError) Error() string {
-	return e.Entry + ": other writes, or their verification, are still in progress; nothing was stored, so repeat the write in a moment"
+	return e.Entry + ": other writes, or their verification, are still in progress"
 }

@@ -32,7 +32,7 @@ type subject struct {
 	grant          provider.GrantType
 	host, provider string
 	config         string
-	// entry is the config or role, for its turn among the client's requests.
+	// entry is the name by which it takes turns among the client's requests.
 	entry    string
 	verifies bool
 }
@@ -61,6 +61,15 @@ func (c *Client) ClientOf(call Call) ClientID {
 	return c.subjectOf(call).id
 }
 
+// turn returns the name by which a call takes turns with other requests of its client.
+func (call Call) turn() string {
+	name := call.Config + "/" + call.Role
+	if call.Own {
+		name += " own"
+	}
+	return name
+}
+
 func (c *Client) subjectOf(call Call) subject {
 	d, request := call.Definition, call.Request
 	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // the network policy is no part of the identity
@@ -87,7 +96,7 @@ func (c *Client) subjectOf(call Call) subject {
 		id:    ClientID(c.keys.Of(client)),
 		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.CACert}),
 		grant: request.GrantType,
-		host:  host, provider: d.Name, config: call.Config, entry: call.Config + "/" + call.Role, verifies: call.Verifies,
+		host:  host, provider: d.Name, config: call.Config, entry: call.turn(), verifies: call.Verifies,
 	}
 }
 

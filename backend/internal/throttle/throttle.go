@@ -53,8 +53,10 @@ func (e *QueueError) Error() string {
 type Call struct {
 	// Config is the config's name, and ConfigID its identity. Role is the role's name; empty: the config itself.
 	Config, ConfigID, Role string
-	Definition             provider.Definition
-	Request                provider.Request
+	// Own says that the token is for one caller alone. Such requests take turns apart from the config's or role's shared one.
+	Own        bool
+	Definition provider.Definition
+	Request    provider.Request
 	// Verifies says that the request verifies a write of the config. It is sent even if the config's client was refused
 	// before, because the write may be the correction.
 	Verifies bool

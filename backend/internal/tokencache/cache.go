@@ -362,7 +362,9 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 		Want: want, Own: true,
 		Check: func() error {
 			sent = time.Now()
-			return c.checkOwn(want.Key, e)
+			err := c.checkOwn(want.Key, e)
+			recorded = err != nil // by the fetch that has failed
+			return err
 		},
 		Failed: func(err error) error { return record(nil, err) },
 	})

@@ -242,4 +242,48 @@ func TestCache_RefreshesWhatIsRead(t *testing.T) {
 	})
 }
 
+// sourceFunc is a source that is a function.
+type sourceFunc func(ctx context.Context, f Fetch) (*Token, error)
+
+func (s sourceFunc) Fetch(ctx context.Context, f Fetch) (*Token, error) { return s(ctx, f) }
+
+// A caller that the backoff refuses in the queue does not restore it after an operator has ended it.
+func TestCache_ClearedBackoffStaysCleared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failure := &provider.Error{Provider: "p", Kind: provider.Timeout}
+		var c *Cache
+		n := 0
+		c = New(Options{Life: lifetime.New(hclog.NewNullLogger()), MayRefresh: func() bool { return true }, FetchTimeout: time.Minute,
+			Source: sourceFunc(func(ctx context.Context, f Fetch) (*Token, error) {
+				if !f.Own {
+					return nil, ErrNotShared
+				}
+				n++
+				switch n {
+				case 1:
+					time.Sleep(time.Second)
+					return nil, f.Failed(failure)
+				case 2: // waits in the queue
+					time.Sleep(time.Second + time.Millisecond)
+					err := f.Check()
+					c.ClearBackoff("c", provider.Timeout) // an operator has raised request_timeout
+					return nil, err
+				}
+				return NewToken(provider.Token{AccessToken: "t", SentAt: time.Now(), Lifetime: time.Hour}, "id", Policy{}), nil
+			})})
+		want := Want{Key: Key{Config: "c"}}
+		go func() { _, _ = c.Get(context.Background(), want) }()
+		synctest.Wait()
+		if _, err := c.Get(context.Background(), want); err == nil {
+			t.Error("the second caller was not refused")
+		}
+		if _, err := c.Get(context.Background(), want); err != nil {
+			t.Errorf("after the backoff was cleared: %v", err)
+		}
+		c.Life.Close()
+		c.Life.End()
+		c.Close()
+	})
+}
+
 const day = 24 * time.Hour
