@@ -104,8 +104,8 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Close ends all work. It waits a second for work in progress, or ten while the response
-// to a refresh token or a code is outstanding. It stores refresh tokens that are pending in memory, if it can.
+// Close ends all work. It waits a second for work in progress, or ten while the response to a refresh token or a code is
+// outstanding. It stores refresh tokens that are pending in memory, if it can.
 func (e *Engine) Close() {
 	e.life.Close()
 	e.cache.Close()

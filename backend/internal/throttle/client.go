@@ -100,8 +100,8 @@ func (c *Client) subjectOf(call Call) subject {
 	}
 }
 
-// acquire waits for a place among the client's requests, for the documented limits, and for a turn at the host. If a
-// request must no longer be sent, it skips the waits that are left.
+// acquire waits for a place among the client's requests, and for a turn at the host. If a request must no longer be sent, it
+// does not wait for the second.
 func (c *Client) acquire(ctx context.Context, call Call) (release func(), err error) {
 	who := c.subjectOf(call)
 	l := c.use(who, call.Definition.Limits)
@@ -188,7 +188,7 @@ func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (gi
 func (c *Client) queue(l *clientLimit, who subject) chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l.documentedWait(l.queue.ahead(who.entry)+1) > MaxQueue {
+	if len(l.documented) > 0 && l.documentedWait(l.queue.ahead(who.entry)+1) > MaxQueue {
 		return nil
 	}
 	turn := l.queue.push(who.entry)

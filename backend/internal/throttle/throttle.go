@@ -3,8 +3,9 @@
 // Package throttle sends token requests, and limits how many a provider gets.
 //
 // A request first takes a place among those of its client, within the definition's documented limits; configs and roles take
-// turns ([clientLimit]). Then it waits for its turn at the provider's host, where configs take turns ([hostLimit]). After a failure that concerns the client as a whole, its
-// other requests wait too. The package knows no config and no storage: a [Call] says who asks.
+// turns ([clientLimit]). Then it waits for its turn at the provider's host, where configs take turns ([hostLimit]). After a
+// failure that concerns the client as a whole, its other requests wait too. The package knows no config and no storage: a
+// [Call] says who asks.
 package throttle
 
 import (
