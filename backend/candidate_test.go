@@ -107,20 +107,20 @@ func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 // refused.
 func TestGrants_SizeOfAnEntry(t *testing.T) {
 	withRole(t, func(f roleFixture) {
-		f.storage.maxEntry = 1 << 20
-		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 600 << 10 })
+		f.storage.maxEntry = 1 << 16
+		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 40 << 10 })
 		for range 3 {
 			f.wantRefreshWorks()
 		}
 		f.restart()
 		f.wantRefreshWorks()
-		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 1<<20 - 100 })
+		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 1<<16 - 100 })
 		_, exchange := f.startAuthorization("shop")
 		var field *backend.FieldError
 		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.ExchangeError)) {
 			f.Errorf("%.300v, want that the code's refresh token is too large", err)
 		}
-		large := strings.Repeat("0123456789abcdef", 1<<16)
+		large := strings.Repeat("0123456789abcdef", 1<<12)
 		err := f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{RefreshToken: &large})
 		wantField(f.T, err, "refresh_token", "does not fit into an entry")
 	})
