@@ -120,6 +120,11 @@ func TestGrants_SizeOfAnEntry(t *testing.T) {
 		if err := exchange(); !errors.As(err, &field) || field.Field != "code" || !errors.As(err, new(*backend.ExchangeError)) {
 			f.Errorf("%.300v, want that the code's refresh token is too large", err)
 		}
+		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 0 })
+		_, exchange = f.startAuthorization("shop")
+		if err := exchange(); err != nil {
+			f.Errorf("the next refresh token fits: %.300v", err)
+		}
 		large := strings.Repeat("0123456789abcdef", 1<<12)
 		err := f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{RefreshToken: &large})
 		wantField(f.T, err, "refresh_token", "does not fit into an entry")

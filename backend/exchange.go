@@ -178,7 +178,9 @@ func (x *exchange) read(ctx context.Context) error {
 	if x.settings, err = x.store.Settings(ctx); err != nil {
 		return err
 	}
-	if err := x.grants.Flush(ctx, x.lock); err != nil { // or the exchange would drop a refresh token that is not stored yet
+	// Otherwise the exchange would drop a refresh token that is not stored yet. One that is too large never will be, and the
+	// exchange replaces it.
+	if err := x.grants.Flush(ctx, x.lock); err != nil && !errors.As(err, new(*TooLargeError)) {
 		return err
 	}
 	if x.before, err = x.store.Grant(ctx, x.key); err != nil {

@@ -354,5 +354,9 @@ func TestRoleLock_LateErrorSaysWhatIsLeft(t *testing.T) {
 		if err := <-sent; err != nil {
 			f.Error(err)
 		}
+		time.Sleep(ListenTimeout) // as if storing the outcome took that long
+		if err := lock.LateError("marktplaats", 10*time.Second); !strings.Contains(err.Error(), "at most 1s") {
+			f.Errorf("after the wait: %v", err)
+		}
 	})
 }

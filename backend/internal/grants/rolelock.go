@@ -44,7 +44,7 @@ func lateError(providerName string, timeout time.Duration, until time.Time) erro
 	return &provider.Error{
 		Provider: providerName, Kind: provider.Timeout,
 		Description: fmt.Sprintf("request_timeout is %s; the engine still waits for the response, for at most %s, and stores what it brings",
-			timeout, time.Until(until).Round(time.Second)),
+			timeout, max(time.Until(until), time.Second).Round(time.Second)),
 	}
 }
 
