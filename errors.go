@@ -89,7 +89,8 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 		return backoffStatus(backoff.Cause.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
 	case errors.As(err, new(*backend.BusyError)):
 		return http.StatusServiceUnavailable, err.Error() + "; nothing was stored, so repeat the write in a moment"
-	case errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)):
+	case errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)),
+		errors.Is(err, backend.ErrGrantChanged), errors.Is(err, backend.ErrClosing):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
 		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
@@ -126,7 +127,7 @@ func subject(req *logical.Request) string {
 
 // sentinelOf returns the SDK's own error for which an error stands. Storage is another process, so its errors are text.
 func sentinelOf(err error) error {
-	if errors.As(err, new(*provider.Error)) || errors.As(err, new(*backend.FieldError)) {
+	if errors.As(err, new(*provider.Error)) || errors.As(err, new(*backend.FieldError)) || errors.As(err, new(*backend.UnauthorizedError)) {
 		return nil // its text can be a provider's
 	}
 	if strings.Contains(err.Error(), logical.ErrReadOnly.Error()) {

@@ -177,6 +177,8 @@ func TestRespond_ReadOnlyIsTheStoragesAlone(t *testing.T) {
 	}{
 		{&backend.UnsavedError{Err: context.DeadlineExceeded}, 500},
 		{&backend.UnsavedError{Err: errors.New(logical.ErrReadOnly.Error())}, 0},
+		{backend.ErrGrantChanged, 503},
+		{backend.ErrClosing, 503},
 		{&provider.Error{Provider: "a", Kind: provider.Unavailable, Description: logical.ErrReadOnly.Error()}, 502},
 	} {
 		resp, err := b.respond(t.Context(), req, nil, test.err)
@@ -189,6 +191,18 @@ func TestRespond_ReadOnlyIsTheStoragesAlone(t *testing.T) {
 		if code, text := status(req.Operation, resp, err); code != test.status || text != "a/shop: "+test.err.Error() {
 			t.Errorf("%d %q, want %d and %q", code, text, test.status, test.err)
 		}
+	}
+}
+
+// A provider's reason for the end of a grant is not the storage's error, whatever it says.
+func TestRespond_ReasonIsNotTheStorages(t *testing.T) {
+	t.Parallel()
+	b, _ := inProcess(t)
+	req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/a/shop"}
+	dead := &backend.UnauthorizedError{Config: "a", Role: "shop", Reason: "the role must be authorized again: " + logical.ErrReadOnly.Error()}
+	resp, err := b.respond(t.Context(), req, nil, dead)
+	if code, text := status(req.Operation, resp, err); code != 400 || !strings.Contains(text, "authorize/a/shop") {
+		t.Errorf("%d %q, want a 400 with the command", code, text)
 	}
 }
 

@@ -54,8 +54,8 @@ func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *fram
 	}
 }
 
-// readHot returns a fresh token from memory, without a read of storage or a call back into Vault. It returns nil if the
-// request needs one of these.
+// readHot returns a fresh token from memory, without a read of storage. It calls back into Vault at most once a minute, for
+// the maximum lease TTL. It returns nil if the request needs the framework.
 func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
 		return nil

@@ -12,9 +12,9 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// roleRegex captures a role's name. It may contain @, because an identity alias is often an e-mail address.
 const rolesPrefix = "roles/"
 
+// roleRegex captures a role's name. It may contain @, because an identity alias is often an e-mail address.
 func roleRegex() string {
 	return framework.GenericNameWithAtRegex("role")
 }

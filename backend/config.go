@@ -245,7 +245,7 @@ func (e *Engine) checkRepointing(old, config *Config, write Fields) error {
 	if len(repointed) == 0 {
 		return nil
 	}
-	problem := "must be given again, because this write changes where or how it is sent (" + strings.Join(repointed, ", ") + ")"
+	problem := "must be given again, because this write changes where or how secrets are sent (" + strings.Join(repointed, ", ") + ")"
 	if config.ClientSecret != "" && !write.has("client_secret") {
 		return &FieldError{Field: "client_secret", Problem: problem + "; add client_secret to the write"}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"vault-plugin-secrets-marketplace/backend/internal/backoff"
 	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
@@ -32,6 +33,14 @@ type (
 	UnsavedError = grants.UnsavedError
 	// InFlightError reports that another request of the role is overdue, and still in flight.
 	InFlightError = grants.InFlightError
+)
+
+// The errors of the engine's parts that have no type. A request that gets one can be repeated.
+var (
+	// ErrGrantChanged reports that a role's refresh token was written several times while it was used.
+	ErrGrantChanged = grants.ErrChanged
+	// ErrClosing reports that the mount is closing.
+	ErrClosing = lifetime.ErrClosed
 )
 
 // FieldError reports a value that a field does not accept. It never repeats the value, which can be a secret in the wrong

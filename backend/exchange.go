@@ -64,7 +64,7 @@ type exchange struct {
 	settings Settings
 	before   store.Grant
 	pending  *store.PendingAuthorization
-	// cleanup holds the functions that finish calls, in reverse order.
+	// cleanup holds functions, which finish calls in reverse order.
 	cleanup []func()
 	// running says that run calls finish.
 	running bool
@@ -121,7 +121,7 @@ func (x *exchange) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := x.read(ctx); err != nil { // again, because the waits may have outdated it
+	if err := x.read(ctx); err != nil { // again, because it may have changed during the waits
 		return err
 	}
 	if sends {
@@ -255,13 +255,14 @@ func (x *exchange) saveGrant(token provider.Token, failure error) (*Token, error
 	return active, err
 }
 
-// storedAfterAll returns the grant if a write that seemed to fail has stored it. Otherwise an operator has written one.
+// storedAfterAll returns the grant if a write that seemed to fail has stored it. Otherwise it returns an error, because an
+// operator has written another.
 func (x *exchange) storedAfterAll(g *store.Grant) (*store.Grant, error) {
 	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
 	stored, err := x.grants.Get(ctx, x.config, x.key)
 	if err == nil && (stored == nil || stored.RefreshToken != g.RefreshToken) {
-		return nil, x.restart(&FieldError{Field: "role", Problem: "got another refresh token during the exchange, so the one of this code was not stored"})
+		return nil, x.restart(&FieldError{Field: "role", Problem: "received another refresh token during the exchange, so the one for this code was not stored"})
 	}
 	return stored, err
 }
@@ -334,7 +335,7 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 	case pending.Config != x.key.Config || pending.Role != x.key.Role:
 		return refuse("belongs to another role")
 	case pending.ClientGeneration != x.config.ClientGeneration || pending.RoleID != x.role.ID:
-		return refuse("was issued before the role, or the client, was changed")
+		return refuse("was issued before the role or its client was changed")
 	}
 	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
 		return nil, err
@@ -363,7 +364,7 @@ type exchanges struct {
 
 // exchangeCall is one exchange, for all callers that wait for it. token and err are set when done is closed.
 type exchangeCall struct {
-	// roleID and client identify the role and the config's client: a later role of the same name gets no outcome.
+	// roleID and client identify the role and the config's client, so that a later role of the same name gets no outcome.
 	roleID, client string
 	callback       Callback
 	until          time.Time

@@ -105,7 +105,7 @@ func (e *Engine) revoke(name, clientGeneration, accessToken string) error {
 		return err
 	}
 	if c == nil || c.ClientGeneration != clientGeneration {
-		return errors.New("the config has another client by now")
+		return errors.New("the config was deleted, or has another client now")
 	}
 	settings, err := e.store.Settings(ctx)
 	if err != nil {

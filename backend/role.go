@@ -260,7 +260,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 	}
 	for variable := range d.Variables {
 		if _, ok := r.Params[variable]; ok {
-			return &FieldError{Field: "params", Problem: "contains " + variable + ", which is a part of the config's URL; set it in the config"}
+			return &FieldError{Field: "params", Problem: "contains " + variable + ", which is part of the config's URL; set it in the config"}
 		}
 	}
 	merged := c.With(r)

@@ -139,7 +139,7 @@ func checkTaken(c *Config, d provider.Definition) error {
 			if field == provider.FromAudience && c.Audience == constant {
 				continue
 			}
-			return &FieldError{Field: field, Problem: fmt.Sprintf("cannot be set, because %s is always sent %s; leave the field out", d.Name, constant)}
+			return &FieldError{Field: field, Problem: fmt.Sprintf("cannot be set, because its value for %s is always %s; leave the field out", d.Name, constant)}
 		}
 		return &FieldError{Field: field, Problem: "cannot be set, because " + d.Name + " does not use it; leave the field out"}
 	}
@@ -165,18 +165,18 @@ func checkParams(c *Config, d provider.Definition) error {
 		}
 		for _, grant := range d.Grants {
 			if p, ok := grant.Parameters[name]; ok && p.From != provider.FromParams {
-				return &FieldError{Field: "params", Problem: "contains " + name + ", which " + ownParameter(p, name, d)}
+				return &FieldError{Field: "params", Problem: "contains " + name + ", which " + ownParameter(p, d)}
 			}
 		}
 	}
 	return nil
 }
 
-func ownParameter(p provider.Parameter, name string, d provider.Definition) string {
+func ownParameter(p provider.Parameter, d provider.Definition) string {
 	if p.Value != "" {
-		return d.Name + " is always sent as " + p.Value
+		return "is always " + p.Value + " for " + d.Name + "; leave it out"
 	}
-	return "has a field of its own: " + p.From
+	return "has a field of its own; use " + p.From
 }
 
 // checkHeaders refuses headers that the request sets itself. Sending one of them twice is how requests are smuggled, and

@@ -20,7 +20,7 @@ const (
 	maxWrite = 75 * time.Second
 	// maxVerifications bounds how often a write asks the provider because other writes have changed its request.
 	maxVerifications = 3
-	// maxFailedConfigs bounds the configs of which failed verifications are remembered, and maxFailed those of each.
+	// maxFailedConfigs bounds the configs for which failed verifications are remembered, and maxFailed those of each.
 	maxFailedConfigs = 16 * 1024
 	maxFailed        = 4
 )
@@ -61,7 +61,7 @@ func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWr
 	busy := &BusyError{Entry: store.ConfigLock(name)}
 	var verified *verification
 	for attempt := range maxVerifications + 1 {
-		d, err := e.storeVerified(ctx, name, write, verified) // the writes ahead may have changed what is stored
+		d, err := e.storeVerified(ctx, name, write, verified) // earlier writes may have changed what is stored
 		if err != nil || d == nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 }
 
 // verifications remembers the last failed verifications of each config, so that a tool which repeats one does not reach
-// the provider.
+// the provider again.
 type verifications struct {
 	keys *digest.Key
 

@@ -31,7 +31,7 @@ type Options struct {
 	UserAgent string
 	// Proxy returns the proxy for a request, as in [http.Transport]; nil: [http.ProxyFromEnvironment].
 	Proxy func(*http.Request) (*url.URL, error)
-	// Transport replaces the network, for tests in virtual time. Without the network, no dialed address is checked.
+	// Transport replaces the network, for tests in virtual time. With it, no address is dialed, and none is checked.
 	Transport http.RoundTripper
 }
 
@@ -184,7 +184,7 @@ type proxyError struct {
 
 func (e *proxyError) Unwrap() error { return e.error }
 
-// proxyAt returns the proxy on the way to which an error occurred; empty: it did not occur there.
+// proxyAt returns the proxy if an error occurred on the way to it; empty if the error occurred elsewhere.
 func proxyAt(err error) string {
 	var at *proxyError
 	if errors.As(err, &at) {
@@ -279,5 +279,5 @@ func tlsFailure(err error, host string) (description string, remedy Remedy) {
 	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls, for an alert of the server
 		return host + " refused the TLS handshake", RemedyNone
 	}
-	return "no HTTP exchange with " + host + " was possible", RemedyNone
+	return "an HTTP exchange with " + host + " was not possible", RemedyNone
 }

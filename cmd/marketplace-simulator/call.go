@@ -17,8 +17,8 @@ import (
 
 const callUsage = "marketplace-simulator call [-bearer token] [-json body] URL"
 
-// call sends one request to a simulator on loopback and prints the response's body. It serves the demo on a machine without
-// an HTTP client.
+// call sends one request to a simulator on loopback and prints the response's body. The demo uses it on a machine without an
+// HTTP client.
 func call(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet(callUsage, flag.ContinueOnError)
 	flags.SetOutput(stderr)

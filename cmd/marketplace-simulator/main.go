@@ -40,7 +40,7 @@ type settings struct {
 	untilStdinCloses bool
 }
 
-// ready is the line that the simulator prints once it serves.
+// ready is the line that the simulator prints once it is ready to serve.
 type ready struct {
 	HTTP   string `json:"http"`
 	HTTPS  string `json:"https,omitempty"`
@@ -155,7 +155,7 @@ func announce(server *simulator.Server, dir string, stdout io.Writer) error {
 	return err
 }
 
-// writeWhole writes a file such that no reader sees an incomplete one.
+// writeWhole writes a file so that no reader sees an incomplete one.
 func writeWhole(path string, data []byte) error {
 	part := path + ".part"
 	if err := os.WriteFile(part, data, 0o644); err != nil {

@@ -19,7 +19,7 @@
 //	   ▲   new refresh token stored, then the       │   │   │
 //	   │   access token is handed out               │   │   └── the provider refuses all of them ──▶ dead: a user has
 //	   │                                            │   │                                          to authorize again
-//	   │   stored by the next attempt, by idle      │   └── error response with a word where a refresh token stands:
+//	   │   stored by the next attempt, by idle      │   └── error response with a word in place of a refresh token:
 //	   │   refreshing, or when the mount closes     │       stored as the candidate
 //	   │                                            ▼
 //	   └─────────────────────────────────────── pending: the storage refused the new refresh token for ten seconds
@@ -125,7 +125,7 @@ func (s *Store) Get(ctx context.Context, c *store.Config, key store.Key) (*store
 	return &g, nil
 }
 
-// write stores all grants; [Store.Delete] is the only other writer. With the grant's storage lock held, it loads the stored
+// write makes every change of a grant but that of [Store.Delete]. With the grant's storage lock held, it loads the stored
 // grant, stores the one that decide returns, and calls done. If decide returns nil, write deletes the grant.
 func (s *Store) write(ctx context.Context, key store.Key, decide func(stored store.Grant) (*store.Grant, error), done func()) error {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
@@ -175,7 +175,7 @@ func (s *Store) Replace(ctx context.Context, key store.Key, g *store.Grant) erro
 	})
 }
 
-// Delete deletes a role's grant, the pending one as well.
+// Delete deletes a role's grant, including a pending one.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
 	if err != nil {
@@ -203,8 +203,8 @@ func (s *Store) DeleteIfUnchanged(ctx context.Context, key store.Key, seen *stor
 	return err
 }
 
-// PutDurably changes a grant like Update, and retries for ten seconds: it may hold the only copy of a refresh token. A
-// grant that the storage does not take by then is pending in memory, and the error is an *[UnsavedError].
+// PutDurably changes a grant like Update, and retries for ten seconds, because it may hold the only copy of a refresh
+// token. A grant that the storage does not take by then stays pending in memory, and the error is an *[UnsavedError].
 func (s *Store) PutDurably(key store.Key, seen *store.Grant, change func(*store.Grant)) (*store.Grant, error) {
 	ctx, cancel := context.WithTimeout(s.Life.Context(), saveTimeout)
 	defer cancel()

@@ -19,9 +19,9 @@ import (
 
 const (
 	// maxRefreshTries bounds the refresh tokens that one refresh tries: the candidate, the current one, the one before, and
-	// what the refusals of these brought.
+	// those found in the refusals.
 	maxRefreshTries = 6
-	// candidateFirst is how long a candidate is tried before the refresh token once the provider has failed at it.
+	// candidateFirst is how long a candidate is still tried before the refresh token, after the provider first failed at it.
 	candidateFirst = 15 * time.Minute
 	// refreshTimeout bounds a refresh from end to end. Each of its requests and writes has a bound of its own.
 	refreshTimeout = maxRefreshTries * (throttle.MaxQueue + ListenTimeout + saveTimeout)
@@ -60,7 +60,7 @@ func (s *Store) Refresh(ctx context.Context, r RefreshRequest) (provider.Token, 
 		return provider.Token{}, err
 	}
 	defer done()
-	// A refresh sends several requests. The refusal of one refresh token is no failure of the next, so the call's hooks are
+	// A refresh can send several requests. If one refresh token is refused, the next one may work, so the call's hooks are
 	// for the refresh as a whole.
 	check, failed := r.Call.Check, r.Call.Failed
 	if check != nil {
@@ -205,8 +205,8 @@ func answeredNo(err error) bool {
 	return errors.As(err, &failure) && !errors.As(err, new(*backoff.Error)) && failure.Kind.Permanent() && failure.StatusCode != 0
 }
 
-// refusal returns the failure if the provider refuses that refresh token, else nil. A provider can refuse a candidate that
-// is no token in any way.
+// refusal returns the failure if the provider refuses that refresh token, else nil. A candidate may not be a
+// token at all, so any refusal counts as one of it.
 func (r *refresh) refusal(refreshToken string, err error) *provider.Error {
 	var failure *provider.Error
 	if !errors.As(err, &failure) || errors.As(err, new(*backoff.Error)) { // nothing was sent
@@ -259,8 +259,8 @@ func (r *refresh) clearIntent(ctx context.Context, err error) {
 	}
 }
 
-// saveRotated stores what the use of a refresh token has brought, and only then returns the access token, or the failure
-// that came with it.
+// saveRotated stores the outcome of a refresh, and only then returns the access token, or the failure that came with the
+// new refresh token.
 func (r *refresh) saveRotated(used string, token provider.Token, failure error) (provider.Token, error) {
 	saved, err := r.PutDurably(r.Key, r.grant, func(g *store.Grant) { rotate(g, used, token) })
 	switch {

@@ -39,11 +39,11 @@ func (e *InFlightError) Error() string {
 		"that request ends; try again in at most %s", wait)
 }
 
-// lateError returns the error of a caller whose request has outlasted its timeout, and goes on until then.
+// lateError returns the error of a caller whose request has outlasted its timeout. The request goes on until the given time.
 func lateError(providerName string, timeout time.Duration, until time.Time) error {
 	return &provider.Error{
 		Provider: providerName, Kind: provider.Timeout,
-		Description: fmt.Sprintf("request_timeout is %s; the engine still waits for the response, for at most %s, and stores what it brings",
+		Description: fmt.Sprintf("request_timeout is %s; the engine waits for the response for at most %s longer, and stores any refresh token in it",
 			timeout, max(time.Until(until), time.Second).Round(time.Second)),
 	}
 }
@@ -67,7 +67,7 @@ type roleLocks struct {
 
 	mu     sync.Mutex // guards what follows, and the fields of each lock
 	byRole map[store.Key]*RoleLock
-	// closed says that no lock may start a request any more.
+	// closed says that no lock may start another request.
 	closed bool
 	// unsaved counts the locks whose request was sent and whose outcome is not stored yet.
 	unsaved int
@@ -156,7 +156,7 @@ func (s *Store) Close() <-chan struct{} {
 	return l.idle
 }
 
-// Release gives the lock back. By then the outcome of its request is stored, or pending.
+// Release gives the lock back. Call it once the outcome of the lock's request is stored, or pending.
 func (r *RoleLock) Release() {
 	l := r.locks
 	l.mu.Lock()
@@ -232,8 +232,8 @@ func (r *RoleLock) Send(release func(), call throttle.Call) (provider.Token, err
 	return s.Requests.Send(s.Life.Context(), call)
 }
 
-// outlasted lets the callers of a request go that has outlasted its timeout. It reports whether it has ended the request's
-// turn as well.
+// outlasted releases the callers of a request that has outlasted its timeout. It reports whether it has ended the
+// request's turn as well.
 func (r *RoleLock) outlasted(until time.Time, late error, release func()) bool {
 	r.markOverdue(until, late)
 	r.locks.store.Logger.Warn("a provider has not answered within request_timeout; a reload or a seal before its response may lose the refresh token",

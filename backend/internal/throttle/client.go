@@ -27,7 +27,7 @@ type ClientID digest.Digest
 type subject struct {
 	id ClientID
 	// way is how the client authenticates, and for which grant type. A refusal of the client counts only for requests of the
-	// same way, because the client may be right and the way wrong.
+	// same way, because the credentials may be right and the way wrong.
 	way            digest.Digest
 	grant          provider.GrantType
 	host, provider string
@@ -49,8 +49,8 @@ type clientLimit struct {
 	pacing int
 	// documented are the limits of the provider's definition.
 	documented []*rate.Limiter
-	// limited is the rate limit that the client has met, after so many failures. refused are the refusals of the client, by
-	// way.
+	// limited is the backoff after a rate limit of the client, and failures counts its rate limits in a row. refused holds
+	// the backoffs after refusals of the client, by way.
 	limited  *backoff.Backoff
 	failures int
 	refused  map[digest.Digest]*backoff.Backoff
@@ -72,7 +72,7 @@ func (call Call) turn() string {
 
 func (c *Client) subjectOf(call Call) subject {
 	d, request := call.Definition, call.Request
-	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // the network policy is no part of the identity
+	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // the network policy is not part of the identity
 	auth := request.ClientAuth
 	if auth == "" {
 		auth = d.DefaultClientAuth()
@@ -100,8 +100,8 @@ func (c *Client) subjectOf(call Call) subject {
 	}
 }
 
-// acquire waits for a place among the client's requests, and for a turn at the host. If a request must no longer be sent, it
-// does not wait for the second.
+// acquire waits for a place among the client's requests, and then for a turn at the host. It skips the second wait if the
+// request must no longer be sent.
 func (c *Client) acquire(ctx context.Context, call Call) (release func(), err error) {
 	who := c.subjectOf(call)
 	l := c.use(who, call.Definition.Limits)
@@ -153,8 +153,8 @@ func queueError(err error, who subject) error {
 // takePlace waits for a place among the client's requests, and for the documented limits, for [MaxQueue] at most. It
 // returns at once if the documented limits permit no place by then. Configs and roles take turns.
 //
-// The bound is for delays by the client's own requests. It does not count while these wait for their turn at the host, which
-// other clients delay.
+// The bound applies to delays by the client's own requests. It does not apply while these wait for their turn at the host,
+// which other clients delay.
 func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (give func(), err error) {
 	turn := c.queue(l, who)
 	if turn == nil {
@@ -288,7 +288,7 @@ func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
 		}
 		l = &clientLimit{free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
 		for _, d := range documented {
-			// Never start a whole window's requests together: start half of them, and the others one by one.
+			// Never start a whole window's requests together. Start half of them together, and the others one by one.
 			every := time.Duration(d.Per) * time.Second / time.Duration(d.Requests)
 			l.documented = append(l.documented, rate.NewLimiter(rate.Every(2*every), max(d.Requests/2, 1)))
 		}

@@ -23,8 +23,8 @@ type hostKey struct {
 	revocation bool
 }
 
-// hostLimit paces the requests to one host. Configs take turns, and it never refuses a request. The unit is the config and not the client, because an operator who may write one config can make up
-// any number of clients. [Client].mu guards it.
+// hostLimit paces the requests to one host. It refuses no request. Configs take turns, and not clients, because an operator
+// who may write one config can make up any number of clients. [Client].mu guards it.
 type hostLimit struct {
 	// taken counts the requests that have a place.
 	taken int

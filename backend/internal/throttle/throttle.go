@@ -30,7 +30,7 @@ const (
 	// MaxQueue bounds how long a request waits for other requests of its client.
 	MaxQueue = 30 * time.Second
 	// MaxPace bounds how long a request then waits for its turn at the host. It is long, because the clients of a host delay
-	// each other but must not fail each other. A caller leaves earlier, and finds the token when they return.
+	// each other but must not make each other fail. A caller leaves earlier, and finds the token when they return.
 	MaxPace = 10 * time.Minute
 	// maxIdle bounds how many clients and hosts are remembered although no limit depends on them.
 	maxIdle = 1024
@@ -54,7 +54,7 @@ func (e *QueueError) Error() string {
 type Call struct {
 	// Config is the config's name, and ConfigID its identity. Role is the role's name; empty: the config itself.
 	Config, ConfigID, Role string
-	// Own says that the token is for one caller alone. Such requests take turns apart from the config's or role's shared one.
+	// Own says that the token is for one caller alone. Such requests take turns apart from the shared one of the config or role.
 	Own        bool
 	Definition provider.Definition
 	Request    provider.Request
@@ -83,7 +83,7 @@ type Client struct {
 	sweepAt int
 }
 
-// New returns a client that sends its requests with the given one.
+// New returns a client that sends its requests through the given one.
 func New(client *provider.Client, life *lifetime.Lifetime) *Client {
 	return &Client{
 		provider: client, life: life, keys: digest.NewKey(), perSecond: maxPerSecond,
@@ -91,8 +91,8 @@ func New(client *provider.Client, life *lifetime.Lifetime) *Client {
 	}
 }
 
-// Do waits for the call's turn and sends its request. Like [provider.Client.Do], it can return a token that holds only a
-// refresh token together with an error.
+// Do waits for the call's turn and sends its request. Like [provider.Client.Do], it can return an error together with a
+// token that holds only a refresh token.
 func (c *Client) Do(ctx context.Context, call Call) (provider.Token, error) {
 	release, err := c.Reserve(ctx, call)
 	if err != nil {

@@ -378,14 +378,18 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 	case err != nil:
 		return nil, record(nil, err)
 	}
-	return c.adoptOwn(e, token, began), record(token, nil)
+	return c.adoptOwn(want.Key, e, token, began), record(token, nil)
 }
 
 // adoptOwn returns a token for one caller, with the policy that was set since its fetch started.
-func (c *Cache) adoptOwn(e *entry, token *Token, started time.Time) *Token {
+func (c *Cache) adoptOwn(key Key, e *entry, token *Token, started time.Time) *Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e.remember(token.AccessToken)
+	for _, known := range []*entry{e, c.entries[key]} { // another one, if the entry was replaced
+		if known != nil {
+			known.remember(token.AccessToken)
+		}
+	}
 	adopted := e.adopt(token, started)
 	if adopted.ReuseToken { // set since the fetch started; the token still has one reader, and is revoked with its lease
 		policy := adopted.Policy
@@ -456,10 +460,11 @@ func (c *Cache) refreshDue(key Key, e *entry) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.entries[key] != e || e.call != nil || !e.read {
-		return
+	now := time.Now()
+	if c.entries[key] != e || e.call != nil || !e.read || e.current.fresh(now) || now.Before(e.nextTry) {
+		return // a reader may have refreshed it during the call back
 	}
-	if b := e.backoff; b.Active(time.Now()) != nil {
+	if b := e.backoff; b.Active(now) != nil {
 		if e.current.Valid(b.Until) {
 			c.scheduleLocked(key, e, b.Until)
 		}

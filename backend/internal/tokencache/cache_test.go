@@ -286,4 +286,33 @@ func TestCache_ClearedBackoffStaysCleared(t *testing.T) {
 	})
 }
 
+// A refresh that was due is not needed any more if a reader has done it while the node was asked whether it may write.
+//
+//	0 s  the token is due, and the cache asks, which takes three seconds
+//	1 s  a reader starts the refresh, which takes a second
+//	2 s  another reads the new token
+func TestCache_SlowMayRefresh(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		c.MayRefresh = func() bool {
+			time.Sleep(3 * time.Second)
+			return true
+		}
+		token, err := c.Get(context.Background(), shop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(token.RefreshAt) + time.Second)
+		for range 5 {
+			if _, err := c.Get(context.Background(), shop); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := source.fetches.Load(); n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
 const day = 24 * time.Hour

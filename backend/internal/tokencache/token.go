@@ -67,8 +67,8 @@ func (t *Token) refreshBefore() time.Duration {
 }
 
 // LeaseTTL returns how long a lease on the token can live. It is the smallest of the token's remaining life in whole
-// seconds, the role's ttl, the config's ttl, and the mount's maximum. It is 0 if less than a second remains. Vault takes a TTL of 0 for its
-// own default, so such a token must not be leased.
+// seconds, the role's ttl, the config's ttl, and the mount's maximum. It is 0 if less than a second
+// remains. Vault replaces a TTL of 0 with its own default, so such a token must not be leased.
 func (t *Token) LeaseTTL(now time.Time, mountMax time.Duration) time.Duration {
 	if !t.Valid(now) {
 		return 0
