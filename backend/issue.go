@@ -91,7 +91,8 @@ func (s *source) obtain(ctx context.Context, f tokencache.Fetch, p *prepared) (p
 			if err != nil {
 				return nil, throttle.Call{}, err
 			}
-			return again.merged, again.call, nil
+			*p = *again // the policy of the token, too
+			return p.merged, p.call, nil
 		},
 	})
 	var unauthorized *UnauthorizedError

@@ -160,6 +160,39 @@ func TestOwnToken_QueuedCallersShareAfterReuse(t *testing.T) {
 	})
 }
 
+// A refresh that starts again after a write of its role hands its token out by that write.
+//
+//	0 s  the refresh sends a refresh token that the provider does not know
+//	1 s  an operator imports another one, and changes the ttl
+//	2 s  the provider refuses the first
+func TestOwnToken_RefreshStartsAgainUnderTheNewTTL(t *testing.T) {
+	f := roleFixture{
+		config: "nonrotating", catalog: newCatalog(t, nonRotatingDefinition),
+		provider: &rotatingProvider{latency: 2 * time.Second, omitRefreshToken: true, valid: map[string]bool{"good": true}},
+	}
+	f.run(t, func(f roleFixture) {
+		f.configure("nonrotating", backend.Fields{"reuse_token": false})
+		f.configureRole("shop", backend.Fields{"ttl": time.Hour}, ptr("good"))
+		if _, err := f.token(); err != nil { // from here on each caller gets a token of their own
+			f.Fatal(err)
+		}
+		f.configureRole("shop", nil, ptr("bad"))
+		var token *backend.Token
+		done := inBackground(func() (err error) {
+			token, err = f.token()
+			return err
+		})
+		time.Sleep(time.Second)
+		f.configureRole("shop", backend.Fields{"ttl": time.Minute}, ptr("good"))
+		if err := <-done; err != nil {
+			f.Fatal(err)
+		}
+		if token.RoleTTL != time.Minute {
+			f.Errorf("its lease is bounded by %v, want the last write's ttl", token.RoleTTL)
+		}
+	})
+}
+
 // A thousand callers of one role do not take the turns of another role of the client.
 func TestOwnToken_CallersLeaveTurnsToOtherRoles(t *testing.T) {
 	withTenants(t, nil, func(f tenantsFixture) {

@@ -188,7 +188,7 @@ func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (gi
 func (c *Client) queue(l *clientLimit, who subject) chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(l.documented) > 0 && l.documentedWait(l.queue.ahead(who.entry)+1) > MaxQueue {
+	if len(l.documented) > 0 && l.documentedWait(l.queue.ahead(who.entry)+1) >= MaxQueue {
 		return nil
 	}
 	turn := l.queue.push(who.entry)
