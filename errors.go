@@ -50,11 +50,12 @@ func (g *guard) describe(ctx context.Context, req *logical.Request, err error) (
 	return status, withSubject(req, err, text)
 }
 
-// withSubject puts the subject of a request before the text of an error, unless that begins with it or with a field.
+// withSubject puts the subject of a request before the text of an error. It does not if the text begins with a field, or with
+// a provider that has the config's name.
 func withSubject(req *logical.Request, err error, text string) string {
 	about := subject(req)
-	name := strings.TrimSuffix(about, ": ")
-	sameName := strings.HasPrefix(text, name+" ") || strings.HasPrefix(text, name+": ") // a config with its provider's name
+	var failure *provider.Error
+	sameName := errors.As(err, &failure) && failure.Provider+": " == about
 	if sameName || errors.As(err, new(*backend.FieldError)) {
 		return text
 	}
