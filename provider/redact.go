@@ -27,11 +27,15 @@ const (
 	minSecret = 4
 	// minEncoded is the length of the shortest encoded form of a secret to search for.
 	minEncoded = 6
+	// shortestPart is the length of the shortest part of a secret that counts.
+	shortestPart = 8
+	// largeSecret is the size in bytes above which each encoded form of a secret is long enough for that.
+	largeSecret = 64
 )
 
 // parts maps the length of a secret to the length of the parts that count as the secret, both minimums, in letters and digits.
 // Ordinary words contain shorter parts too often. The longest secrets come first.
-var parts = []struct{ secret, part int }{{40, 12}, {20, 10}, {9, 8}}
+var parts = []struct{ secret, part int }{{40, 12}, {20, 10}, {9, shortestPart}}
 
 // withheld replaces a text that repeats a secret.
 const withheld = "its description is withheld, because it repeats a secret"
@@ -171,7 +175,14 @@ func (s *search) finds(secret string) bool {
 			return strings.Contains(text, spelled)
 		})
 	}
-	return s.contains(plain) || slices.ContainsFunc(encodings(secret), func(form string) bool {
+	if s.contains(plain) {
+		return true
+	}
+	// To encode a large secret takes long, and a text as short as most scopes and token types contains no part of its forms.
+	if len(secret) > largeSecret && len(s.parts[shortestPart]) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(encodings(secret), func(form string) bool {
 		form = lettersAndDigits(fold(form))
 		return len(form) >= minEncoded && s.contains(form)
 	})
@@ -182,6 +193,9 @@ func (s *search) contains(form string) bool {
 	for _, p := range parts {
 		if len(form) < p.secret {
 			continue
+		}
+		if len(s.parts[p.part]) == 0 { // the text is shorter than a part
+			return false
 		}
 		for at := 0; at+p.part <= len(form); at++ {
 			if _, found := s.parts[p.part][form[at:at+p.part]]; found {
