@@ -1203,14 +1203,17 @@ type scheduleRun struct {
 	provider *strictProvider
 	wg       sync.WaitGroup // events that still last, and the calls of RefreshIdle
 
-	mu       sync.Mutex
-	current  *backend.Engine
-	closing  bool
-	outages  int            // of the storage, that still last
-	epoch    int            // counts events that may drop the token from memory
-	known    *backend.Token // read since the last such event
-	granting int            // calls that are giving the role a grant
-	grants   int            // such calls so far
+	mu      sync.Mutex
+	current *backend.Engine
+	closing bool
+	outages int            // of the storage, that still last
+	epoch   int            // counts events that may drop the token from memory
+	known   *backend.Token // read since the last such event
+	// dropping counts such events that still last. Until dropsUntil, a late exchange may drop the token as well.
+	dropping   int
+	dropsUntil time.Time
+	granting   int // calls that are giving the role a grant
+	grants     int // such calls so far
 }
 
 func newScheduleRun(t *testing.T, singleGrant bool) *scheduleRun {
@@ -1246,14 +1249,15 @@ func (r *scheduleRun) fault(format string, arguments ...any) {
 
 // dropToken does what may drop the token from memory, so that no reader can rely on it.
 func (r *scheduleRun) dropToken(do func()) {
-	forget := func() {
+	forget := func(dropping int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.epoch++
 		r.known = nil
+		r.dropping += dropping
 	}
-	forget()
-	defer forget()
+	forget(1)
+	defer forget(-1)
 	do()
 }
 
@@ -1269,6 +1273,9 @@ func (r *scheduleRun) giveGrant(do func() error) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.granting--
+	if timedOut(err) { // the exchange goes on, and may still drop the token
+		r.dropsUntil = time.Now().Add(3 * time.Minute)
+	}
 	if err == nil && !concurrent && number == r.grants {
 		r.provider.set(func(p *strictProvider) { p.newestFamily, p.newestSince = p.families, time.Now() })
 	}
@@ -1319,7 +1326,7 @@ func (r *scheduleRun) read(shared bool, patience time.Duration) {
 	switch now := time.Now(); {
 	case err == nil && issued.Remaining(now) < time.Second:
 		r.fault("a reader got an expired token")
-	case r.epoch != epoch:
+	case r.epoch != epoch, r.dropping > 0, now.Before(r.dropsUntil):
 	case err == nil:
 		r.known = issued
 	case ctx.Err() == nil && known != nil && known.Remaining(now) >= time.Second:
