@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,6 +18,16 @@ import (
 // document are those of RFC 6749.
 type oauth2 struct {
 	settings oauth2Settings
+	// newest is the newest access token of each owner, among those that were issued
+	// while token_overlap or same_token was set.
+	newest map[owner]string
+}
+
+// owner is for whom an access token is issued. The switches token_overlap and
+// same_token relate the tokens of one owner.
+type owner struct {
+	clientID, scope string
+	of              *authorization
 }
 
 type oauth2Settings struct {
@@ -25,10 +36,21 @@ type oauth2Settings struct {
 	// 0 they do not expire. Section 5.1 has no member for it, so the response then
 	// has refresh_expires_in, as Keycloak's does.
 	RefreshExpiresIn int `json:"refresh_expires_in"`
+	// TokenOverlap is for how many seconds an access token stays valid after the
+	// next one of its owner was issued. It is nil if tokens are independent.
+	TokenOverlap *int `json:"token_overlap"`
+	// SameToken makes each request for an access token return the owner's current
+	// one until that expires, with the time that it has left.
+	SameToken bool `json:"same_token"`
 }
 
-// oauth2RefreshLifetime is the longest lifetime of refresh tokens that expire.
-const oauth2RefreshLifetime = 365 * 24 * time.Hour
+const (
+	// oauth2RefreshLifetime is the longest lifetime of refresh tokens that expire.
+	oauth2RefreshLifetime = 365 * 24 * time.Hour
+	// oauth2TokenOverlap is the longest time that a replaced access token stays
+	// valid, if it is limited.
+	oauth2TokenOverlap = 24 * time.Hour
+)
 
 func defaultOAuth2Settings() oauth2Settings {
 	return oauth2Settings{refreshSettings: refreshSettings{RefreshTokens: refreshStrict}}
@@ -40,7 +62,7 @@ const (
 )
 
 func newOAuth2() vendor {
-	o := &oauth2{settings: defaultOAuth2Settings()}
+	o := &oauth2{settings: defaultOAuth2Settings(), newest: map[owner]string{}}
 	return vendor{
 		name: "oauth2",
 		clients: map[string]client{
@@ -82,6 +104,11 @@ func (o *oauth2) set(body []byte) error {
 	}
 	if err := secondsWithin("refresh_expires_in", next.RefreshExpiresIn, 0, oauth2RefreshLifetime); err != nil {
 		return err
+	}
+	if next.TokenOverlap != nil {
+		if err := secondsWithin("token_overlap", *next.TokenOverlap, 0, oauth2TokenOverlap); err != nil {
+			return err
+		}
 	}
 	o.settings = next
 	return nil
@@ -165,9 +192,8 @@ func (o *oauth2) refresh(s *state, id string, form map[string]string) response {
 // grant returns a successful response (section 5.1). A client's own token comes
 // without a refresh token (section 4.4.3).
 func (o *oauth2) grant(s *state, t token) response {
-	accessToken, refreshToken, refreshExpiresIn := rand.Text(), "", 0
-	t.expires = time.Now().Add(s.lifetime())
-	s.issue(accessToken, t)
+	refreshToken, refreshExpiresIn := "", 0
+	accessToken, expiresIn := o.accessToken(s, t)
 	if t.of != nil {
 		refreshToken, refreshExpiresIn = rand.Text(), o.settings.RefreshExpiresIn
 		s.addRefreshToken(refreshToken, t.of, time.Duration(refreshExpiresIn)*time.Second)
@@ -179,7 +205,31 @@ func (o *oauth2) grant(s *state, t token) response {
 		RefreshToken     string          `json:"refresh_token,omitempty"`
 		RefreshExpiresIn int             `json:"refresh_expires_in,omitempty"`
 		Scope            string          `json:"scope,omitempty"`
-	}{accessToken, "Bearer", s.expiresIn, refreshToken, refreshExpiresIn, t.scope}))
+	}{accessToken, "Bearer", expiresIn, refreshToken, refreshExpiresIn, t.scope}))
+}
+
+// accessToken returns a new access token with its expires_in, or the current one
+// again if the switch same_token is on. RFC 6749 leaves all of this to the server.
+func (o *oauth2) accessToken(s *state, t token) (string, json.RawMessage) {
+	now, of := time.Now(), owner{t.clientID, t.scope, t.of}
+	before, valid := s.live(o.newest[of])
+	if valid && o.settings.SameToken {
+		left := int(before.expires.Sub(now) / time.Second)
+		return o.newest[of], json.RawMessage(strconv.Itoa(left))
+	}
+	if overlap := o.settings.TokenOverlap; valid && overlap != nil {
+		if end := now.Add(time.Duration(*overlap) * time.Second); end.Before(before.expires) {
+			before.expires = end
+			s.tokens[o.newest[of]] = before
+		}
+	}
+	accessToken := rand.Text()
+	t.expires = now.Add(s.lifetime())
+	s.issue(accessToken, t)
+	if o.settings.SameToken || o.settings.TokenOverlap != nil {
+		o.newest[of] = accessToken
+	}
+	return accessToken, s.expiresIn
 }
 
 // revoke handles RFC 7009. It ignores token_type_hint, which a server may do
