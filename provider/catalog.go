@@ -3,7 +3,10 @@
 package provider
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -16,6 +19,7 @@ var catalogFiles embed.FS
 // Catalog holds definitions by name.
 type Catalog struct {
 	definitions map[string]Definition
+	digests     map[string]string
 }
 
 // Builtin parses the definitions embedded in this package. See [ParseDefinition] for the reserved names.
@@ -44,9 +48,10 @@ func Builtin(reserved ...string) (*Catalog, error) {
 
 // NewCatalog returns a catalog of the given definitions.
 func NewCatalog(definitions ...Definition) *Catalog {
-	c := &Catalog{definitions: make(map[string]Definition, len(definitions))}
+	c := &Catalog{definitions: make(map[string]Definition, len(definitions)), digests: make(map[string]string, len(definitions))}
 	for _, definition := range definitions {
 		c.definitions[definition.Name] = definition
+		c.digests[definition.Name] = definition.digest()
 	}
 	return c
 }
@@ -55,6 +60,21 @@ func NewCatalog(definitions ...Definition) *Catalog {
 func (c *Catalog) Lookup(name string) (Definition, bool) {
 	definition, ok := c.definitions[name]
 	return definition, ok
+}
+
+// Digest returns a digest of all that the tokens of a definition depend on; empty if there is no such definition. A token that
+// was minted under another digest may not be one that the definition would mint now.
+func (c *Catalog) Digest(name string) string {
+	return c.digests[name]
+}
+
+// digest returns a digest of the definition, without what it says for readers alone.
+func (d Definition) digest() string {
+	d.Title, d.Documentation, d.Obtain, d.Use, d.Quirks = "", "", "", "", nil
+	d.TokenLifetime, d.TokenOverlap, d.Evidence = 0, nil, nil
+	text, _ := json.Marshal(d) // strings, numbers, booleans, lists and maps always encode
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // Names returns the definitions' names in order.

@@ -123,6 +123,8 @@ type Definition struct {
 	// TokenLifetime is the documented lifetime of an access token in seconds, for readers; 0: not documented. The response's
 	// own lifetime counts.
 	TokenLifetime int64 `yaml:"token_lifetime"`
+	// TokenOverlap is how long, in seconds, an access token stays valid after a newer one was minted. Nil: until it expires.
+	TokenOverlap *int64 `yaml:"token_overlap"`
 	// Quirks say, for readers, how the provider differs from others.
 	Quirks []string `yaml:"quirks"`
 	// Use says how to send the token to the API, if not as "Authorization: Bearer".
@@ -493,8 +495,8 @@ func (d *Definition) validateGrants() error {
 	if len(d.Response.RefreshExpiresIn) > 0 && !d.Has(RefreshToken) && !d.Has(AuthorizationCode) {
 		return fmt.Errorf("answer.refresh_expires_in: there is neither a %s nor a %s grant", RefreshToken, AuthorizationCode)
 	}
-	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 {
-		return errors.New("refresh_tokens.expires_in, token_lifetime: must not be negative")
+	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 || d.TokenOverlap != nil && *d.TokenOverlap < 0 {
+		return errors.New("refresh_tokens.expires_in, token_lifetime, token_overlap: must not be negative")
 	}
 	return nil
 }

@@ -91,6 +91,7 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", "refresh_tokens.with_client_credentials: is not one of [unused]"},
 		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
+		{"grants:", "token_overlap: -1\ngrants:", "token_overlap"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
 		{`, source: "https://shop.example.com/docs"`, "", "source"},
 		{"evidence:", "---\nformat: 1\nevidence:", ""},

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -240,13 +241,31 @@ func (t *Token) setExtra(name string, raw json.RawMessage) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber() // keeps all digits of a long identifier
 	var value any
-	if decoder.Decode(&value) != nil {
+	if decoder.Decode(&value) != nil || !IsExtra(value) {
 		return
 	}
 	if t.Extra == nil {
 		t.Extra = make(map[string]any)
 	}
 	t.Extra[name] = value
+}
+
+// IsExtra reports whether a decoded JSON value can be returned to a caller: no number in it is too large for Vault's JSON decoder.
+func IsExtra(value any) bool {
+	switch v := value.(type) {
+	case json.Number:
+		_, err := v.Float64()
+		return err == nil
+	case map[string]any:
+		for _, inner := range v {
+			if !IsExtra(inner) {
+				return false
+			}
+		}
+	case []any:
+		return !slices.ContainsFunc(v, func(inner any) bool { return !IsExtra(inner) })
+	}
+	return true
 }
 
 // isTokenText reports whether a text has only the characters of RFC 6749, appendix A.12. Others cannot be sent in a header, or
