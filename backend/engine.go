@@ -38,11 +38,11 @@ const (
 	// closeListen bounds the wait for a request that uses a refresh token or a code, until its outcome is stored. The
 	// response can hold the only copy of a refresh token.
 	closeListen = 10 * time.Second
-	// maxRead bounds how long a caller waits for a token. Vault gives a request 90 seconds, and answers a longer one itself,
-	// without a reason. The fetch goes on.
-	maxRead = 75 * time.Second
-	// fetchTimeout bounds a fetch from end to end: its turn, the longest token request, and the storage reads before it.
-	fetchTimeout = throttle.MaxQueue + throttle.MaxPace + maxRequestTimeout + 5*time.Second
+	// maxRead bounds how long a caller waits for a token: its turn, and the longest token request. Vault's API client waits
+	// for as long. Vault itself gives a request 90 seconds, and answers a longer one without a reason. The fetch goes on.
+	maxRead = throttle.MaxWait + maxRequestTimeout
+	// fetchTimeout bounds a fetch from end to end, with the reads of storage.
+	fetchTimeout = maxRead + 5*time.Second
 )
 
 // Engine does the work of one mount. It is safe for concurrent use. It starts nothing, and reads nothing, before the

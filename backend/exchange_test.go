@@ -173,7 +173,7 @@ func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 func TestExchange_QueueTimeoutDoesNotConsumeState(t *testing.T) {
 	withLenientRole(t, func(f roleFixture) {
 		f.configure(f.config, backend.Fields{"request_timeout": 15 * time.Second})
-		const others = 24 // three times what a client may have in flight
+		const others = 32 // four times what a client may have in flight
 		for i := range others {
 			f.configureRole(fmt.Sprint("r", i), backend.Fields{"grant_type": "refresh_token"}, ptr("refresh-1"))
 		}

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/store"
-	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
 const (
-	// revocationTimeout bounds one revocation, once it has its turn.
+	// revocationWait bounds how long a revocation waits for its turn, and revocationTimeout how long it then takes.
+	revocationWait    = 30 * time.Second
 	revocationTimeout = 5 * time.Second
 	// maxRevocations bounds the revocations that are in flight or in a queue. An operator may disable a mount with many
 	// leases while its provider hangs. Each config has reservedRevocations, so that no other config can take them all.
@@ -98,7 +98,7 @@ func (e *Engine) revocationFailed(config string, err error) {
 }
 
 func (e *Engine) revoke(name, clientGeneration, accessToken string) error {
-	ctx, cancel := context.WithTimeout(e.life.Context(), throttle.MaxQueue+revocationTimeout)
+	ctx, cancel := context.WithTimeout(e.life.Context(), revocationWait+revocationTimeout)
 	defer cancel()
 	c, err := e.store.Config(ctx, name)
 	if err != nil {

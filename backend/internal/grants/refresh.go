@@ -24,7 +24,7 @@ const (
 	// candidateFirst is how long a candidate is still tried before the refresh token, after the provider first failed at it.
 	candidateFirst = 15 * time.Minute
 	// refreshTimeout bounds a refresh from end to end. Each of its requests and writes has a bound of its own.
-	refreshTimeout = maxRefreshTries * (throttle.MaxQueue + ListenTimeout + saveTimeout)
+	refreshTimeout = maxRefreshTries * (throttle.MaxWait + ListenTimeout + saveTimeout)
 	// maxRestarts bounds how often a refresh starts again because an operator has written the grant.
 	maxRestarts = 3
 )

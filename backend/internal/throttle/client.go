@@ -32,7 +32,7 @@ type subject struct {
 	grant          provider.GrantType
 	host, provider string
 	config         string
-	// entry is the name by which it takes turns among the client's requests.
+	// entry is the name by which it takes turns among the client's requests for its config.
 	entry    string
 	verifies bool
 }
@@ -40,13 +40,10 @@ type subject struct {
 // clientLimit bounds the requests of one client.
 type clientLimit struct {
 	users int
-	// free counts the places that no request has. queue holds the requests that wait for one, by config or role.
-	free  int
-	queue turnQueue
-	// timer starts the next request when the documented limits permit it; nil if no request waits for that.
-	timer *time.Timer
-	// pacing counts the requests that have a place, and wait for their turn at the host.
-	pacing int
+	// places is how many requests may have a place, and free counts the places that no request has.
+	places, free int
+	// backlog holds the requests that wait for a place, by config and entry.
+	backlog
 	// documented are the limits of the provider's definition.
 	documented []*rate.Limiter
 	// limited is the backoff after a rate limit of the client, and failures counts its rate limits in a row. refused holds
@@ -61,13 +58,12 @@ func (c *Client) ClientOf(call Call) ClientID {
 	return c.subjectOf(call).id
 }
 
-// turn returns the name by which a call takes turns with other requests of its client.
-func (call Call) turn() string {
-	name := call.Config + "/" + call.Role
+// entry returns the name by which a call takes turns with its client's other requests for the same config.
+func (call Call) entry() string {
 	if call.Own {
-		name += " own"
+		return call.Role + " own"
 	}
-	return name
+	return call.Role
 }
 
 func (c *Client) subjectOf(call Call) subject {
@@ -96,36 +92,59 @@ func (c *Client) subjectOf(call Call) subject {
 		id:    ClientID(c.keys.Of(client)),
 		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.CACert}),
 		grant: request.GrantType,
-		host:  host, provider: d.Name, config: call.Config, entry: call.turn(), verifies: call.Verifies,
+		host:  host, provider: d.Name, config: call.Config, entry: call.entry(), verifies: call.Verifies,
 	}
 }
 
-// acquire waits for a place among the client's requests, and then for a turn at the host. It skips the second wait if the
-// request must no longer be sent.
+// acquire waits for a place among the client's requests, and then for a turn at the host. It waits for [MaxWait] at most in
+// total, and not at all if that is not enough. It skips the second wait if the request must no longer be sent.
 func (c *Client) acquire(ctx context.Context, call Call) (release func(), err error) {
-	who := c.subjectOf(call)
-	l := c.use(who, call.Definition.Limits)
-	taken := []func(){func() { c.add(&l.users, -1) }}
+	ctx, cancel := context.WithTimeout(ctx, MaxWait)
+	defer cancel()
+	w := &waiter{subject: c.subjectOf(call)}
+	w.patient = w.grant == provider.Revocation // its caller does not come back
+	w.deadline, _ = ctx.Deadline()
+	l := c.begin(w, call.Definition.Limits)
+	taken := []func(){func() { c.end(w, l) }}
 	release = sync.OnceFunc(func() {
 		for _, give := range slices.Backward(taken) {
 			give()
 		}
 	})
-	if err := c.checkBackoff(l, who); err != nil {
+	if err := c.checkBackoff(l, w.subject); err != nil {
 		release()
 		return nil, err
 	}
-	for _, wait := range []func(context.Context, *clientLimit, subject) (give func(), err error){c.takePlace, c.pace} {
-		give, err := wait(ctx, l, who)
+	for _, wait := range []func(context.Context, *clientLimit, *waiter) (give func(), err error){c.takePlace, c.pace} {
+		give, err := wait(ctx, l, w)
 		if err == nil {
 			taken = append(taken, give)
 		}
-		if err := c.check(l, who, call, err); err != nil {
+		if err := c.check(l, w.subject, call, err); err != nil {
 			release()
 			return nil, err
 		}
 	}
+	c.markSent(l, w)
 	return release, nil
+}
+
+// begin counts a request as a user of its client and its host.
+func (c *Client) begin(w *waiter, documented []provider.Limit) *clientLimit {
+	l := c.use(w.subject, documented)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.host = c.useHostLocked(w.subject)
+	return l
+}
+
+// end is called when a request has ended.
+func (c *Client) end(w *waiter, l *clientLimit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.count(false)
+	w.host.users--
+	l.users--
 }
 
 // check returns an error if a call must not be sent after a wait. waited is the error of the wait, if any. The call's own
@@ -136,91 +155,108 @@ func (c *Client) check(l *clientLimit, who subject, call Call, waited error) err
 			return err
 		}
 	}
-	if waited != nil {
-		return queueError(waited, who)
+	switch {
+	case errors.Is(waited, context.DeadlineExceeded):
+		return &QueueError{Provider: who.provider}
+	case waited != nil: // it was refused, or its caller has left
+		return waited
 	}
 	return c.checkBackoff(l, who)
 }
 
-// queueError distinguishes a canceled caller from a timeout in the queue.
-func queueError(err error, who subject) error {
-	if errors.Is(err, context.Canceled) {
-		return err
+// takePlace waits for a place among the client's requests, and for the documented limits. Configs take turns, and so do the
+// entries of a config. It returns a *[QueueError] as soon as the request cannot have its turn in time.
+func (c *Client) takePlace(ctx context.Context, l *clientLimit, w *waiter) (give func(), err error) {
+	if err := c.joinClient(l, w); err != nil {
+		return nil, err
 	}
-	return &QueueError{Provider: who.provider}
-}
-
-// takePlace waits for a place among the client's requests, and for the documented limits, for [MaxQueue] at most. It
-// returns at once if the documented limits permit no place by then. Configs and roles take turns.
-//
-// The bound applies to delays by the client's own requests. It does not apply while these wait for their turn at the host,
-// which other clients delay.
-func (c *Client) takePlace(ctx context.Context, l *clientLimit, who subject) (give func(), err error) {
-	turn := c.queue(l, who)
-	if turn == nil {
-		return nil, context.DeadlineExceeded
+	if err := c.await(ctx, w, &l.queue, w.config, w.entry); err != nil {
+		return nil, err
 	}
-	give = func() {
+	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		l.free++
+		now := time.Now()
+		if !w.sentAt.IsZero() {
+			l.meter.end(now, w.sentAt, l.places)
+		} else {
+			for _, r := range l.documented {
+				r.AllowN(now, -1) // it counts for nothing
+			}
+		}
 		c.startClientLocked(l)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	select {
-	case <-turn:
-		return give, nil
-	default:
-		go c.giveUp(ctx, l, cancel)
-	}
-	select {
-	case <-turn:
-	case <-ctx.Done():
-		if c.withdraw(&l.queue, who.entry, turn) {
-			return nil, context.Cause(ctx)
-		} // else its turn has just come
-	}
-	return give, nil
+	}, nil
 }
 
-// queue adds a request to the client's queue. It returns nil if the documented limits permit it no place in time.
-func (c *Client) queue(l *clientLimit, who subject) chan struct{} {
+// joinClient queues a request at its client. It returns a *[QueueError] if the request's turn comes too late, at the client or
+// then at the host.
+func (c *Client) joinClient(l *clientLimit, w *waiter) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(l.documented) > 0 && l.documentedWait(l.queue.ahead(who.entry)+1) >= MaxQueue {
-		return nil
+	now := time.Now()
+	nth := l.queue.ahead(w.config, w.entry) + 1
+	e := l.expect(now, nth).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
+	if w.late(now, e) {
+		return w.queueError(now, e)
 	}
-	turn := l.queue.push(who.entry)
+	l.push(now, w, w.config, w.entry)
+	w.count(true)
 	c.startClientLocked(l)
-	return turn
+	return nil
+}
+
+// expect estimates how long the nth request from now has to wait for a place, and for the documented limits.
+func (l *clientLimit) expect(now time.Time, nth int) estimate {
+	wait := l.documentedWait(nth)
+	if l.queue.size > 0 {
+		wait = max(wait, l.meter.wait(now, nth, l.places))
+	}
+	return nthOf(nth, wait)
 }
 
 // startClientLocked gives the free places to waiting requests, as many as the documented limits permit now.
 func (c *Client) startClientLocked(l *clientLimit) {
-	for l.free > 0 && !l.queue.empty() {
-		if wait := l.documentedWait(1); wait > 0 {
-			c.startClientLaterLocked(l, wait)
-			return
+	now, wait := time.Now(), reviewEvery
+	l.review(now, c.estimatesOf(l, now))
+	for l.free > 0 && l.queue.size > 0 {
+		if wait = l.documentedWait(1); wait > 0 {
+			break
 		}
 		for _, r := range l.documented {
 			r.Allow()
 		}
-		l.queue.next()
+		w := l.queue.next()
+		close(w.turn)
 		l.free--
+		wait = reviewEvery
 	}
-}
-
-func (c *Client) startClientLaterLocked(l *clientLimit, wait time.Duration) {
-	if l.timer != nil {
-		return
-	}
-	l.timer = time.AfterFunc(wait, func() {
+	l.wake(now, wait, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		l.timer = nil
 		c.startClientLocked(l)
 	})
+}
+
+// estimatesOf returns the function that estimates how long the client's waiting requests have to wait. It is called for each of
+// them in their order.
+func (c *Client) estimatesOf(l *clientLimit, now time.Time) func(w *waiter, nth int) estimate {
+	type turn struct {
+		host   *hostLimit
+		config string
+	}
+	type round struct{ number, ahead int } // of the host's rounds, and how many requests those before it have
+	rounds := make(map[turn]round)
+	return func(w *waiter, nth int) estimate {
+		demand, key := &w.host.demand, turn{w.host, w.config}
+		r, ok := rounds[key]
+		if !ok {
+			r.number = w.host.queue.sizeOf(w.config) + 1
+			r.ahead = demand.depths.upTo(r.number - 1)
+		}
+		rounds[key] = round{r.number + 1, r.ahead + demand.depths.at(r.number)}
+		return l.expect(now, nth).or(c.expectAt(w.host, now, max(nth, r.ahead+1)))
+	}
 }
 
 // documentedWait returns how long it takes until the documented limits permit that many requests more.
@@ -234,45 +270,17 @@ func (l *clientLimit) documentedWait(requests int) time.Duration {
 	return longest
 }
 
-// withdraw removes a request from a queue. It reports false if the request's turn has come.
-func (c *Client) withdraw(q *turnQueue, name string, turn chan struct{}) bool {
+// pace waits for a turn at the host, and returns a function that gives the place there back.
+func (c *Client) pace(ctx context.Context, _ *clientLimit, w *waiter) (leave func(), err error) {
+	return c.enter(ctx, w)
+}
+
+// markSent notes that a request has both turns. The wait for the host is not part of how long the client's requests take.
+func (c *Client) markSent(l *clientLimit, w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return q.remove(name, turn)
-}
-
-// giveUp cancels a wait after [MaxQueue], or after a multiple of it while the client's requests wait at the host.
-func (c *Client) giveUp(ctx context.Context, l *clientLimit, cancel context.CancelCauseFunc) {
-	late := time.NewTicker(MaxQueue)
-	defer late.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-late.C:
-		}
-		c.mu.Lock()
-		pacing := l.pacing > 0
-		c.mu.Unlock()
-		if !pacing {
-			cancel(context.DeadlineExceeded)
-		}
-	}
-}
-
-// pace waits for a turn at the host, and returns a function that gives the place back.
-func (c *Client) pace(ctx context.Context, l *clientLimit, who subject) (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, MaxPace)
-	defer cancel()
-	c.add(&l.pacing, 1)
-	defer c.add(&l.pacing, -1)
-	return c.enter(ctx, hostKey{name: who.host, revocation: who.grant == provider.Revocation}, who.config)
-}
-
-func (c *Client) add(counter *int, change int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	*counter += change
+	w.sentAt = time.Now()
+	l.meter.start(w.sentAt)
 }
 
 // use returns the limit of a client, and counts one more user of it.
@@ -286,7 +294,7 @@ func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
 		if who.grant == provider.Revocation {
 			places, documented = maxRevocationsPerClient, nil
 		}
-		l = &clientLimit{free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
+		l = &clientLimit{places: places, free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
 		for _, d := range documented {
 			// Never start a whole window's requests together. Start half of them together, and the others one by one.
 			every := time.Duration(d.Per) * time.Second / time.Duration(d.Requests)

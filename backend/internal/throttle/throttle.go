@@ -2,10 +2,12 @@
 
 // Package throttle sends token requests, and limits how many a provider gets.
 //
-// A request first takes a place among those of its client, within the definition's documented limits; configs and roles take
-// turns ([clientLimit]). Then it waits for its turn at the provider's host, where configs take turns ([hostLimit]). After a
-// failure that concerns the client as a whole, its other requests wait too. The package knows no config and no storage: a
-// [Call] says who asks.
+// A request first takes a place among those of its client, within the definition's documented limits ([clientLimit]). Configs
+// take turns there, and so do the entries of a config. Then the request waits for its turn at the provider's host, where
+// configs take turns ([hostLimit]). A request whose turns cannot come within [MaxWait] is refused at once ([backlog]).
+//
+// After a failure that concerns the client as a whole, its other requests wait too. The package knows no config and no
+// storage: a [Call] says who asks.
 package throttle
 
 import (
@@ -27,11 +29,9 @@ const (
 	maxConcurrentPerClient = 8
 	// maxRevocationsPerClient bounds a client's revocations in flight.
 	maxRevocationsPerClient = 4
-	// MaxQueue bounds how long a request waits for other requests of its client.
-	MaxQueue = 30 * time.Second
-	// MaxPace bounds how long a request then waits for its turn at the host. It is long, because the clients of a host delay
-	// each other but must not make each other fail. A caller leaves earlier, and finds the token when they return.
-	MaxPace = 10 * time.Minute
+	// MaxWait bounds how long a request waits for its turns, at its client and then at its host. Together with the longest
+	// request_timeout it is the 60 seconds after which Vault's API client gives up.
+	MaxWait = 45 * time.Second
 	// maxIdle bounds how many clients and hosts are remembered although no limit depends on them.
 	maxIdle = 1024
 	// maxBackoffs bounds how many clients are remembered only for their backoff. An operator who can write a config can make
@@ -39,16 +39,25 @@ const (
 	maxBackoffs = 16 * 1024
 )
 
-// QueueError reports a token request that did not get its turn in time.
+// QueueError reports a token request that cannot have its turn in time. It was not sent.
 type QueueError struct {
 	// Provider is the name of the provider.
 	Provider string
+	// Wait is how long it takes until a request can have its turn. 0: it is not known.
+	Wait time.Duration
 }
 
-// Error returns what the request waits for, and what to do.
+// Error returns what the request waits for, and when to come back.
 func (e *QueueError) Error() string {
-	return "too many token requests to " + e.Provider + " wait for their turn; try again in a moment"
+	when := "a moment"
+	if e.Wait > 0 {
+		when = max(e.Wait+time.Second-1, time.Second).Truncate(time.Second).String() // rounded up, so that a caller does not return too early
+	}
+	return "too many token requests to " + e.Provider + " wait for their turn; try again in " + when
 }
+
+// RetryAfter returns how long to wait before the next request; 0: it is not known.
+func (e *QueueError) RetryAfter() time.Duration { return e.Wait }
 
 // Call is a token request, with the config that it is sent for.
 type Call struct {
@@ -73,12 +82,12 @@ type Client struct {
 	provider *provider.Client
 	life     *lifetime.Lifetime
 	keys     *digest.Key
+
+	mu sync.Mutex // guards what follows, and the fields of each client, host and waiter
 	// perSecond bounds the token requests that start at a host in any second.
 	perSecond int
-
-	mu      sync.Mutex // guards what follows, and the fields of each client and host
-	clients map[ClientID]*clientLimit
-	hosts   map[hostKey]*hostLimit
+	clients   map[ClientID]*clientLimit
+	hosts     map[hostKey]*hostLimit
 	// sweepAt is how many clients and hosts there can be before the idle ones are removed.
 	sweepAt int
 }
@@ -86,7 +95,7 @@ type Client struct {
 // New returns a client that sends its requests through the given one.
 func New(client *provider.Client, life *lifetime.Lifetime) *Client {
 	return &Client{
-		provider: client, life: life, keys: digest.NewKey(), perSecond: maxPerSecond,
+		provider: client, life: life, keys: digest.NewKey(), perSecond: defaultPerSecond,
 		clients: make(map[ClientID]*clientLimit), hosts: make(map[hostKey]*hostLimit),
 	}
 }
