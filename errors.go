@@ -131,7 +131,7 @@ func sentinelOf(err error) error {
 	if errors.As(err, new(*provider.Error)) || errors.As(err, new(*backend.FieldError)) || errors.As(err, new(*backend.UnauthorizedError)) {
 		return nil // its text can be a provider's
 	}
-	if strings.Contains(err.Error(), logical.ErrReadOnly.Error()) {
+	if errors.Is(err, backend.ErrStandby) || strings.Contains(err.Error(), logical.ErrReadOnly.Error()) {
 		return logical.ErrReadOnly
 	}
 	for _, sentinel := range []error{logical.ErrUnsupportedOperation, logical.ErrUnsupportedPath, logical.ErrPermissionDenied} {

@@ -80,7 +80,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return newGuard(p), nil
 }
 
-// forwarded returns an operation that mints or writes. Standbys and performance secondaries forward it to the node that
+// forwarded returns an operation that leases, writes, or always mints. Standbys and performance secondaries forward it to the node that
 // may write. If two nodes minted for one client, the provider would get twice the requests.
 func forwarded(callback framework.OperationFunc, summary string) *framework.PathOperation {
 	return &framework.PathOperation{

@@ -5,6 +5,7 @@ package marketplace
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -51,7 +52,7 @@ func nullField(name string, path *framework.Path) error {
 // readField parses a field's value into the type that [backend.Fields] requires. Its errors never repeat the value,
 // which may be a secret in the wrong field.
 func readField(name string, fieldType framework.FieldType, raw any, patch bool) (any, error) {
-	if raw == nil {
+	if raw == nil || raw == "" && name == tokenOverlap {
 		return nil, nil // resets the field
 	}
 	var (
@@ -66,6 +67,12 @@ func readField(name string, fieldType framework.FieldType, raw any, patch bool) 
 	case framework.TypeBool:
 		value, ok = readBool(raw)
 		accepted = "true or false"
+	case framework.TypeInt:
+		value, ok = readInt(raw)
+		accepted = "a whole number"
+		if name == maxRequestsPerSecond {
+			accepted += ", " + backend.AcceptedMaxRequestsPerSecond
+		}
 	case framework.TypeDurationSecond:
 		value, ok = readDuration(raw)
 		accepted = "a duration such as 90s, 5m or 90 (seconds)"
@@ -104,6 +111,26 @@ func readBool(raw any) (bool, bool) {
 		return value, err == nil
 	}
 	return false, false
+}
+
+// readInt also parses strings, as readBool does. A number that does not fit is the largest one, which no field accepts.
+func readInt(raw any) (int, bool) {
+	var text string
+	switch raw := raw.(type) {
+	case string:
+		text = strings.TrimSpace(raw)
+	case json.Number:
+		text = raw.String()
+	case float64: // what Vault sends to a plugin for a number in JSON
+		text = strconv.FormatFloat(raw, 'f', -1, 64)
+	case int:
+		return raw, true
+	}
+	value, err := strconv.Atoi(text)
+	if errors.Is(err, strconv.ErrRange) {
+		return math.MaxInt, true
+	}
+	return value, err == nil
 }
 
 var (

@@ -155,6 +155,8 @@ func takesField(operation logical.Operation, name string) bool {
 		return true
 	case logical.DeleteOperation:
 		return name == "discard_grants"
+	case logical.ReadOperation:
+		return name == minimumTTL
 	}
 	return false
 }

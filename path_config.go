@@ -73,6 +73,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"request_timeout":    field(duration, "Time limit for one token request, 1s to 15s. Default: 10s."),
 		"default_expires_in": field(duration, "Lifetime of a token if the response names none."),
 		"refresh_before":     field(duration, "Replace a token when it has less than this left. Default: 20% of its lifetime. Capped at half the lifetime."),
+		tokenOverlap:         field(duration, "How long a token still works after a newer one was minted. A token is then replaced no earlier than this before its expiry. Empty: it works until its expiry."),
 		"reuse_token":        field(flag, "Return the shared current token from creds/. If false, each read mints a token of its own. Default: true."),
 		"ttl":                field(duration, "Maximum TTL of a lease. A lease never outlives its token."),
 		"discard_grants":     field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false."),
@@ -161,6 +162,10 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 		"reuse_token":        c.ReuseToken,
 		"ttl":                seconds(c.TTL),
 	}
+	shown[tokenOverlap] = nil // unset
+	if c.TokenOverlap != nil {
+		shown[tokenOverlap] = seconds(*c.TokenOverlap)
+	}
 	if d, ok := p.engine.Definition(c); ok {
 		shown["client_auth"] = string(c.EffectiveClientAuth(d))
 	}
@@ -190,6 +195,9 @@ func pairs(values map[string]string) map[string]string {
 func seconds(d time.Duration) int64 {
 	return int64(d / time.Second)
 }
+
+// tokenOverlap is a field that an empty string resets, because 0 has a meaning of its own.
+const tokenOverlap = "token_overlap"
 
 const configSynopsis = `A client's credentials at one provider.`
 

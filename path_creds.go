@@ -4,6 +4,7 @@ package marketplace
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ const credsPrefix = "creds/"
 func (p *plugin) pathsCreds() []*framework.Path {
 	return []*framework.Path{{
 		Pattern: credsPrefix + tokenRegex(),
-		Fields:  tokenFields(),
+		Fields:  withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: forwarded(p.readCreds, "Read an access token with a lease."),
 		},
@@ -40,24 +41,58 @@ func tokenFields() map[string]*framework.FieldSchema {
 	}
 }
 
+const minimumTTL = "minimum_ttl"
+
+func withMinimumTTL(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields[minimumTTL] = &framework.FieldSchema{
+		Type:        framework.TypeDurationSecond,
+		Description: "Least remaining life of the token, at most half of the lifetime of the provider's tokens. A new token is minted if the current one has less.",
+	}
+	return fields
+}
+
+// refOfRead returns the token that a read of creds/ or static-creds/ names.
+func refOfRead(ctx context.Context, data *framework.FieldData) backend.Ref {
+	least, _ := fieldsOf(ctx)[minimumTTL].(time.Duration)
+	return backend.Ref{Config: configName(data), Role: roleName(data), MinimumTTL: least}
+}
+
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	want := backend.Ref{Config: configName(data), Role: roleName(data)}
+	want := refOfRead(ctx, data)
 	for {
 		token, err := p.engine.Token(ctx, want)
 		if err != nil {
 			return nil, err
 		}
 		if ttl := token.LeaseTTL(time.Now(), p.System().MaxLeaseTTL()); ttl > 0 {
-			return p.leaseToken(want.Config, token, ttl), nil
+			return withShortLife(p.leaseToken(want.Config, token, ttl), want, token), nil
 		}
 		// Less than a second was left. Get the next token.
 	}
 }
 
+// withShortLife adds a warning if a token has less life left than its reader asked for.
+func withShortLife(resp *logical.Response, want backend.Ref, token *backend.Token) *logical.Response {
+	left := token.Remaining(time.Now())
+	if left >= want.MinimumTTL {
+		return resp
+	}
+	reason := "no newer one could be minted"
+	if token.Repeats {
+		reason = token.Provider + " returns the same token until it expires"
+	}
+	resp.AddWarning(fmt.Sprintf("the token has %s left, less than minimum_ttl: %s", left.Truncate(time.Second), reason))
+	return resp
+}
+
 // readHot returns a fresh token from memory, without a read of storage. It calls back into Vault at most once a minute, for
 // the maximum lease TTL. It returns nil if the request needs the framework.
 func (p *plugin) readHot(req *logical.Request) *logical.Response {
-	if req.Operation != logical.ReadOperation || len(req.Data) > 0 {
+	if req.Operation != logical.ReadOperation {
+		return nil
+	}
+	least, ok := onlyMinimumTTL(req.Data)
+	if !ok {
 		return nil
 	}
 	path, static := strings.CutPrefix(req.Path, staticCredsPrefix)
@@ -71,7 +106,7 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 	if !ok {
 		return nil
 	}
-	want.Shared = static
+	want.Shared, want.MinimumTTL = static, least
 	token := p.engine.Current(want)
 	if token == nil {
 		return nil
@@ -83,6 +118,21 @@ func (p *plugin) readHot(req *logical.Request) *logical.Response {
 		return p.leaseToken(want.Config, token, ttl)
 	}
 	return nil
+}
+
+// onlyMinimumTTL returns the field minimum_ttl of a read. It reports false if there is another field, or if the value is wrong:
+// the guard has to refuse these.
+func onlyMinimumTTL(fields map[string]any) (least time.Duration, ok bool) {
+	raw, given := fields[minimumTTL]
+	switch {
+	case len(fields) == 0:
+		return 0, true
+	case !given || len(fields) > 1:
+		return 0, false
+	}
+	value, err := readField(minimumTTL, framework.TypeDurationSecond, raw, false)
+	least, ok = value.(time.Duration)
+	return least, ok && err == nil
 }
 
 // refOf parses a path below creds/ or static-creds/. It does not check the names, because the cache has no entry for an
@@ -116,7 +166,8 @@ const credsSynopsis = `An access token with a lease.`
 const credsDescription = `
 Returns the config's current access token, or mints one if there is none. A token
 in use is replaced before it expires. The lease ends no later than the token.
-Revoking a lease needs no network.
+Revoking a lease needs no network. With minimum_ttl, a token that has less time
+left is replaced first.
 `
 
 // reservedFields lists the fields of every token that a definition must not use for a provider's own.

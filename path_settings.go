@@ -7,7 +7,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/backend"
 )
+
+const maxRequestsPerSecond = "max_requests_per_second"
 
 func (p *plugin) pathsSettings() []*framework.Path {
 	return []*framework.Path{{
@@ -21,11 +25,19 @@ func (p *plugin) pathsSettings() []*framework.Path {
 				Type:        framework.TypeCommaStringSlice,
 				Description: "Globs of the hosts that an overridden URL may use. If empty, any host is allowed.",
 			},
+			"store_tokens": {
+				Type:        framework.TypeBool,
+				Description: "Keep current tokens in the mount's storage, so that a restart asks no provider for a valid token again. Default: true.",
+			},
+			maxRequestsPerSecond: {
+				Type:        framework.TypeInt,
+				Description: "Maximum number of token requests that start at one host in a second, 1 to 10000. Default: 100.",
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation:   local(p.readSettings, "Read the mount's network policy."),
-			logical.UpdateOperation: forwarded(p.writeSettings, "Change the mount's network policy."),
-			logical.DeleteOperation: forwarded(p.deleteSettings, "Reset the mount's network policy to its defaults."),
+			logical.ReadOperation:   local(p.readSettings, "Read the mount's settings."),
+			logical.UpdateOperation: forwarded(p.writeSettings, "Change the mount's settings."),
+			logical.DeleteOperation: forwarded(p.deleteSettings, "Reset the mount's settings to their defaults."),
 		},
 		HelpSynopsis:    settingsSynopsis,
 		HelpDescription: settingsDescription,
@@ -40,20 +52,29 @@ func (p *plugin) readSettings(ctx context.Context, req *logical.Request, _ *fram
 	return &logical.Response{Data: map[string]any{
 		"allow_private_addresses": settings.AllowPrivateAddresses,
 		"allowed_hosts":           list(settings.AllowedHosts),
+		"store_tokens":            settings.StoresTokens(),
+		maxRequestsPerSecond:      backend.MaxRequestsPerSecond(settings),
 	}}, nil
 }
 
 func (p *plugin) writeSettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.WriteSettings(ctx, fieldsOf(ctx))
+	sweeping, err := p.engine.WriteSettings(ctx, fieldsOf(ctx))
+	if err != nil || !sweeping {
+		return nil, err
+	}
+	resp := new(logical.Response)
+	resp.AddWarning("the settings were stored; not all stored tokens are deleted yet, which goes on in the background")
+	return resp, nil
 }
 
 func (p *plugin) deleteSettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return nil, p.engine.DeleteSettings(ctx)
 }
 
-const settingsSynopsis = `The mount's network policy.`
+const settingsSynopsis = `The mount's settings.`
 
 const settingsDescription = `
-Controls where token requests may go. The settings have their own path, so that a
-policy can withhold them from users who may write configs.
+Controls where token requests may go, their rate, and whether current tokens are
+stored. The settings have their own path, so that a policy can withhold
+them from users who may write configs.
 `

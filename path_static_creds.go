@@ -17,22 +17,25 @@ const staticCredsPrefix = "static-creds/"
 func (p *plugin) pathsStaticCreds() []*framework.Path {
 	return []*framework.Path{{
 		Pattern: staticCredsPrefix + tokenRegex(),
-		Fields:  tokenFields(),
+		Fields:  withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: forwarded(p.readStaticCreds, "Read the shared current token, without a lease."),
+			logical.ReadOperation: local(p.readStaticCreds, "Read the shared current token, without a lease."),
 		},
 		HelpSynopsis:    staticCredsSynopsis,
 		HelpDescription: staticCredsDescription,
 	}}
 }
 
+// readStaticCreds returns the shared token. It is not forwarded, because a standby can answer it from its memory or storage. The
+// engine returns an error that makes Vault forward the request if it cannot.
 func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	want := backend.Ref{Config: configName(data), Role: roleName(data), Shared: true}
+	want := refOfRead(ctx, data)
+	want.Shared, want.MaybeStandby = true, true
 	token, err := p.engine.Token(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	return p.staticToken(want, token), nil
+	return withShortLife(p.staticToken(want, token), want, token), nil
 }
 
 // staticToken returns a token in the format of Vault's own static credentials. Their ttl says when to read again.
@@ -40,7 +43,7 @@ func (p *plugin) staticToken(want backend.Ref, token *backend.Token) *logical.Re
 	shown := tokenData(token)
 	shown["ttl"] = seconds(p.engine.NextRotation(want, token))
 	shown["rotation_period"] = max(seconds(token.RotationPeriod()), 1)
-	shown["last_vault_rotation"] = token.SentAt.UTC().Format(time.RFC3339)
+	shown["last_vault_rotation"] = token.ObtainedAt.UTC().Format(time.RFC3339)
 	return &logical.Response{Data: shown}
 }
 
@@ -49,5 +52,6 @@ const staticCredsSynopsis = `The shared current token, without a lease.`
 const staticCredsDescription = `
 Returns the config's current access token, or mints one if there is none. "ttl" is
 the number of seconds until a newer token is available. There is no lease, so
-there is nothing to revoke.
+there is nothing to revoke. With minimum_ttl, a token that has less time left is
+replaced first.
 `

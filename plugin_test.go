@@ -214,7 +214,7 @@ func inProcessOn(t testing.TB, storage logical.Storage) (*guard, *bytes.Buffer) 
 func TestFactory_SealWrapAndForwarding(t *testing.T) {
 	t.Parallel()
 	b, _ := inProcess(t)
-	if wrapped := b.SpecialPaths().SealWrapStorage; strings.Join(wrapped, " ") != "config/ role/ grant/ state/" {
+	if wrapped := b.SpecialPaths().SealWrapStorage; strings.Join(wrapped, " ") != "config/ role/ grant/ state/ token/" {
 		t.Errorf("seal-wrapped: %v", wrapped)
 	}
 	if paths := b.SpecialPaths(); len(paths.Unauthenticated) != 0 || len(paths.LocalStorage) != 0 {
@@ -224,7 +224,7 @@ func TestFactory_SealWrapAndForwarding(t *testing.T) {
 		for operation, handler := range path.Operations {
 			p := handler.Properties()
 			writes := operation != logical.ReadOperation && operation != logical.ListOperation
-			want := writes || strings.Contains(path.Pattern, "creds/") // these reads may mint
+			want := writes || strings.HasPrefix(path.Pattern, "creds/") // these reads write a lease; those of static-creds/ decide themselves
 			if p.ForwardPerformanceStandby != want || p.ForwardPerformanceSecondary != want {
 				t.Errorf("%s %s is forwarded from standbys %v, from secondaries %v, want %v",
 					operation, path.Pattern, p.ForwardPerformanceStandby, p.ForwardPerformanceSecondary, want)
@@ -274,7 +274,7 @@ func TestFactory_TouchesNothing(t *testing.T) {
 
 func TestStorage_NewerFormatIsLeftUnchanged(t *testing.T) {
 	t.Parallel()
-	const newer = `{"format":2,"client_secret":"S3CRET"}`
+	const newer = `{"format":3,"client_secret":"S3CRET"}`
 	credentials := map[string]any{"client_id": "id", "client_secret": "new", "verify_connection": false}
 	for _, test := range []struct {
 		stored, path string

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend"
@@ -107,6 +108,7 @@ func TestExchange_SuccessorInAnErrorIsTried(t *testing.T) {
 // refused.
 func TestGrants_SizeOfAnEntry(t *testing.T) {
 	withRole(t, func(f roleFixture) {
+		synctest.Wait() // until the token of the authorization is stored
 		f.storage.maxEntry = 1 << 16
 		f.provider.set(func(p *rotatingProvider) { p.tokenSize = 40 << 10 })
 		for range 3 {

@@ -40,6 +40,7 @@ var configFields = fields[Config]{
 	{"refresh_before", func(c *Config) any { return &c.RefreshBefore }, 0},
 	{"reuse_token", func(c *Config) any { return &c.ReuseToken }, 0},
 	{"ttl", func(c *Config) any { return &c.TTL }, 0},
+	{"token_overlap", func(c *Config) any { return &c.TokenOverlap }, 0},
 }
 
 // defaultConfig returns a new config of that name.
@@ -125,7 +126,9 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		if verified == nil || verified.request != d.request {
 			return d, nil
 		}
-		token = tokencache.NewToken(verified.token.Token, verified.token.ID, policyOf(d.config, nil, d.definition))
+		origin := verified.token.Origin
+		origin.Owner = e.ownerOf(d.config, nil).String()
+		token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
 	}
 	return nil, e.storeGeneration(ctx, d, token)
 }
@@ -185,6 +188,9 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 	}
 	name := d.config.Name
 	e.cache.ReplaceAll(name, token)
+	if err := e.stored.removeAll(ctx, name, d.config); err != nil {
+		return err
+	}
 	if d.old != nil {
 		e.requests.ClearBackoff(e.clientOf(d.old), name)
 	}
@@ -306,6 +312,9 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
 		e.requests.ClearBackoff(e.clientOf(config), name)
+	}
+	if err := e.stored.removeAll(ctx, name, nil); err != nil {
+		return err
 	}
 	return e.deleteRoles(ctx, name)
 }

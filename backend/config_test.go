@@ -5,6 +5,7 @@ package backend_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,11 +61,11 @@ func TestConfig_WriteThatSeemedToFail(t *testing.T) {
 		defer f.engine.Close()
 		f.configureClient()
 		f.wantToken("token-1")
-		storage.torn = true
+		storage.torn.Store(true)
 		if err := f.writeConfig(backend.Fields{"client_secret": "other"}, false); err == nil {
 			t.Fatal("no error")
 		}
-		storage.torn = false
+		storage.torn.Store(false)
 		f.configure(backend.Fields{"ttl": time.Minute})
 		if token := f.wantToken("token-2"); token.MaxTTL != time.Minute {
 			f.Errorf("its lease is bounded by %v, want the last write's ttl", token.MaxTTL)
@@ -75,12 +76,12 @@ func TestConfig_WriteThatSeemedToFail(t *testing.T) {
 // tornStorage commits a write of a config, and reports an error, while torn.
 type tornStorage struct {
 	*flakyStorage
-	torn bool
+	torn atomic.Bool
 }
 
 func (s *tornStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	err := s.flakyStorage.Put(ctx, entry)
-	if s.torn && strings.HasPrefix(entry.Key, "config/") {
+	if s.torn.Load() && strings.HasPrefix(entry.Key, "config/") {
 		return errNoQuorum
 	}
 	return err

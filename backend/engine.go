@@ -8,7 +8,7 @@
 //   - tokencache keeps the current token of each config and role, and decides what to do with a read.
 //   - grants keeps refresh tokens, and uses each for one request at a time.
 //   - throttle sends token requests, within the limits of clients and hosts.
-//   - store reads and writes what the mount stores.
+//   - store reads and writes what the mount stores. [storedTokens] keeps current tokens there.
 //   - lifetime ends background work together with the mount.
 //
 // A read goes one way: the cache asks the [source], which reads the config and asks throttle, or grants, which asks
@@ -17,6 +17,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -56,7 +57,8 @@ const (
 //  4. store.Lock of a grant
 //  5. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or
 //     [verifications], held for memory alone
-//  6. the mutex of lifetime
+//  6. the mutex of [storedTokens], which tokencache calls under its own
+//  7. the mutex of lifetime
 type Engine struct {
 	catalog  *provider.Catalog
 	logger   hclog.Logger
@@ -67,6 +69,7 @@ type Engine struct {
 	requests *throttle.Client
 	grants   *grants.Store
 	cache    *tokencache.Cache
+	stored   storedTokens
 	settings settingsCache
 	idle     idleSchedule
 
@@ -93,14 +96,18 @@ func New(o Options) *Engine {
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage)
 	e.settings.store = e.store
+	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger
 	e.requests = throttle.New(o.Client, e.life)
+	e.settings.changed = func(s Settings) { e.requests.SetMaxPerSecond(MaxRequestsPerSecond(s)) }
 	e.verifications.keys = digest.NewKey()
 	e.grants = grants.New(grants.Options{
 		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
 		Stored:  e.idle.checkNow,
 		Flushed: e.exchanges.forgetFailures,
 	})
-	e.cache = tokencache.New(tokencache.Options{Source: &source{e}, Life: e.life, MayRefresh: o.MayWrite, FetchTimeout: fetchTimeout})
+	e.cache = tokencache.New(tokencache.Options{
+		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, FetchTimeout: fetchTimeout,
+	})
 	return e
 }
 
@@ -156,6 +163,9 @@ func (e *Engine) Invalidate(path string) {
 	switch changed := store.ChangedAt(path); {
 	case changed.Settings:
 		e.settings.forget()
+	case changed.Token:
+		e.cache.Invalidate(tokencache.Key(changed.Key))
+		e.stored.drop(changed.Key)
 	case changed.Key.Role != "":
 		e.cache.Invalidate(tokencache.Key(changed.Key))
 	case changed.Key.Config != "":
@@ -195,10 +205,18 @@ type Ref struct {
 	Role string
 	// Shared asks for the shared token, even if the config gives each reader of a leased token one of their own.
 	Shared bool
+	// MinimumTTL is the least remaining life of the token; 0: any. If the provider cannot return such a token now, the current
+	// one is returned, which may have less.
+	MinimumTTL time.Duration
+	// MaybeStandby says that this node may be a standby, because Vault has not forwarded the request. A standby returns a fresh
+	// token, from memory or from storage. For anything else, it returns [ErrStandby].
+	MaybeStandby bool
 }
 
 func (r Ref) want() tokencache.Want {
-	return tokencache.Want{Key: tokencache.Key{Config: r.Config, Role: r.Role}, Shared: r.Shared}
+	return tokencache.Want{
+		Key: tokencache.Key{Config: r.Config, Role: r.Role}, Shared: r.Shared, MinimumTTL: r.MinimumTTL, MaybeStandby: r.MaybeStandby,
+	}
 }
 
 // Current returns the current token if it is fresh, from memory alone. Otherwise it returns nil.
@@ -210,14 +228,37 @@ func (e *Engine) Current(ref Ref) *Token {
 func (e *Engine) Token(ctx context.Context, ref Ref) (*Token, error) {
 	ctx, cancel := e.boundRead(ctx, ref)
 	defer cancel()
-	return e.cache.Get(ctx, ref.want())
+	token, err := e.cache.Get(ctx, ref.want())
+	return token, minTTLError(err)
 }
 
-// Rotate fetches a new current token. If that fails, the old one stays.
-func (e *Engine) Rotate(ctx context.Context, ref Ref) (*Token, error) {
+// minTTLError returns a *[FieldError] if an error is about the least remaining life that a reader asks for.
+func minTTLError(err error) error {
+	var short *tokencache.MinTTLError
+	switch {
+	case !errors.As(err, &short):
+		return err
+	case short.Overlap:
+		return &FieldError{Field: "minimum_ttl", Problem: "cannot be used with the config's token_overlap, because a new token ends the one before; omit it"}
+	}
+	return &FieldError{
+		Field: "minimum_ttl", Problem: "is more than half of the lifetime of " + short.Provider + "'s tokens", Accepted: short.Longest.String() + " or less",
+	}
+}
+
+// Rotation is the outcome of [Engine.Rotate].
+type Rotation = tokencache.Rotation
+
+// Rotate fetches a new current token, and returns once it is stored. If that fails, the old one stays. If reported is not empty,
+// and not the current token, Rotate returns that one; see [tokencache.Cache.Rotate].
+func (e *Engine) Rotate(ctx context.Context, ref Ref, reported string) (Rotation, error) {
 	ctx, cancel := e.boundRead(ctx, ref)
 	defer cancel()
-	return e.cache.Refresh(ctx, ref.want().Key)
+	rotation, err := e.cache.Rotate(ctx, ref.want().Key, reported)
+	if err == nil {
+		e.stored.await(ctx, store.Key(ref.want().Key))
+	}
+	return rotation, err
 }
 
 // NextRotation returns how long the token stays the current one; see [tokencache.Cache.NextRefresh].

@@ -41,6 +41,8 @@ var (
 	ErrGrantChanged = grants.ErrChanged
 	// ErrClosing reports that the mount is closing.
 	ErrClosing = lifetime.ErrClosed
+	// ErrStandby reports that this node may not mint, so Vault has to forward the request.
+	ErrStandby = tokencache.ErrStandby
 )
 
 // FieldError reports a value that a field does not accept. It never repeats the value, which can be a secret in the wrong

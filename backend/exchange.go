@@ -125,6 +125,9 @@ func (x *exchange) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if sends {
+		if err := x.stored.discard(ctx, x.key); err != nil { // the next token may belong to another user
+			return err
+		}
 		if err := x.lock.Reserve(); err != nil { // from here on Close waits for the code's request
 			return err
 		}
@@ -301,7 +304,7 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 	case err != nil || response.AccessToken == "":
 		return nil, err
 	}
-	token, err := newToken(response, policyOf(now.config, now.role, now.definition))
+	token, err := newToken(response, x.ownerOf(now.config, now.role), policyOf(now.config, now.role, now.definition))
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Fields holds the fields of a write or a patch, by name. A value is a string, bool, time.Duration, []string or
+// Fields holds the fields of a write or a patch, by name. A value is a string, bool, int, time.Duration, []string or
 // map[string]*string. In a patch, nil resets the field to its default, and a nil in a map removes that key.
 type Fields map[string]any
 
@@ -33,7 +33,8 @@ const (
 // field is a stored field of a T that a write can set.
 type field[T any] struct {
 	name string
-	// at returns a pointer to the field: a *string, *bool, *time.Duration, *[]string or *map[string]string.
+	// at returns a pointer to the field: a *string, *int, *[]string, *map[string]string, or a *bool or *time.Duration. It is a
+	// **bool or **time.Duration if the field can also be unset.
 	at     func(*T) any
 	traits trait
 }
@@ -54,9 +55,11 @@ func (all fields[T]) apply(write Fields, target, defaults *T, patch bool) {
 		case string:
 			*f.at(target).(*string) = value
 		case bool:
-			*f.at(target).(*bool) = value
+			assign(f.at(target), value)
+		case int:
+			*f.at(target).(*int) = value
 		case time.Duration:
-			*f.at(target).(*time.Duration) = value
+			assign(f.at(target), value)
 		case []string:
 			if len(value) == 0 {
 				value = nil // as an empty list comes back from storage
@@ -67,6 +70,15 @@ func (all fields[T]) apply(write Fields, target, defaults *T, patch bool) {
 			*stored = mergeMap(*stored, value, patch)
 		}
 	}
+}
+
+// assign sets a field that is a *T, or a **T if it can also be unset.
+func assign[T any](field any, value T) {
+	if optional, ok := field.(**T); ok {
+		*optional = &value
+		return
+	}
+	*field.(*T) = value
 }
 
 func mergeMap(stored map[string]string, given map[string]*string, patch bool) map[string]string {

@@ -429,9 +429,11 @@ func (f roleFixture) run(t *testing.T, test func(f roleFixture)) {
 	})
 }
 
-// restart replaces the engine by a new one on the same storage. It does not close the old one.
+// restart replaces the engine by a new one on the same storage, but for the stored tokens: the next read needs a refresh. It
+// does not close the old one.
 func (f *roleFixture) restart() {
 	f.Helper()
+	f.storage.forgetTokens(f.T)
 	f.engine = newEngine(f.T, f.catalog, f.provider, f.storage, f.node)
 }
 
@@ -439,6 +441,7 @@ func (f *roleFixture) restart() {
 func (f *roleFixture) restartWith(catalog *provider.Catalog, network http.RoundTripper) {
 	f.Helper()
 	f.engine.Close()
+	f.storage.forgetTokens(f.T)
 	f.engine = newEngine(f.T, catalog, network, f.storage, f.node)
 }
 
@@ -527,7 +530,7 @@ func (f roleFixture) readRole(name string) error {
 
 // rotate refreshes the token of the role "shop" now.
 func (f roleFixture) rotate() error {
-	_, err := f.engine.Rotate(f.Context(), backend.Ref{Config: f.config, Role: "shop"})
+	_, err := f.engine.Rotate(f.Context(), backend.Ref{Config: f.config, Role: "shop"}, "")
 	return err
 }
 
@@ -827,7 +830,7 @@ type flakyStorage struct {
 	slow                              atomic.Int64           // nanoseconds that each read takes
 	maxEntry                          int                    // bytes of a value; 0: any
 	beforePut, beforeDelete, afterGet hook
-	afterPut                          hook // only if the write succeeded
+	afterPut, afterDelete             hook // only if the write succeeded
 }
 
 // hook is a function that is called with the key of an operation. The zero hook does nothing.
@@ -869,6 +872,35 @@ func (s *flakyStorage) heal() {
 	s.unreadable.Store(nil)
 }
 
+// forgetTokens deletes all stored tokens, once they are written.
+func (s *flakyStorage) forgetTokens(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	for key := range s.tokens(t) {
+		if err := s.Storage.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// tokens returns the stored tokens by their storage keys.
+func (s *flakyStorage) tokens(t *testing.T) map[string]string {
+	t.Helper()
+	keys, err := logical.CollectKeysWithPrefix(t.Context(), s.Storage, "token/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]string)
+	for _, key := range keys {
+		entry, err := s.Storage.Get(t.Context(), key)
+		if err != nil || entry == nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		found[key] = string(entry.Value)
+	}
+	return found
+}
+
 func (s *flakyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	s.mu.Lock()
 	err := s.err
@@ -896,6 +928,9 @@ func (s *flakyStorage) Delete(ctx context.Context, key string) error {
 	s.mu.Unlock()
 	if err == nil {
 		err = s.Storage.Delete(ctx, key)
+	}
+	if err == nil {
+		s.afterDelete.run(key)
 	}
 	return err
 }
@@ -1379,7 +1414,7 @@ func (r *scheduleRun) restart() {
 }
 
 func (r *scheduleRun) rotate() error {
-	_, err := r.engine().Rotate(r.Context(), backend.Ref{Config: r.config, Role: "shop"})
+	_, err := r.engine().Rotate(r.Context(), backend.Ref{Config: r.config, Role: "shop"}, "")
 	return err
 }
 

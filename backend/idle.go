@@ -24,7 +24,7 @@ const (
 
 // RefreshIdle refreshes refresh tokens that would expire unused and that only a user can replace. It does so at half their
 // lifetime, whether or not anyone reads the role. It also stores refresh tokens that are pending in memory, and deletes
-// states that have expired.
+// states that have expired, and stored tokens if the settings say so.
 //
 // Vault calls it every minute. A config that cannot be read does not keep the others from being refreshed.
 func (e *Engine) RefreshIdle(ctx context.Context) error {
@@ -34,6 +34,9 @@ func (e *Engine) RefreshIdle(ctx context.Context) error {
 	}
 	failures := []error{e.grants.FlushPending(ctx)}
 	due, all := e.idle.due()
+	if all || e.stored.sweepDue.Load() {
+		failures = append(failures, e.sweepTokens(ctx))
+	}
 	if all {
 		e.store.SweepPending(ctx)
 		var err error
@@ -50,6 +53,18 @@ func (e *Engine) RefreshIdle(ctx context.Context) error {
 		failures = append(failures, e.refreshIdleRoles(ctx, config, roles))
 	}
 	return errors.Join(failures...)
+}
+
+// sweepTokens deletes stored tokens if the settings keep tokens in memory alone, in case a write of the settings could not
+// delete all of them.
+func (e *Engine) sweepTokens(ctx context.Context) error {
+	settings, err := e.settings.get(ctx)
+	if err != nil || settings.StoresTokens() {
+		return err
+	}
+	err = e.stored.sweep(ctx)
+	e.stored.sweepDue.Store(err != nil)
+	return err
 }
 
 // grantedRoles returns the roles that hold grants, by config. Together with an error it returns those that it could list.

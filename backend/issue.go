@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/grants"
@@ -25,24 +26,73 @@ type source struct {
 // Fetch implements [tokencache.Source].
 func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) {
 	p, err := s.prepare(ctx, f)
+	mayMint := sync.OnceValue(func() bool { return !f.MaybeStandby || s.mayWrite() })
+	if err == nil && p.stores && !f.Newer {
+		var token *Token
+		token, p.doubtful = s.stored.load(ctx, p)
+		if token != nil && (token.Fresh(time.Now()) || mayMint()) {
+			return token, nil
+		}
+	}
+	if !mayMint() { // even after an error: the active node may know better
+		return nil, ErrStandby
+	}
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.obtain(ctx, f, p)
+	return s.mint(ctx, f, p)
+}
+
+// mint obtains a new token. If the provider may end the one before, that is deleted from storage first, so that a crash does
+// not bring it back.
+func (s *source) mint(ctx context.Context, f tokencache.Fetch, p *prepared) (*Token, error) {
+	limited := p.policy().LimitedOverlap
+	ends := p.stores && (p.doubtful && limited || f.Newer && (f.Rotate || limited))
+	if ends {
+		if err := s.stored.discard(ctx, p.key); err != nil {
+			return nil, err
+		}
+	}
+	response, err := s.obtain(ctx, f, p)
 	if err != nil {
+		if ends && !f.Reported && (mintedNothing(err) || !limited) {
+			s.cache.KeepAgain(f.Key) // it still works
+		}
 		return nil, err
 	}
-	return newToken(token, policyOf(p.config, p.role, p.definition))
+	return newToken(response, p.owner, p.policy())
+}
+
+// mintedNothing reports whether an error shows that the provider has minted no token.
+func mintedNothing(err error) bool {
+	if errors.As(err, new(*BackoffError)) || errors.As(err, new(*UnauthorizedError)) {
+		return true
+	}
+	var failure *provider.Error
+	if errors.As(err, &failure) {
+		return failure.Kind.Permanent() || failure.Kind == provider.RateLimited
+	}
+	return errors.As(err, new(*QueueError)) || errors.Is(err, ErrClosing)
 }
 
 // prepared is what was read for a fetch, and its client credentials request.
 type prepared struct {
+	key        store.Key
 	config     *Config
 	role       *Role // nil: the token is the config's own
 	definition provider.Definition
 	// merged is the config narrowed by the role.
 	merged *Config
 	call   throttle.Call
+	// owner is what the token is minted for, and stores says that it is kept in storage.
+	owner  store.Owner
+	stores bool
+	// doubtful says that storage may hold a token that could not be used this time.
+	doubtful bool
+}
+
+func (p *prepared) policy() tokencache.Policy {
+	return policyOf(p.config, p.role, p.definition)
 }
 
 // prepare reads what a fetch depends on.
@@ -58,7 +108,7 @@ func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, er
 	case !f.Own && !f.Shared && !c.ReuseToken:
 		return nil, tokencache.ErrNotShared
 	}
-	p := &prepared{config: c, merged: c}
+	p := &prepared{key: key, config: c, merged: c}
 	if p.definition, err = s.requireDefinition(c); err != nil {
 		return nil, err
 	}
@@ -76,6 +126,7 @@ func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, er
 	}
 	p.call = s.call(key, p.merged, p.definition, settings)
 	p.call.Own, p.call.Check, p.call.Failed = f.Own, f.Check, f.Failed
+	p.owner, p.stores = s.ownerOf(c, p.role), settings.StoresTokens() && !f.Own
 	return p, nil
 }
 
@@ -110,8 +161,8 @@ func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, sett
 }
 
 // newToken returns a token, or an error if it expires within a second.
-func newToken(token provider.Token, policy tokencache.Policy) (*Token, error) {
-	t := tokencache.NewToken(token, store.NewID(), policy)
+func newToken(token provider.Token, owner store.Owner, policy tokencache.Policy) (*Token, error) {
+	t := tokencache.NewToken(token, tokencache.Origin{ID: store.NewID(), Owner: owner.String()}, policy)
 	if !t.Valid(time.Now()) {
 		return nil, &provider.Error{Provider: policy.Provider, Kind: provider.Malformed, Description: "its token has less than a second to live"}
 	}
@@ -131,6 +182,12 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		RefreshBefore:    c.RefreshBefore,
 		ReuseToken:       c.ReuseToken,
 		Revocable:        c.RevocationURL != "" || environment.RevocationURL != "",
+	}
+	switch {
+	case c.TokenOverlap != nil:
+		policy.LimitedOverlap, policy.Overlap = true, *c.TokenOverlap
+	case d.TokenOverlap != nil:
+		policy.LimitedOverlap, policy.Overlap = true, time.Duration(*d.TokenOverlap)*time.Second
 	}
 	if role != nil {
 		policy.RoleTTL = role.TTL

@@ -335,7 +335,7 @@ func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 // The network policy decides where requests may go. It is no part of a client's identity.
 func TestLimits_BackoffEndsUnderAnyNetworkPolicy(t *testing.T) {
 	withFixture(t, func(f fixture) {
-		if err := f.engine.WriteSettings(f.Context(), backend.Fields{"allow_private_addresses": true}); err != nil {
+		if _, err := f.engine.WriteSettings(f.Context(), backend.Fields{"allow_private_addresses": true}); err != nil {
 			f.Fatal(err)
 		}
 		f.configure(backend.Fields{"client_id": "id", "client_secret": "s3cret", "token_url": "http://127.0.0.1:8080/token"})

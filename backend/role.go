@@ -144,21 +144,30 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 		}
 	}
 	if newTokens {
-		defer e.cache.Replace(tokencache.Key(key)) // even if only a part of it is stored
+		role.Generation = store.NewID()
 	}
-	if err := e.store.PutRole(ctx, key, role); err != nil {
+	err := e.putRole(ctx, c, key, change)
+	if newTokens {
+		e.cache.Replace(tokencache.Key(key)) // even if only a part of it is stored; no token of the old role follows
+	}
+	switch {
+	case err != nil:
+		return err
+	case !newTokens:
+		e.cache.SetRoleTTL(tokencache.Key(key), role.TTL)
+		return nil
+	}
+	return e.stored.remove(ctx, key)
+}
+
+// putRole stores what a write of a role brings. Hold the config's lock.
+func (e *Engine) putRole(ctx context.Context, c *Config, key store.Key, change roleChange) error {
+	role := change.role
+	if err := e.store.PutRole(ctx, key, role); err != nil || change.refreshToken == nil {
 		return err
 	}
-	if change.refreshToken != nil {
-		imported := &store.Grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *change.refreshToken, AuthorizedAt: time.Now().UTC()}
-		if err := e.grants.Replace(ctx, key, imported); err != nil {
-			return importError(err)
-		}
-	}
-	if !newTokens {
-		e.cache.SetRoleTTL(tokencache.Key(key), role.TTL)
-	}
-	return nil
+	imported := &store.Grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *change.refreshToken, AuthorizedAt: time.Now().UTC()}
+	return importError(e.grants.Replace(ctx, key, imported))
 }
 
 // mergeRole applies a write to the old role and returns the result.
@@ -361,7 +370,11 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	if err := e.grants.Delete(ctx, key); err != nil {
 		return err
 	}
-	return e.store.DeleteRole(ctx, key)
+	if err := e.store.DeleteRole(ctx, key); err != nil {
+		return err
+	}
+	e.cache.Invalidate(tokencache.Key(key)) // from now on no token of the role is stored
+	return e.stored.remove(ctx, key)
 }
 
 // deleteRoles deletes all roles and grants below a config's name. Hold the config's lock.

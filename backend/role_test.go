@@ -294,7 +294,7 @@ func TestToken_RefreshTokenOfClientCredentialsIsUnused(t *testing.T) {
 	f.run(t, func(f roleFixture) {
 		f.configure("mints", nil)
 		for range 3 {
-			if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "mints"}); err != nil {
+			if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "mints"}, ""); err != nil {
 				f.Fatal(err)
 			}
 			if got := f.provider.requests[len(f.provider.requests)-1].Get("grant_type"); got != "client_credentials" {

@@ -18,22 +18,26 @@ import (
 
 // Play thousands after a change of what the schedules test: go test ./backend -run Schedule -schedules 5000
 var (
-	schedules = flag.Uint64("schedules", 100, "how many random schedules TestSchedule_LosesNoRefreshToken plays")
+	schedules = flag.Uint64("schedules", 100, "how many random schedules each test of schedules plays")
 	onlySeed  = flag.Int64("seed", -1, "play only the schedule with this seed")
 )
+
+// chosenSeeds returns the seeds of the schedules to play, and those that are always played.
+func chosenSeeds(always ...uint64) []uint64 {
+	if *onlySeed >= 0 {
+		return []uint64{uint64(*onlySeed)}
+	}
+	for seed := range *schedules {
+		always = append(always, seed)
+	}
+	return always
+}
 
 // Whatever happens, in whatever order: if the provider loses no response, the engine loses no refresh token and uses none
 // twice.
 func TestSchedule_LosesNoRefreshToken(t *testing.T) {
 	t.Parallel()
-	seeds := []uint64{139, 233, 488, 1861} // each of them has found a bug
-	for seed := range *schedules {
-		seeds = append(seeds, seed)
-	}
-	if *onlySeed >= 0 {
-		seeds = []uint64{uint64(*onlySeed)}
-	}
-	for _, seed := range seeds {
+	for _, seed := range chosenSeeds(139, 233, 488, 1861) { // each of these has found a bug
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { // the name shows the seed even if the schedule panics
 			s := randomSchedule(seed)
 			if len(s.play(t)) == 0 {

@@ -16,7 +16,7 @@ func TestErrors_ContainNoIssuedToken(t *testing.T) {
 		f.configureClient()
 		f.wantToken("token-1")
 		rotate := func() error {
-			_, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "kleinanzeigen"})
+			_, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "kleinanzeigen"}, "")
 			return err
 		}
 		if err := rotate(); err != nil {

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"strings"
@@ -12,12 +13,14 @@ import (
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 )
 
-// Settings is the mount's network policy.
+// Settings is the mount's policy.
 type Settings = store.Settings
 
 var settingsFields = fields[Settings]{
 	{"allow_private_addresses", func(s *Settings) any { return &s.AllowPrivateAddresses }, 0},
 	{"allowed_hosts", func(s *Settings) any { return &s.AllowedHosts }, 0},
+	{"store_tokens", func(s *Settings) any { return &s.StoreTokens }, 0},
+	{"max_requests_per_second", func(s *Settings) any { return &s.MaxRequestsPerSecond }, 0},
 }
 
 // Settings loads the mount's settings, or returns the defaults if none are stored.
@@ -32,6 +35,8 @@ const settingsMaxAge = time.Minute
 // settingsCache keeps the settings for token requests, each of which would otherwise call back into Vault to read them.
 type settingsCache struct {
 	store *store.Store
+	// changed is told of the settings that were read.
+	changed func(Settings)
 
 	mu    sync.Mutex // guards what follows
 	value Settings
@@ -53,12 +58,21 @@ func (c *settingsCache) get(ctx context.Context) (Settings, error) {
 	if err != nil {
 		return Settings{}, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.changes == changes { // else the value may be old by now
-		c.value, c.until = value, now.Add(settingsMaxAge)
+	if c.set(value, changes, now.Add(settingsMaxAge)) {
+		c.changed(value)
 	}
 	return value, nil
+}
+
+// set remembers settings, unless the stored ones may have changed since they were read.
+func (c *settingsCache) set(value Settings, changes int, until time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes != changes {
+		return false
+	}
+	c.value, c.until = value, until
+	return true
 }
 
 // forget makes the next token request read the settings again.
@@ -69,23 +83,73 @@ func (c *settingsCache) forget() {
 	c.changes++
 }
 
-// WriteSettings merges the fields of a write into the settings.
-func (e *Engine) WriteSettings(ctx context.Context, write Fields) error {
+// The bounds and the default of max_requests_per_second.
+const (
+	DefaultMaxRequestsPerSecond  = 100
+	minMaxRequestsPerSecond      = 1
+	maxMaxRequestsPerSecond      = 10_000
+	AcceptedMaxRequestsPerSecond = "1 to 10000" // for errors
+)
+
+// sweepTimeout bounds how long a write of the settings waits until all stored tokens are deleted.
+const sweepTimeout = 20 * time.Second
+
+// WriteSettings merges the fields of a write into the settings. If they keep tokens out of the storage, it deletes what is
+// there, and reports whether that goes on in the background.
+func (e *Engine) WriteSettings(ctx context.Context, write Fields) (sweeping bool, err error) {
+	old, settings, err := e.storeSettings(ctx, write)
+	if err != nil {
+		return false, err
+	}
+	e.requests.SetMaxPerSecond(MaxRequestsPerSecond(settings))
+	if settings.StoresTokens() {
+		if !old.StoresTokens() {
+			e.cache.KeepAll() // because none of them is stored
+		}
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	sweeping = e.stored.sweep(ctx) != nil
+	e.stored.sweepDue.Store(sweeping) // RefreshIdle goes on
+	return sweeping, nil
+}
+
+// MaxRequestsPerSecond returns how many token requests may start at a host in a second.
+func MaxRequestsPerSecond(s Settings) int {
+	return cmp.Or(s.MaxRequestsPerSecond, DefaultMaxRequestsPerSecond)
+}
+
+// storeSettings stores settings, and returns the old ones as well.
+func (e *Engine) storeSettings(ctx context.Context, write Fields) (old, settings Settings, err error) {
 	release, err := e.store.Lock(ctx, store.SettingsLock)
 	if err != nil {
-		return err
+		return old, settings, err
 	}
 	defer release()
-	settings, err := e.store.Settings(ctx)
-	if err != nil {
-		return err
+	if old, err = e.store.Settings(ctx); err != nil {
+		return old, settings, err
 	}
+	settings = old
 	settingsFields.apply(write, &settings, new(Settings), false)
-	if err := checkHostGlobs(settings.AllowedHosts); err != nil {
-		return err
+	if err := checkSettings(settings, write); err != nil {
+		return old, settings, err
+	}
+	if settings.MaxRequestsPerSecond == DefaultMaxRequestsPerSecond {
+		settings.MaxRequestsPerSecond = 0 // an older plugin reads settings without values that it does not know
 	}
 	defer e.settings.forget() // even if the write fails: the storage may have committed it
-	return e.store.PutSettings(ctx, settings)
+	return old, settings, e.store.PutSettings(ctx, settings)
+}
+
+func checkSettings(s Settings, write Fields) error {
+	if limit := s.MaxRequestsPerSecond; write.has("max_requests_per_second") && (limit < minMaxRequestsPerSecond || limit > maxMaxRequestsPerSecond) {
+		return &FieldError{
+			Field: "max_requests_per_second", Problem: "is out of range",
+			Accepted: AcceptedMaxRequestsPerSecond,
+		}
+	}
+	return checkHostGlobs(s.AllowedHosts)
 }
 
 // DeleteSettings returns the settings to their defaults.
@@ -95,9 +159,21 @@ func (e *Engine) DeleteSettings(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if _, err := e.store.Settings(ctx); err != nil { // keep the settings of a newer plugin
+	old, err := e.store.Settings(ctx)
+	if err != nil { // keep the settings of a newer plugin
 		return err
 	}
+	if err := e.deleteSettings(ctx); err != nil {
+		return err
+	}
+	e.requests.SetMaxPerSecond(DefaultMaxRequestsPerSecond)
+	if !old.StoresTokens() {
+		e.cache.KeepAll()
+	}
+	return nil
+}
+
+func (e *Engine) deleteSettings(ctx context.Context) error {
 	defer e.settings.forget()
 	return e.store.DeleteSettings(ctx)
 }

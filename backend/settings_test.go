@@ -22,7 +22,7 @@ func (f fixture) configureHost() {
 // allowHost allows one host in the settings. Another engine stands for another node.
 func (f fixture) allowHost(engine *backend.Engine, host string) {
 	f.Helper()
-	if err := engine.WriteSettings(f.Context(), backend.Fields{"allowed_hosts": []string{host}}); err != nil {
+	if _, err := engine.WriteSettings(f.Context(), backend.Fields{"allowed_hosts": []string{host}}); err != nil {
 		f.Fatal(err)
 	}
 }
@@ -128,6 +128,32 @@ func TestSettings_AreReadOnce(t *testing.T) {
 		}
 		if n := reads.Load(); n != 1 {
 			f.Errorf("five mints read the settings %d times, want once", n)
+		}
+	})
+}
+
+// The default values are stored as no values, so that a plugin that does not know the fields still reads the settings.
+func TestSettings_DefaultsKeepTheFormat(t *testing.T) {
+	withFixture(t, func(f fixture) {
+		for _, test := range []struct {
+			fields backend.Fields
+			format int
+		}{
+			{backend.Fields{"store_tokens": false, "max_requests_per_second": 50}, 2},
+			{backend.Fields{"store_tokens": true}, 2},
+			{backend.Fields{"max_requests_per_second": backend.DefaultMaxRequestsPerSecond}, 1},
+		} {
+			if _, err := f.engine.WriteSettings(f.Context(), test.fields); err != nil {
+				f.Fatal(err)
+			}
+			entry, err := f.storage.Get(f.Context(), "settings")
+			if err != nil || entry == nil {
+				f.Fatal(entry, err)
+			}
+			var stored struct{ Format int }
+			if err := entry.DecodeJSON(&stored); err != nil || stored.Format != test.format {
+				f.Errorf("after %v, the format is %d (%v), want %d", test.fields, stored.Format, err, test.format)
+			}
 		}
 	})
 }

@@ -128,7 +128,8 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 		f.configureClient()
 		f.wantToken("token-1")
 		rotate := func() (*backend.Token, error) {
-			return f.engine.Rotate(f.Context(), backend.Ref{Config: "kleinanzeigen"})
+			rotation, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "kleinanzeigen"}, "")
+			return rotation.Token, err
 		}
 		if issued, err := rotate(); err != nil || issued.AccessToken != "token-2" {
 			f.Fatalf("%v %v", issued, err)
@@ -143,7 +144,7 @@ func TestRotate_ReplacesTheToken(t *testing.T) {
 			f.Fatalf("right after a failure: %v", err)
 		}
 		f.wantRequests(3)
-		if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "none"}); !errors.As(err, new(*backend.NotFoundError)) {
+		if _, err := f.engine.Rotate(f.Context(), backend.Ref{Config: "none"}, ""); !errors.As(err, new(*backend.NotFoundError)) {
 			f.Errorf("a config that does not exist: %v", err)
 		}
 	})
@@ -365,6 +366,7 @@ func TestInvalidate_ReadsTheConfigAgain(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		f.wantToken("token-1")
+		f.storage.forgetTokens(f.T)
 		f.engine.Invalidate("config/kleinanzeigen")
 		f.wantToken("token-2")
 	})

@@ -34,6 +34,7 @@ func (e *Engine) checkConfig(c *Config, settings Settings) error {
 		func() error { return checkHeaders(c) },
 		func() error { return checkURLs(c, d, settings) },
 		func() error { return checkDurations(c) },
+		func() error { return checkOverlap(c, d) },
 		func() error { return checkRequest(c, d, settings) },
 	} {
 		if err := check(); err != nil {
@@ -224,9 +225,29 @@ func checkDurations(c *Config) error {
 	}
 	for _, f := range configFields {
 		// Leases count in whole seconds, and Vault takes a TTL of less than one for its own default.
-		if d, ok := f.at(c).(*time.Duration); ok && *d%time.Second != 0 {
+		d, ok := f.at(c).(*time.Duration)
+		if optional, set := f.at(c).(**time.Duration); set {
+			d, ok = *optional, *optional != nil
+		}
+		if ok && *d%time.Second != 0 {
 			return &FieldError{Field: f.name, Problem: "contains a fraction of a second", Accepted: "whole seconds"}
 		}
+	}
+	return nil
+}
+
+// checkOverlap refuses tokens of each reader's own if they end each other.
+func checkOverlap(c *Config, d provider.Definition) error {
+	switch {
+	case c.ReuseToken:
+		return nil
+	case c.TokenOverlap != nil:
+		return &FieldError{
+			Field: "token_overlap", Problem: "cannot be used with reuse_token=false, because each reader's token would end the others; " +
+				`set reuse_token=true, or token_overlap=""`,
+		}
+	case d.TokenOverlap != nil:
+		return &FieldError{Field: "reuse_token", Problem: "cannot be false, because each new token of " + d.Name + " ends the one before", Accepted: "true"}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend/internal/digest"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
+	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
@@ -88,12 +89,21 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 	if d.resent {
 		e.requests.ClearRateLimit(e.requests.ClientOf(d.call))
 	}
+	key := store.Key{Config: d.config.Name}
+	if d.old != nil && policyOf(d.old, nil, d.definition).LimitedOverlap { // a token minted for the write may end the current one
+		if err := e.stored.discard(ctx, key); err != nil {
+			return nil, err
+		}
+	}
 	response, err := e.requests.Do(ctx, d.call)
 	if err == nil {
 		var token *Token
-		if token, err = newToken(response, policyOf(d.config, nil, d.definition)); err == nil {
+		if token, err = newToken(response, e.ownerOf(d.config, nil), policyOf(d.config, nil, d.definition)); err == nil {
 			return &verification{request: d.request, token: token}, nil
 		}
+	}
+	if mintedNothing(err) {
+		e.cache.KeepAgain(tokencache.Key(key))
 	}
 	var failure *provider.Error
 	sent := errors.As(err, &failure) && !errors.As(err, new(*BackoffError))

@@ -42,7 +42,9 @@ type Config struct {
 	DefaultExpiresIn      time.Duration     `json:"default_expires_in,omitempty"`
 	RefreshBefore         time.Duration     `json:"refresh_before,omitempty"`
 	ReuseToken            bool              `json:"reuse_token"`
-	TTL                   time.Duration     `json:"ttl,omitempty"`
+	// TokenOverlap is how long a token stays valid after a newer one was minted; nil: until it expires.
+	TokenOverlap *time.Duration `json:"token_overlap,omitempty"`
+	TTL          time.Duration  `json:"ttl,omitempty"`
 
 	// Name is the config's name, which is stored only in the path.
 	Name string `json:"-"`
@@ -84,6 +86,10 @@ func (s *Store) Configs(ctx context.Context) ([]string, error) {
 
 // PutConfig stores a config. Hold its lock.
 func (s *Store) PutConfig(ctx context.Context, c *Config) error {
+	c.Format = format
+	if c.TokenOverlap != nil {
+		c.Format = overlapFormat
+	}
 	return s.put(ctx, configPrefix+c.Name, c)
 }
 

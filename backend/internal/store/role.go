@@ -4,6 +4,9 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"time"
 
 	"vault-plugin-secrets-marketplace/provider"
@@ -16,6 +19,9 @@ type Role struct {
 	ID string `json:"id"`
 	// ConfigID is the identity of the config that the role belongs to.
 	ConfigID string `json:"config_id"`
+	// Generation changes, at random, when a write changes anything that the role's tokens depend on. It is empty in a role that
+	// version 0.1.0 has stored; see [Role.TokenGeneration].
+	Generation string `json:"generation,omitempty"`
 
 	GrantType   string            `json:"grant_type"`
 	Scope       []string          `json:"scope,omitempty"`
@@ -28,6 +34,17 @@ type Role struct {
 // NewRole returns an empty role of a config, of the current format and with an identity of its own.
 func NewRole(c *Config) *Role {
 	return &Role{Format: format, ID: NewID(), ConfigID: c.ID}
+}
+
+// TokenGeneration returns the role's generation as it is part of an [Owner]. Without one, it returns a digest of all that the
+// role's tokens depend on.
+func (r *Role) TokenGeneration() string {
+	if r.Generation != "" {
+		return r.Generation
+	}
+	text, _ := json.Marshal([]any{r.GrantType, r.Scope, r.Audience, r.Params, r.RedirectURI}) // always encodes
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // UsesRefreshToken reports whether the role's access tokens come from a refresh token.

@@ -8,14 +8,18 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Settings is the mount's network policy. It has a path of its own, so that a Vault policy can keep it from operators who
-// write configs.
+// Settings is the mount's policy for the targets and the rate of token requests, and for the storage of tokens. It has a path
+// of its own, so that a Vault policy can keep it from operators who write configs.
 type Settings struct {
 	Format int `json:"format"`
 	// AllowPrivateAddresses permits token requests to addresses outside of the public Internet.
 	AllowPrivateAddresses bool `json:"allow_private_addresses"`
 	// AllowedHosts are globs of the hosts that an overridden URL may name; empty: any.
 	AllowedHosts []string `json:"allowed_hosts"`
+	// StoreTokens says whether current tokens are kept in the mount's storage; nil: yes.
+	StoreTokens *bool `json:"store_tokens,omitempty"`
+	// MaxRequestsPerSecond bounds the token requests that start at one host in a second; 0: the default.
+	MaxRequestsPerSecond int `json:"max_requests_per_second,omitempty"`
 }
 
 // SettingsLock is the name of the settings' storage lock.
@@ -24,6 +28,11 @@ const SettingsLock = settingsPath
 // Network returns the settings as a [provider.NetworkPolicy].
 func (s Settings) Network() provider.NetworkPolicy {
 	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
+}
+
+// StoresTokens reports whether current tokens are kept in the mount's storage.
+func (s Settings) StoresTokens() bool {
+	return s.StoreTokens == nil || *s.StoreTokens
 }
 
 // Settings loads the mount's settings, or returns the defaults if none are stored.
@@ -35,6 +44,10 @@ func (s *Store) Settings(ctx context.Context) (Settings, error) {
 
 // PutSettings stores the settings. Hold their lock.
 func (s *Store) PutSettings(ctx context.Context, settings Settings) error {
+	settings.Format = format
+	if !settings.StoresTokens() || settings.MaxRequestsPerSecond != 0 {
+		settings.Format = policyFormat
+	}
 	return s.put(ctx, settingsPath, settings)
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package store reads and writes what a mount stores: configs, roles, grants, pending authorizations and settings.
+// Package store reads and writes what a mount stores: configs, roles, grants, current tokens, pending authorizations and
+// settings.
 //
 // Each kind has a file. The file's type is the stored JSON, so a new stored field goes there. The field's comment says what
 // an entry from an older plugin, without the field, means. A field that an older plugin must not drop when it rewrites the
@@ -8,6 +9,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -44,12 +46,13 @@ const (
 	rolePrefix   = "role/"
 	grantPrefix  = "grant/"
 	statePrefix  = "state/"
+	tokenPrefix  = "token/"
 	settingsPath = "settings"
 )
 
 // SealWrapped returns the storage paths whose entries hold secrets.
 func SealWrapped() []string {
-	return []string{configPrefix, rolePrefix, grantPrefix, statePrefix}
+	return []string{configPrefix, rolePrefix, grantPrefix, statePrefix, tokenPrefix}
 }
 
 // Changed says what a storage entry belongs to.
@@ -58,6 +61,8 @@ type Changed struct {
 	Settings bool
 	// Key names the config or role of the entry; zero if it belongs to none.
 	Key Key
+	// Token says that the entry holds the current token of the config or role.
+	Token bool
 }
 
 // ChangedAt returns what the entry at a storage path belongs to.
@@ -67,6 +72,10 @@ func ChangedAt(path string) Changed {
 	}
 	if name, ok := strings.CutPrefix(path, configPrefix); ok {
 		return Changed{Key: Key{Config: name}}
+	}
+	if rest, ok := strings.CutPrefix(path, tokenPrefix); ok {
+		config, role, _ := strings.Cut(rest, "/")
+		return Changed{Key: Key{config, role}, Token: true}
 	}
 	for _, prefix := range []string{rolePrefix, grantPrefix} {
 		if rest, ok := strings.CutPrefix(path, prefix); ok {
@@ -86,6 +95,12 @@ func NewID() string {
 // it is.
 const (
 	format = 1
+	// overlapFormat is the version of a config with a token_overlap. A plugin that does not know that field would let tokens
+	// be handed out for longer than they live.
+	overlapFormat = 2
+	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
+	// store_tokens=false and max_requests_per_second.
+	policyFormat = 2
 	// candidateFormat is the version of a grant with a candidate. A plugin that does not know that field refuses the entry,
 	// and so does not drop the candidate when it rewrites the grant.
 	candidateFormat = 2
@@ -93,8 +108,13 @@ const (
 
 // newestFormat returns the newest version of an entry that this plugin knows.
 func newestFormat(path string) int {
-	if strings.HasPrefix(path, grantPrefix) {
+	switch {
+	case strings.HasPrefix(path, grantPrefix):
 		return candidateFormat
+	case strings.HasPrefix(path, configPrefix):
+		return overlapFormat
+	case path == settingsPath:
+		return policyFormat
 	}
 	return format
 }
@@ -112,10 +132,16 @@ func (s *Store) load(ctx context.Context, path string, value any) (bool, error) 
 		return false, fmt.Errorf("%s in storage cannot be read", path)
 	}
 	if newest := newestFormat(path); version.Format > newest {
-		return false, fmt.Errorf("%s in storage was written by a newer version of the plugin (format %d, this one knows %d), and is left as it is",
-			path, version.Format, newest)
+		fate := ", and is left as it is"
+		if strings.HasPrefix(path, tokenPrefix) {
+			fate = "" // the next token replaces it
+		}
+		return false, fmt.Errorf("%s in storage was written by a newer version of the plugin (format %d, this one knows %d)%s",
+			path, version.Format, newest, fate)
 	}
-	if json.Unmarshal(entry.Value, value) != nil {
+	decoder := json.NewDecoder(bytes.NewReader(entry.Value))
+	decoder.UseNumber() // keeps all digits of a long identifier
+	if decoder.Decode(value) != nil {
 		return false, fmt.Errorf("%s in storage cannot be read", path)
 	}
 	return true, nil

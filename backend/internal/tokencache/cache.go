@@ -5,9 +5,15 @@
 // It shares one fetch among concurrent callers, refreshes a token that is in use before it expires, and backs off after
 // failures. [Cache.Peek] serves a fresh token. [entry.plan] decides what to do with every other read.
 //
-// The cache does not know how a token is obtained: a [Source] does. The Source does not know that its tokens are cached.
-// A second tier, such as tokens in storage, would be a Source that wraps another Source. A minimum remaining lifetime for a
-// reader would be a field of [Want] that plan checks.
+// The cache does not know how a token is obtained: a [Source] does. The Source does not know that its tokens are cached. It
+// may return one from storage. The cache reports each other token that becomes current ([Options].Keep), so that it can be
+// stored. If a stored token will not do, the cache asks for a newer one ([Fetch].Newer).
+//
+// On a node that may be a standby, the cache hands out fresh tokens. For anything else it asks whether the node may mint, and
+// returns [ErrStandby] if not.
+//
+// Some providers end a token when they issue the next one ([Policy].LimitedOverlap). Others return the same token until it
+// expires ([Origin].Repeats). At both, the cache replaces a token as late as it can ([Token].RefreshAt).
 package tokencache
 
 import (
@@ -16,7 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"vault-plugin-secrets-marketplace/backend/internal/backoff"
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -31,6 +36,11 @@ type Want struct {
 	Key
 	// Shared asks for the shared token, even if the config gives each reader of a leased token one of their own.
 	Shared bool
+	// MinimumTTL is the least remaining life of the token; 0: any.
+	MinimumTTL time.Duration
+	// MaybeStandby says that this node may be a standby, because Vault has not forwarded the read. The cache asks before it
+	// needs to know. On a standby, only a fresh token can be handed out.
+	MaybeStandby bool
 }
 
 // Fetch is a request for a token to a [Source].
@@ -38,6 +48,9 @@ type Fetch struct {
 	Want
 	// Own says that the token is for one caller alone, and will not be cached.
 	Own bool
+	// Newer asks for a newer token than any before, and not for one that was kept elsewhere. Rotate says that an operator or a
+	// client asks for it, and Reported that the API has refused the one before.
+	Newer, Rotate, Reported bool
 	// OnOverdue releases the callers while the request goes on. waiting is the error of callers that wait now, and later
 	// the error of those that come later. It can be called more than once. It is nil for an own token.
 	OnOverdue func(waiting, later error)
@@ -53,7 +66,9 @@ type Fetch struct {
 //   - [ErrNotShared], if Shared and Own are false, and the config gives each reader a token of their own
 //   - [ErrShared], if Own is true, and the config's readers share tokens
 //   - an error that is [ErrNotFound], if there is no such config or role
+//   - [ErrStandby], if it has to mint on a node that may not
 //   - an error with a method Permanent() bool that returns true, if only a person can end it
+//   - an error with a method RetryAfter() time.Duration, if a request before that would fail as well
 type Source interface {
 	Fetch(ctx context.Context, f Fetch) (*Token, error)
 }
@@ -63,17 +78,24 @@ var (
 	ErrNotShared = errors.New("the config's readers do not share tokens")
 	ErrShared    = errors.New("the config's readers share tokens")
 	ErrNotFound  = errors.New("there is no such config or role")
+	ErrStandby   = errors.New("this node may not mint")
 )
 
 // errStale reports that the entry was replaced during a fetch. The caller starts again.
 var errStale = errors.New("the config has changed")
 
+// errAskNode reports that the read depends on whether this node may mint.
+var errAskNode = errors.New("this node may be a standby")
+
 // Options configures a [Cache].
 type Options struct {
 	Source Source
 	Life   *lifetime.Lifetime
-	// MayRefresh reports whether this node may refresh tokens that no caller waits for.
-	MayRefresh func() bool
+	// MayMint reports whether this node may mint. It calls back into Vault.
+	MayMint func() bool
+	// Keep is told of each token that becomes a current one, unless it comes from storage. It is called under the cache's lock, so
+	// that no token of a replaced entry follows that of its successor. It must not block.
+	Keep func(Key, *Token)
 	// FetchTimeout bounds a fetch of a shared token, from its wait for a turn to the provider's response.
 	FetchTimeout time.Duration
 }
@@ -108,7 +130,7 @@ func (c *Cache) Peek(want Want) *Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[want.Key]
-	if !ok || !e.current.fresh(time.Now()) || !(want.Shared || e.current.ReuseToken) {
+	if !ok || !e.servesFresh(time.Now(), want) {
 		return nil
 	}
 	e.read = true
@@ -121,7 +143,13 @@ func (c *Cache) Peek(want Want) *Token {
 func (c *Cache) Get(ctx context.Context, want Want) (*Token, error) {
 	for {
 		token, err := c.get(ctx, want)
-		if !errors.Is(err, errStale) {
+		switch {
+		case errors.Is(err, errAskNode):
+			if !c.MayMint() {
+				return nil, ErrStandby
+			}
+			want.MaybeStandby = false
+		case !errors.Is(err, errStale):
 			return token, err
 		}
 	}
@@ -160,18 +188,25 @@ func (c *Cache) step(want Want) (step, error) {
 	e := c.entryLocked(want.Key)
 	do, err := e.plan(now, want)
 	s := step{entry: e, own: do == fetchOwn}
+	if do == askNode {
+		return step{}, errAskNode
+	}
 	if e.serves(now, want) {
 		e.read = true
 		s.current = e.current
+		e.unconfirmed = e.unconfirmed && want.MaybeStandby
 	}
 	if do == wait || do == serveAndRefresh {
-		if err := c.startLocked(want, e); err != nil {
+		if err := c.startLocked(want, e, refreshKind{newer: e.current != nil}); err != nil {
 			return step{}, err
 		}
 	}
 	if do == wait {
 		e.call.awaited = true
 		s.call = e.call
+		if e.call.notBefore.After(now) { // the call starts when the current token ends
+			s.current = nil
+		}
 	}
 	return s, err
 }
@@ -195,46 +230,92 @@ func (c *call) await(ctx context.Context, want Want, current *Token) (*Token, er
 		return current, nil
 	case c.stale, errors.Is(c.err, ErrNotShared), c.err == nil && !want.Shared && !c.token.ReuseToken:
 		return nil, errStale // the entry has changed, or knows by now that this reader needs a token of their own
+	case c.err != nil:
+		return nil, c.err
+	case !c.newer && !c.token.lasts(time.Now(), want.MinimumTTL):
+		return nil, errStale // a stored token; a newer one may last
 	}
-	return c.token, c.err
+	return c.token, c.token.checkMinTTL(want.MinimumTTL)
 }
 
-// Refresh fetches a new shared token. The old one is replaced when the new one is there, and kept if the fetch fails.
-func (c *Cache) Refresh(ctx context.Context, key Key) (*Token, error) {
+// Rotation is the outcome of [Cache.Rotate].
+type Rotation struct {
+	// Token is the current token.
+	Token *Token
+	// Replaced is the one before, if the provider was asked. It has the same ID as Token if the provider returned it again.
+	Replaced *Token
+	// Ignored says that nothing was fetched. Either the reported token is not the current one, or the provider has just returned
+	// it again.
+	Ignored bool
+}
+
+// Rotate fetches a new shared token. The old one is replaced when the new one is there, and kept if the fetch fails.
+//
+// reported is the access token that a client was refused with; empty: none. Unless it is the current one, nothing is fetched,
+// because another client has reported it before.
+func (c *Cache) Rotate(ctx context.Context, key Key, reported string) (Rotation, error) {
 	for {
-		call, err := c.startRefresh(key)
-		if err != nil {
-			return nil, err
+		call, current, err := c.startRotation(key, reported)
+		if err != nil || call == nil {
+			return Rotation{Token: current, Ignored: err == nil}, err
 		}
 		if err := call.wait(ctx); err != nil {
-			return nil, err
+			return Rotation{}, err
 		}
-		if !call.stale && !errors.Is(call.err, ErrNotShared) {
-			return call.token, call.err
+		if call.newer && !call.stale && !errors.Is(call.err, ErrNotShared) {
+			return Rotation{Token: call.token, Replaced: call.replaced}, call.err
+		}
+		if !call.newer && !call.stale && !errors.Is(call.err, ErrNotShared) && (call.err != nil || !call.token.Stored) {
+			return Rotation{Token: call.token}, call.err // none was stored, so this one is new
 		}
 	}
 }
 
-// StartRefresh starts to fetch a new shared token, for no caller. If the entry is in backoff, it does nothing, because a
-// refresh after the backoff is early enough.
-func (c *Cache) StartRefresh(key Key) {
-	_, _ = c.startRefresh(key)
-}
-
-func (c *Cache) startRefresh(key Key) (*call, error) {
+// startRotation starts the call of a rotation. It returns the current token and no call if that is not the reported one.
+func (c *Cache) startRotation(key Key, reported string) (*call, *Token, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.Life.Check(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	now := time.Now()
 	e := c.entryLocked(key)
-	if _, err := e.planRefresh(time.Now()); err != nil {
-		return nil, err
+	kind := refreshKind{newer: true, rotate: true, reported: reported != ""}
+	switch {
+	case e.current == nil: // it may be stored
+		kind = refreshKind{}
+	case reported != "" && e.current.Valid(now) && !e.answersReport(now, reported):
+		return nil, e.current, nil
 	}
-	if err := c.startLocked(Want{Key: key, Shared: true}, e); err != nil {
-		return nil, err
+	if _, err := e.planRefresh(now); err != nil {
+		return nil, nil, err
 	}
-	return e.call, nil
+	if err := c.startLocked(Want{Key: key, Shared: true}, e, kind); err != nil {
+		return nil, nil, err
+	}
+	return e.call, nil, nil
+}
+
+// StartRefresh starts to fetch a new shared token, for no caller. If the entry is in backoff, it does nothing, because a
+// refresh after the backoff is early enough. The same holds if a newer token would end the current one while that has leases.
+func (c *Cache) StartRefresh(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.startRefreshLocked(key)
+}
+
+// startRefreshLocked is StartRefresh. If no token is current, it fetches one that is stored first, because that can have leases.
+func (c *Cache) startRefreshLocked(key Key) {
+	if c.Life.Check() != nil {
+		return
+	}
+	e, now := c.entryLocked(key), time.Now()
+	if _, err := e.planRefresh(now); err != nil || e.current.Valid(now) && e.current.notBefore().After(now) {
+		return
+	}
+	if c.startLocked(Want{Key: key, Shared: true}, e, refreshKind{newer: e.current != nil}) == nil {
+		e.call.refresh = true
+	}
 }
 
 func (c *Cache) entryLocked(key Key) *entry {
@@ -246,14 +327,26 @@ func (c *Cache) entryLocked(key Key) *entry {
 	return e
 }
 
+// refreshKind says what a call is for; see the fields of [call].
+type refreshKind struct {
+	newer, rotate, reported bool
+}
+
 // startLocked starts a call for an entry, unless there is one.
-func (c *Cache) startLocked(want Want, e *entry) error {
+func (c *Cache) startLocked(want Want, e *entry, kind refreshKind) error {
 	if e.call != nil {
 		return nil
 	}
+	started := &call{
+		want: want, entry: e, newer: kind.newer, rotate: kind.rotate, reported: kind.reported,
+		done: make(chan struct{}), overdue: make(chan struct{}),
+	}
+	if !kind.rotate {
+		started.notBefore = e.current.notBefore()
+	}
 	// The context is the call's own: the caller that has started it can leave.
 	ctx, cancel := context.WithTimeout(c.Life.Context(), c.FetchTimeout)
-	started := &call{want: want, entry: e, cancel: cancel, done: make(chan struct{}), overdue: make(chan struct{})}
+	started.cancel = cancel
 	if err := c.Life.Go(func() { c.run(ctx, started) }); err != nil {
 		cancel()
 		return err
@@ -265,16 +358,20 @@ func (c *Cache) startLocked(want Want, e *entry) error {
 // run carries out a call.
 func (c *Cache) run(ctx context.Context, call *call) {
 	defer call.cancel()
+	sleepUntil(ctx, call.notBefore)
 	started := time.Now()
-	token, err := c.fetch(ctx, Fetch{Want: call.want, OnOverdue: func(waiting, later error) { c.markOverdue(call, waiting, later) }})
+	token, err := c.fetch(ctx, Fetch{
+		Want: call.want, Newer: call.newer, Rotate: call.rotate, Reported: call.reported,
+		OnOverdue: func(waiting, later error) { c.markOverdue(call, waiting, later) },
+	})
 	closing := c.Life.Check() != nil
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := call.entry
-	e.call = nil
+	e.call, call.replaced = nil, e.current
 	if token != nil {
-		token = e.adopt(token, started)
+		token = e.adopt(e.recognize(token), started)
 	}
 	if !closing {
 		err = e.record(started, token, err)
@@ -284,6 +381,16 @@ func (c *Cache) run(ctx context.Context, call *call) {
 		c.finishLocked(call)
 	}
 	close(call.done)
+}
+
+// sleepUntil waits for that time, at most until the context ends.
+func sleepUntil(ctx context.Context, at time.Time) {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // fetch calls the source, and turns a panic into an error.
@@ -305,7 +412,12 @@ func (c *Cache) finishLocked(call *call) {
 	case call.token != nil:
 		e.nextTry = time.Time{}
 		e.own = !call.token.ReuseToken
+		e.unconfirmed = call.token.Stored && call.want.MaybeStandby
 		c.setCurrentLocked(key, e, call.token, call.awaited)
+		c.keepLocked(key, call.token)
+		if call.refresh && call.token.Stored {
+			c.startRefreshLocked(key)
+		}
 	case errors.Is(call.err, ErrNotShared):
 		e.own = true
 	case errors.Is(call.err, ErrNotFound):
@@ -320,11 +432,7 @@ func (c *Cache) finishLocked(call *call) {
 // retryLocked schedules the next attempt to replace a current token that is in use.
 func (c *Cache) retryLocked(key Key, e *entry, err error) {
 	now := time.Now()
-	next := now.Add(backoff.First) // for failures that are not the provider's as well
-	var permanent interface{ Permanent() bool }
-	if errors.As(err, &permanent) && permanent.Permanent() {
-		next = now.Add(backoff.Permanent)
-	}
+	next := e.retryAt(now, err)
 	e.nextTry = next
 	if b := e.backoff; b.Active(now) != nil && b.Until.After(next) {
 		next = b.Until // not in nextTry, because a backoff can be cleared early
@@ -378,7 +486,11 @@ func (c *Cache) fetchOwn(ctx context.Context, want Want, e *entry) (*Token, erro
 	case err != nil:
 		return nil, record(nil, err)
 	}
-	return c.adoptOwn(want.Key, e, token, began), record(token, nil)
+	token, err = c.adoptOwn(want.Key, e, token, began), record(token, nil)
+	if err != nil {
+		return nil, err
+	}
+	return token, token.checkMinTTL(want.MinimumTTL)
 }
 
 // adoptOwn returns a token for one caller, with the policy that was set since its fetch started.
@@ -391,6 +503,7 @@ func (c *Cache) adoptOwn(key Key, e *entry, token *Token, started time.Time) *To
 		}
 	}
 	adopted := e.adopt(token, started)
+	e.lastOwn = NewToken(provider.Token{Lifetime: token.Lifetime}, Origin{}, adopted.Policy)
 	if adopted.ReuseToken { // set since the fetch started; the token still has one reader, and is revoked with its lease
 		policy := adopted.Policy
 		policy.ReuseToken = false
@@ -455,13 +568,13 @@ func (c *Cache) scheduleLocked(key Key, e *entry, at time.Time) {
 // refreshDue refreshes the current token if a caller has read it: a config that no caller reads costs its provider nothing.
 // A reader who comes later starts the refresh.
 func (c *Cache) refreshDue(key Key, e *entry) {
-	if c.Life.Check() != nil || !c.MayRefresh() { // a call back into Vault, so not under the lock
+	if c.Life.Check() != nil || !c.MayMint() { // a call back into Vault, so not under the lock
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if c.entries[key] != e || e.call != nil || !e.read || e.current.fresh(now) || now.Before(e.nextTry) {
+	if c.entries[key] != e || e.call != nil || !e.read || e.current.Fresh(now) || now.Before(e.nextTry) {
 		return // a reader may have refreshed it during the call back
 	}
 	if b := e.backoff; b.Active(now) != nil {
@@ -470,7 +583,7 @@ func (c *Cache) refreshDue(key Key, e *entry) {
 		}
 		return
 	}
-	_ = c.startLocked(Want{Key: key, Shared: true}, e)
+	_ = c.startLocked(Want{Key: key, Shared: true}, e, refreshKind{newer: true})
 }
 
 // NextRefresh returns how long the token stays the current one: until its refresh, or until the next try if its provider
@@ -522,6 +635,35 @@ func (c *Cache) putLocked(key Key, token *Token) {
 		e := c.entryLocked(key)
 		e.own = !token.ReuseToken
 		c.setCurrentLocked(key, e, token, false)
+		c.keepLocked(key, token)
+	}
+}
+
+// keepLocked reports a current token to the tier below, unless it comes from there.
+func (c *Cache) keepLocked(key Key, token *Token) {
+	if !token.Stored {
+		c.Keep(key, token)
+	}
+}
+
+// KeepAgain reports the current token of a config or role again, because the tier below has dropped it.
+func (c *Cache) KeepAgain(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.entries[key]; ok && e.current.Valid(time.Now()) {
+		c.Keep(key, e.current)
+	}
+}
+
+// KeepAll reports all current tokens again, but for those that a request in flight may end.
+func (c *Cache) KeepAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for key, e := range c.entries {
+		if e.current.Valid(now) && !e.mayEnd() {
+			c.Keep(key, e.current)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"vault-plugin-secrets-marketplace/backend/internal/backoff"
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -43,7 +44,7 @@ func (n *numbered) Fetch(ctx context.Context, f Fetch) (*Token, error) {
 	if err := n.err.Load(); err != nil {
 		return nil, *err
 	}
-	return NewToken(provider.Token{AccessToken: fmt.Sprint("token-", number), SentAt: sent, Lifetime: time.Hour}, "id", Policy{ReuseToken: !own}), nil
+	return NewToken(provider.Token{AccessToken: fmt.Sprint("token-", number), SentAt: sent, Lifetime: time.Hour}, Origin{ID: "id"}, Policy{ReuseToken: !own}), nil
 }
 
 func (n *numbered) fail(err error) { n.err.Store(&err) }
@@ -53,7 +54,7 @@ func withCache(t *testing.T, test func(c *Cache, source *numbered)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		source, life := new(numbered), lifetime.New(hclog.NewNullLogger())
-		c := New(Options{Source: source, Life: life, MayRefresh: func() bool { return true }, FetchTimeout: time.Minute})
+		c := New(Options{Source: source, Life: life, MayMint: func() bool { return true }, Keep: func(Key, *Token) {}, FetchTimeout: time.Minute})
 		test(c, source)
 		life.Close()
 		c.Close()
@@ -253,7 +254,7 @@ func TestCache_ClearedBackoffStaysCleared(t *testing.T) {
 		failure := &provider.Error{Provider: "p", Kind: provider.Timeout}
 		var c *Cache
 		n := 0
-		c = New(Options{Life: lifetime.New(hclog.NewNullLogger()), MayRefresh: func() bool { return true }, FetchTimeout: time.Minute,
+		c = New(Options{Life: lifetime.New(hclog.NewNullLogger()), MayMint: func() bool { return true }, Keep: func(Key, *Token) {}, FetchTimeout: time.Minute,
 			Source: sourceFunc(func(ctx context.Context, f Fetch) (*Token, error) {
 				if !f.Own {
 					return nil, ErrNotShared
@@ -269,7 +270,7 @@ func TestCache_ClearedBackoffStaysCleared(t *testing.T) {
 					c.ClearBackoff("c", provider.Timeout) // an operator has raised request_timeout
 					return nil, err
 				}
-				return NewToken(provider.Token{AccessToken: "t", SentAt: time.Now(), Lifetime: time.Hour}, "id", Policy{}), nil
+				return NewToken(provider.Token{AccessToken: "t", SentAt: time.Now(), Lifetime: time.Hour}, Origin{ID: "id"}, Policy{}), nil
 			})})
 		want := Want{Key: Key{Config: "c"}}
 		go func() { _, _ = c.Get(context.Background(), want) }()
@@ -291,10 +292,10 @@ func TestCache_ClearedBackoffStaysCleared(t *testing.T) {
 //	0 s  the token is due, and the cache asks, which takes three seconds
 //	1 s  a reader starts the refresh, which takes a second
 //	2 s  another reads the new token
-func TestCache_SlowMayRefresh(t *testing.T) {
+func TestCache_SlowMayMint(t *testing.T) {
 	t.Parallel()
 	withCache(t, func(c *Cache, source *numbered) {
-		c.MayRefresh = func() bool {
+		c.MayMint = func() bool {
 			time.Sleep(3 * time.Second)
 			return true
 		}
@@ -311,6 +312,162 @@ func TestCache_SlowMayRefresh(t *testing.T) {
 		}
 		if n := source.fetches.Load(); n != 2 {
 			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
+// queued is the error of a request whose turn comes too late.
+type queued time.Duration
+
+func (queued) Error() string { return "too many requests wait" }
+
+func (q queued) RetryAfter() time.Duration { return time.Duration(q) }
+
+// A refresh whose turn would come too late is tried again when its turn can come. It is tried earlier if the token would expire
+// before that.
+func TestCache_RefreshReturnsToTheQueue(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ wait, pause time.Duration }{
+		{0, backoff.First}, // it is not known
+		{time.Second, backoff.First},
+		{5 * time.Minute, 5 * time.Minute},
+		{day, backoff.First},
+	} {
+		withCache(t, func(c *Cache, source *numbered) {
+			token, err := c.Get(context.Background(), shop)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.fail(fmt.Errorf("the provider: %w", queued(test.wait)))
+			time.Sleep(time.Until(token.RefreshAt) + time.Second)
+			synctest.Wait()
+			again := time.Now().Add(test.pause)
+			for time.Now().Before(again) { // readers get the token, and try no earlier
+				if token, err := c.Get(context.Background(), shop); err != nil || token.AccessToken != "token-1" {
+					t.Fatalf("%v, %v", token, err)
+				}
+				synctest.Wait()
+				if n := source.fetches.Load(); n != 2 {
+					t.Errorf("a turn in %s: %d fetches after %s", test.wait, n, test.pause-time.Until(again))
+				}
+				time.Sleep(test.pause / 4)
+			}
+			source.err.Store(nil)
+			time.Sleep(2 * time.Second)
+			if token := c.Peek(shop); token == nil || token.AccessToken != "token-3" {
+				t.Errorf("a turn in %s: the current token is %v, want token-3", test.wait, token)
+			}
+		})
+	}
+}
+
+// A provider that returns one token until it expires gets one request for each, and one more when the token is due.
+func TestCache_RepeatedToken(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, _ *numbered) {
+		var issued atomic.Pointer[Token]
+		var requests, kept atomic.Int64
+		c.Keep = func(Key, *Token) { kept.Add(1) }
+		c.Source = sourceFunc(func(_ context.Context, f Fetch) (*Token, error) {
+			number, now := requests.Add(1), time.Now()
+			if !issued.Load().Valid(now) {
+				issued.Store(NewToken(provider.Token{AccessToken: fmt.Sprint("token-", number), SentAt: now, Lifetime: time.Hour}, Origin{}, Policy{}))
+			}
+			left := issued.Load().Remaining(now).Truncate(time.Second)
+			token := provider.Token{AccessToken: issued.Load().AccessToken, SentAt: now, Lifetime: left}
+			return NewToken(token, Origin{ID: fmt.Sprint("id-", number)}, Policy{ReuseToken: true}), nil
+		})
+		for range 10 * 60 {
+			token, err := c.Get(context.Background(), shop)
+			if err != nil || token.AccessToken != issued.Load().AccessToken {
+				t.Fatalf("%v, %v, want %s", token, err, issued.Load().AccessToken)
+			}
+			time.Sleep(time.Minute)
+		}
+		// The first is returned again when it is due. From then on the provider is known for it.
+		if n := requests.Load(); n > 12 {
+			t.Errorf("%d requests in 10 hours, want 12 at most", n)
+		}
+		if kept.Load() != requests.Load() {
+			t.Errorf("%d tokens of %d were reported", kept.Load(), requests.Load())
+		}
+	})
+}
+
+// A standby serves what is fresh. It asks whether it may mint only if it has no such token.
+func TestCache_Standby(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		var asked atomic.Int64
+		var active atomic.Bool
+		c.MayMint = func() bool { asked.Add(1); return active.Load() }
+		c.Source = sourceFunc(func(ctx context.Context, f Fetch) (*Token, error) {
+			token, err := source.Fetch(ctx, f)
+			if err == nil && !f.Newer {
+				token = NewToken(token.Token, Origin{ID: "id", Stored: true}, token.Policy)
+			}
+			return token, err
+		})
+		c.Keep = func(_ Key, token *Token) {
+			if token.Stored {
+				t.Error("a stored token is reported")
+			}
+		}
+		standby := Want{Key: shop.Key, Shared: true, MaybeStandby: true}
+		for range 3 {
+			if token, err := c.Get(context.Background(), standby); err != nil || token.AccessToken != "token-1" || asked.Load() != 0 {
+				t.Fatalf("%v, %v, asked %d times", token, err, asked.Load())
+			}
+		}
+		leased := Want{Key: shop.Key, MaybeStandby: true}
+		if token, err := c.Get(context.Background(), leased); !errors.Is(err, ErrStandby) || asked.Load() != 1 || c.Peek(leased) != nil {
+			t.Errorf("a lease: %v, %v, asked %d times", token, err, asked.Load())
+		}
+		time.Sleep(55 * time.Minute)
+		if token, err := c.Get(context.Background(), standby); !errors.Is(err, ErrStandby) {
+			t.Errorf("a token that is due: %v, %v", token, err)
+		}
+		if n := source.fetches.Load(); n != 1 {
+			t.Errorf("a standby has started %d fetches, want 1", n)
+		}
+		active.Store(true)
+		if token, err := c.Get(context.Background(), standby); err != nil || token.AccessToken != "token-1" {
+			t.Errorf("once it is active: %v, %v", token, err)
+		}
+		time.Sleep(2 * time.Second)
+		if token := c.Peek(leased); token == nil || token.AccessToken != "token-2" {
+			t.Errorf("once it is active, in memory is %v", token)
+		}
+	})
+}
+
+// Readers that need a longer life than the current token has left share one fetch. Others get the current token at once.
+func TestCache_MinimumTTL(t *testing.T) {
+	t.Parallel()
+	withCache(t, func(c *Cache, source *numbered) {
+		want := Want{Key: shop.Key, MinimumTTL: 30 * time.Minute}
+		get := func(want Want, text string) {
+			t.Helper()
+			if token, err := c.Get(context.Background(), want); err != nil || token.AccessToken != text {
+				t.Errorf("%v, %v, want %s", token, err, text)
+			}
+		}
+		get(want, "token-1")
+		time.Sleep(30 * time.Minute)
+		var readers sync.WaitGroup
+		for range 50 {
+			readers.Go(func() { get(want, "token-2") })
+		}
+		synctest.Wait()
+		get(shop, "token-1")
+		readers.Wait()
+		source.fail(errors.New("the provider is down"))
+		time.Sleep(40 * time.Minute)
+		get(want, "token-2") // the one that there is
+		var short *MinTTLError
+		want.MinimumTTL += time.Second
+		if _, err := c.Get(context.Background(), want); !errors.As(err, &short) || short.Longest != 30*time.Minute || short.Overlap {
+			t.Errorf("%v, want the longest minimum", err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ package tokencache
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"slices"
 	"time"
@@ -14,29 +15,39 @@ import (
 
 // entry is what the cache keeps of one config or role. [Cache].mu guards it.
 //
-//	                       read, or the current token's RefreshAt
-//	┌───────┐   read    ┌─────────┐ ───────────────────────▶ ┌──────────────────────┐
-//	│ empty │ ────────▶ │ minting │                          │ current, and minting │
-//	└───────┘           └─────────┘                          └──────────────────────┘
-//	    ▲                │       │ token     ┌─────────┐  token   │            │
-//	    │                │       └─────────▶ │ current │ ◀────────┘            │ failure
-//	    │        failure │                   └─────────┘                       ▼
-//	    │                ▼                        ▲                ┌──────────────────────┐
-//	    │        ┌───────────────┐                └─────────────── │ current, in backoff  │
-//	    └─────── │  in backoff   │        the backoff ends         └──────────────────────┘
+//	┌───────┐   read    ┌──────────┐                         ┌───────────────────────┐
+//	│ empty │ ────────▶ │ fetching │                         │ current, and fetching │
+//	└───────┘           └──────────┘                         └───────────────────────┘
+//	    ▲                │       │ token  ┌─────────┐ read, or due  ▲      │     │
+//	    │                │       └──────▶ │ current │ ──────────────┘      │     │
+//	    │                │                │         │ ◀────────────────────┘     │ failure
+//	    │        failure │                └─────────┘         token              ▼
+//	    │                ▼                     ▲                ┌──────────────────────┐
+//	    │        ┌───────────────┐             └─────────────── │ current, in backoff  │
+//	    └─────── │  in backoff   │     the backoff ends         └──────────────────────┘
 //	             └───────────────┘
 //
-// A write of the config that its tokens depend on replaces the entry. A call in flight for the old entry is then stale,
-// and its callers start again.
+// The fetch of an empty entry looks for a stored token first, and mints if there is none. All others mint. If the provider
+// returns the current token again, it stays current ([entry.recognize]). A standby only fetches what is stored.
+//
+// A write of the config that its tokens depend on replaces the entry, and so does another node's write of its stored token. A
+// call in flight for the old entry is then stale, and its callers start again.
 type entry struct {
 	// current is the shared token; nil before the first.
 	current *Token
 	// recent holds the last two access tokens, the current one among them.
 	recent []string
+	// unconfirmed says that the current token comes from storage, and that this node may be a standby. Only static-creds/ hands
+	// out such a token: a lease needs a node that may write.
+	unconfirmed bool
+	// repeatedAt is when the provider last returned the current token again.
+	repeatedAt time.Time
 	// read says that a caller has read the current token. The cache does not refresh a token that no caller reads.
 	read bool
 	// own says that each caller of a leased token gets one of its own, according to the config as last read.
 	own bool
+	// lastOwn is the last such token, without its secrets; nil: none was minted yet.
+	lastOwn *Token
 	// timer starts the refresh of the current token; nil if none is due.
 	timer *time.Timer
 	// call is the call in flight; nil if there is none.
@@ -68,6 +79,15 @@ type call struct {
 	want   Want
 	entry  *entry
 	cancel context.CancelFunc
+	// newer says that the call is for a newer token than any before, and not for one that is stored. rotate says that an
+	// operator or a client has asked for it.
+	newer, rotate bool
+	// reported says that a client has reported the current token as refused.
+	reported bool
+	// refresh says that a refresh follows if the call returns a stored token.
+	refresh bool
+	// notBefore is when to send the request; zero: at once.
+	notBefore time.Time
 	// awaited says that a caller waits for the token.
 	awaited bool
 	done    chan struct{}
@@ -78,6 +98,8 @@ type call struct {
 
 	token *Token
 	err   error
+	// replaced is what was the current token when the call ended; nil: there was none.
+	replaced *Token
 	// stale says that the entry was replaced: the outcome belongs to no entry.
 	stale bool
 }
@@ -97,30 +119,55 @@ const (
 	fetchOwn
 	// refuse returns an error from memory: the backoff's, or that the call in flight is overdue.
 	refuse
+	// askNode asks Vault whether this node may mint, because the read may need it to.
+	askNode
 )
 
 // plan decides what to do with a read. It changes nothing. The error belongs to refuse.
 func (e *entry) plan(now time.Time, want Want) (action, error) {
+	if e.servesFresh(now, want) {
+		return serve, nil
+	}
+	if want.MaybeStandby && e.current != nil {
+		return askNode, nil
+	}
 	backedOff := e.backoff.Active(now)
 	if e.serves(now, want) {
-		due := !e.current.fresh(now) && backedOff == nil && e.call == nil && !now.Before(e.nextTry)
-		switch {
-		case e.current.expiring(now) && (due || e.call != nil):
-			return wait, nil
-		case due:
-			return serveAndRefresh, nil
-		}
-		return serve, nil
+		return e.planReplacement(now, want, backedOff != nil)
 	}
 	switch {
 	case backedOff != nil:
 		return refuse, backedOff
 	case e.own && !want.Shared:
+		if e.lastOwn != nil {
+			if err := e.lastOwn.checkMinTTL(want.MinimumTTL); err != nil {
+				return refuse, err
+			}
+		}
 		return fetchOwn, nil
 	case e.call != nil && e.call.later != nil:
 		return refuse, e.call.later
 	}
 	return wait, nil
+}
+
+// planReplacement decides what to do with a read of a token that is valid, but not fresh or not long-lived enough.
+func (e *entry) planReplacement(now time.Time, want Want, backedOff bool) (action, error) {
+	if err := e.current.checkMinTTL(want.MinimumTTL); err != nil {
+		return refuse, err
+	}
+	mayTry := !backedOff && !now.Before(e.nextTry)
+	inFlight := e.call != nil && e.call.later == nil
+	due := !e.current.Fresh(now) && mayTry && e.call == nil
+	switch {
+	case !e.current.lasts(now, want.MinimumTTL) && !e.current.Repeats && (inFlight || mayTry && e.call == nil):
+		return wait, nil
+	case e.current.expiring(now) && (due || e.call != nil):
+		return wait, nil
+	case due:
+		return serveAndRefresh, nil
+	}
+	return serve, nil
 }
 
 // planRefresh decides what to do with a request for a newer token: wait or refuse.
@@ -132,6 +179,23 @@ func (e *entry) planRefresh(now time.Time) (action, error) {
 		return refuse, e.call.later
 	}
 	return wait, nil
+}
+
+// servesFresh reports whether the current token is all that the reader wants.
+func (e *entry) servesFresh(now time.Time, want Want) bool {
+	return e.current.Fresh(now) && e.serves(now, want) && e.current.lasts(now, want.MinimumTTL) && !(e.unconfirmed && !want.Shared)
+}
+
+// answersReport reports whether a client's report of a refused access token is about the current token, and worth a request. A
+// provider that has just returned the same token again is not asked at once.
+func (e *entry) answersReport(now time.Time, reported string) bool {
+	current := subtle.ConstantTimeCompare([]byte(reported), []byte(e.current.AccessToken)) == 1
+	return current && now.Sub(e.repeatedAt) >= backoff.Permanent
+}
+
+// mayEnd reports whether the call in flight may end the current token.
+func (e *entry) mayEnd() bool {
+	return e.call != nil && e.call.newer && (e.call.rotate || e.current.LimitedOverlap)
 }
 
 // serves reports whether the current token can be handed out to that reader.
@@ -154,6 +218,41 @@ func (e *entry) stop() {
 	if e.call != nil {
 		e.call.cancel()
 	}
+}
+
+// repeated returns the current token as it is known after the provider has returned it again, because that is no rotation.
+// Either its life was extended, or it stays as it is and will be returned until it expires.
+func (e *entry) repeated(again *Token) *Token {
+	old, origin := e.current, again.Origin
+	origin.ID, origin.ObtainedAt = old.ID, old.ObtainedAt
+	if again.ExpiresAt().After(old.ExpiresAt().Add(old.Lifetime / 10)) {
+		return NewToken(again.Token, origin, again.Policy)
+	}
+	origin.Repeats = true
+	same := old.Token
+	if old.ExpiresAt().Sub(again.ExpiresAt()) > roundingError { // the provider has shortened its life
+		same.Lifetime = again.ExpiresAt().Sub(same.SentAt)
+	}
+	return NewToken(same, origin, again.Policy)
+}
+
+// roundingError is by how much two responses can differ about when the same token expires, because they count whole seconds.
+const roundingError = 5 * time.Second
+
+// recognize returns a fetched token, or the current one as it is known now if the provider has returned that again.
+func (e *entry) recognize(token *Token) *Token {
+	switch {
+	case e.current == nil || token.Stored:
+		return token
+	case token.AccessToken == e.current.AccessToken:
+		e.repeatedAt = time.Now()
+		return e.repeated(token)
+	case e.current.Repeats && !e.current.Valid(token.SentAt): // the provider will repeat this one, too
+		origin := token.Origin
+		origin.Repeats = true
+		return NewToken(token.Token, origin, token.Policy)
+	}
+	return token
 }
 
 // adopt returns a fetched token, with the policy that was set since the fetch started.
@@ -214,6 +313,22 @@ func (e *entry) backOff(b *backoff.Backoff) {
 		e.backoff = b
 	}
 	e.failedAt = now
+}
+
+// retryAt returns when to try to replace the current token again after an error, which need not be the provider's.
+func (e *entry) retryAt(now time.Time, err error) time.Time {
+	var permanent interface{ Permanent() bool }
+	if errors.As(err, &permanent) && permanent.Permanent() {
+		return now.Add(backoff.Permanent)
+	}
+	next := now.Add(backoff.First)
+	var queued interface{ RetryAfter() time.Duration }
+	if errors.As(err, &queued) {
+		if at := now.Add(queued.RetryAfter()); at.After(next) && e.current.Valid(at) {
+			return at
+		}
+	}
+	return next
 }
 
 // wait waits until the call has ended, at most until it is overdue. The outcome counts before any error.
