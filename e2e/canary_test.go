@@ -23,6 +23,7 @@ const (
 	takesPEM
 	takesDuration
 	takesBool
+	takesNumber
 )
 
 // configFields and settingsFields are all the fields that can be written there.
@@ -32,10 +33,12 @@ var configFields = map[string]kind{
 	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "client_auth": takesName,
 	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "refresh_before": takesDuration,
 	"reuse_token": takesBool, "ttl": takesDuration, "verify_connection": takesBool,
-	"discard_grants": takesBool,
+	"discard_grants": takesBool, "token_overlap": takesDuration,
 }
 
-var settingsFields = map[string]kind{theSetting: takesBool, "allowed_hosts": takesList}
+var settingsFields = map[string]kind{
+	theSetting: takesBool, "allowed_hosts": takesList, storeTokens: takesBool, maxRequests: takesNumber,
+}
 
 // unknownFields are fields that no path takes. Some have the name of a path parameter.
 var unknownFields = []string{"nonsense", "name", "config", "role", "path", "data"}
@@ -122,6 +125,7 @@ func TestSecrecy_MisplacedValues(t *testing.T) {
 		"unknown fields":  c.inUnknownFields,
 		"settings fields": c.inSettings,
 		"queries":         c.inQueries,
+		"rotations":       c.inRotations,
 		"plain values":    c.plainValues,
 	} {
 		before, settings := c.Read(t, "config/base").OK(t), c.Read(t, "settings").OK(t)
@@ -186,16 +190,28 @@ func (c *canaries) inSettings() {
 
 // inQueries sends canaries with requests that write nothing: reads, lists and deletes.
 func (c *canaries) inQueries() {
-	names := append([]string{"client_secret", theSetting, "definition"}, unknownFields...)
+	names := append([]string{"client_secret", theSetting, "definition", "minimum_ttl", "access_token"}, unknownFields...)
 	for _, name := range names {
 		for _, call := range []struct{ method, path string }{
-			{http.MethodGet, "config/base"}, {"LIST", "config"}, {http.MethodGet, "creds/base"},
+			{http.MethodGet, "config/base"}, {"LIST", "config"}, {http.MethodGet, "creds/base"}, {http.MethodGet, "static-creds/base"},
 			{http.MethodGet, "settings"}, {http.MethodGet, "providers/kleinanzeigen"}, {"LIST", "providers"},
 			{http.MethodDelete, "config/none"},
 		} {
 			canary := c.newCanary()
 			c.noLeak(c.Send(c.t, call.method, call.path+"?"+name+"="+canary, nil), canary)
 		}
+	}
+}
+
+// inRotations reports access tokens of the wrong type, and one of no config.
+func (c *canaries) inRotations() {
+	for i := range invalidValues(takesText, "") {
+		canary := c.newCanary()
+		c.refused(http.MethodPost, "rotate/base", canary, fields{"access_token": invalidValues(takesText, canary)[i]})
+	}
+	for _, path := range []string{"rotate/base", "rotate/base/none", "rotate/none"} {
+		canary := c.newCanary()
+		c.noLeak(c.Write(c.t, path, fields{"access_token": canary}), canary)
 	}
 }
 
@@ -218,7 +234,8 @@ func (c *canaries) plainValues() {
 	for name := range settingsFields {
 		for _, value := range []any{1e300, -1, fields{}, []any{nil}, fields{"a": nil}} {
 			c.noServerError(c.Send(c.t, http.MethodPost, "settings", fields{name: value}))
-			c.Write(c.t, "settings", fields{theSetting: true, "allowed_hosts": ""}).OK(c.t)
+			c.Delete(c.t, "settings").OK(c.t)
+			c.Write(c.t, "settings", fields{theSetting: true}).OK(c.t)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func TestConfig_Defaults(t *testing.T) {
 	mustHave(t, w.Read(t, "config/kleinanzeigen"), fields{
 		"provider": "kleinanzeigen", "environment": "production", "request_timeout": 10, "reuse_token": true,
 		"scope": nil, "audience": nil, "redirect_uri": nil, "params": nil, "headers": nil, "refresh_url": nil,
-		"ca_cert": nil, "default_expires_in": nil, "refresh_before": nil, "ttl": nil,
+		"ca_cert": nil, "default_expires_in": nil, "refresh_before": nil, "ttl": nil, "token_overlap": nil,
 	})
 }
 

@@ -11,37 +11,47 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// Reads continue after each of these interruptions, and no operator has to act.
+// Reads continue after each of these interruptions, and no operator has to act. They return the token from before, and the
+// provider is not asked.
 func TestPlugin_ReadsContinueAfterInterruption(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "10m"})).OK(t)
-	leases := []string{w.Creds(t, "a").LeaseID}
-	for _, interruption := range []struct {
-		name string
-		do   func(t *testing.T)
-	}{
-		{"the mount is reloaded", func(t *testing.T) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) }},
-		{"the plugin is reloaded", func(t *testing.T) { w.reload(t, fields{"plugin": harness.PluginName}) }},
-		{"the plugin is killed", func(t *testing.T) { server.KillPlugin(t) }},
-		{"the plugin is killed again", func(t *testing.T) { server.KillPlugin(t) }},
-		{"the server is sealed and unsealed", func(t *testing.T) { server.Seal(t); server.Unseal(t) }},
-		{"the server is restarted", func(t *testing.T) { server.Restart(t) }},
-	} {
+	token := w.Creds(t, "a")
+	leases := []string{token.LeaseID}
+	w.kept(t, "a", token.AccessToken)
+	for _, interruption := range restarts(server) {
 		t.Run(interruption.name, func(t *testing.T) {
-			interruption.do(t)
+			before := w.tokenRequests(t, kleinanzeigen)
+			interruption.do(t, w)
 			creds := w.credsAfterCrash(t, "a")
+			if creds.AccessToken != token.AccessToken {
+				t.Error("creds/ returns another token after the interruption")
+			}
 			w.provides(t, kleinanzeigen, creds.AccessToken, demoClient)
 			w.serves(t, "a", creds.AccessToken, "for the second read after the interruption")
 			mustHave(t, w.Read(t, "config/a"), fields{"provider": kleinanzeigen, "ttl": 600})
 			mustHave(t, w.Read(t, "settings"), fields{theSetting: true})
+			w.asked(t, kleinanzeigen, before, "after the interruption")
 			w.Write(t, "config/b", w.kleinanzeigen()).OK(t)
 			leases = append(leases, creds.LeaseID)
 		})
 	}
 	for _, lease := range leases {
 		w.Revoke(t, lease).OK(t)
+	}
+}
+
+// restarts are the interruptions that start the plugin or the mount again.
+func restarts(server *harness.Server) []interruption {
+	return []interruption{
+		{"the mount is reloaded", func(t *testing.T, w world) { w.reload(t, fields{"mounts": []string{w.Path + "/"}}) }},
+		{"the plugin is reloaded", func(t *testing.T, w world) { w.reload(t, fields{"plugin": harness.PluginName}) }},
+		{"the plugin is killed", func(t *testing.T, _ world) { server.KillPlugin(t) }},
+		{"the plugin is killed again", func(t *testing.T, _ world) { server.KillPlugin(t) }},
+		{"the server is sealed and unsealed", func(t *testing.T, _ world) { server.Seal(t); server.Unseal(t) }},
+		{"the server is restarted", func(t *testing.T, _ world) { server.Restart(t) }},
 	}
 }
 

@@ -11,13 +11,20 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-const theSetting = "allow_private_addresses"
+const (
+	theSetting  = "allow_private_addresses"
+	storeTokens = "store_tokens"
+	maxRequests = "max_requests_per_second"
+)
 
 func TestSettings_Defaults(t *testing.T) {
 	t.Parallel()
 	m := shared.Mount(t)
-	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+	mustHave(t, m.Read(t, "settings"), defaultSettings)
 }
+
+// defaultSettings are the settings of a mount that has none stored.
+var defaultSettings = fields{theSetting: false, "allowed_hosts": nil, storeTokens: true, maxRequests: 100}
 
 func TestSettings_WriteReadDelete(t *testing.T) {
 	t.Parallel()
@@ -27,8 +34,15 @@ func TestSettings_WriteReadDelete(t *testing.T) {
 	mustHave(t, m.Read(t, "settings"), fields{theSetting: true, "allowed_hosts": hosts})
 	m.Write(t, "settings", fields{"allowed_hosts": "auth.example.org"}).OK(t)
 	mustHave(t, m.Read(t, "settings"), fields{theSetting: true, "allowed_hosts": []string{"auth.example.org"}})
+	m.Write(t, "settings", fields{storeTokens: false}).OK(t)
+	m.Write(t, "settings", fields{maxRequests: "7"}).OK(t)
+	mustHave(t, m.Read(t, "settings"), fields{theSetting: true, storeTokens: false, maxRequests: 7})
+	for _, limit := range []int{1, 10_000} {
+		m.Write(t, "settings", fields{maxRequests: limit}).OK(t)
+		mustHave(t, m.Read(t, "settings"), fields{storeTokens: false, maxRequests: limit})
+	}
 	m.Delete(t, "settings").OK(t)
-	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+	mustHave(t, m.Read(t, "settings"), defaultSettings)
 }
 
 func TestSettings_InvalidRefused(t *testing.T) {
@@ -38,7 +52,16 @@ func TestSettings_InvalidRefused(t *testing.T) {
 		Refused(t, http.StatusBadRequest, "allow_private_adresses", theSetting)
 	m.Write(t, "settings", fields{theSetting: "perhaps"}).Refused(t, http.StatusBadRequest, theSetting)
 	m.Write(t, "settings", fields{"allowed_hosts": "https://auth.example.com/token"}).Refused(t, http.StatusBadRequest, "allowed_hosts")
-	mustHave(t, m.Read(t, "settings"), fields{theSetting: false, "allowed_hosts": nil})
+	for _, value := range []any{"perhaps", 2, []any{true}, fields{"a": true}, ""} {
+		m.Write(t, "settings", fields{storeTokens: value}).Refused(t, http.StatusBadRequest, storeTokens, "true or false")
+	}
+	for _, limit := range []any{-1, 0, 10_001, 1e30, "0", "10001"} {
+		m.Write(t, "settings", fields{maxRequests: limit}).Refused(t, http.StatusBadRequest, maxRequests, "1 to 10000")
+	}
+	for _, limit := range []any{"many", "", "100/s", 1.5, true, []any{5}, fields{"a": 5}} {
+		m.Write(t, "settings", fields{maxRequests: limit}).Refused(t, http.StatusBadRequest, maxRequests, "a whole number", "1 to 10000")
+	}
+	mustHave(t, m.Read(t, "settings"), defaultSettings)
 }
 
 // By default token requests go only to public addresses.

@@ -40,11 +40,12 @@ func TestSnapshot_RestoresUsedRefreshTokens(t *testing.T) {
 	}
 }
 
-// Vault restarts the plugin after restoring a snapshot, so no token from its old memory is returned.
+// Vault restarts the plugin after restoring a snapshot, so no token from its old memory is returned, only a stored one.
 func TestSnapshot_RestartsPlugin(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
+	w.Write(t, "settings", fields{storeTokens: false}).OK(t)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	snapshot := server.SaveSnapshot(t)
 	before, token := server.PluginProcesses(), w.Creds(t, "a").AccessToken

@@ -29,16 +29,16 @@ func buildNext(t *testing.T) string {
 }
 
 // switchVersion makes the mount run a registered version.
-func (w world) switchVersion(t *testing.T, version string) {
+func (w world) switchVersion(t *testing.T, version, token string) {
 	t.Helper()
 	tune := harness.Request{Method: http.MethodPost, Path: "sys/mounts/" + w.Path + "/tune", Body: fields{"plugin_version": version}}
 	w.Do(t, tune).OK(t)
 	w.reload(t, fields{"plugin": harness.PluginName})
-	w.works(t, version)
+	w.works(t, version, token)
 }
 
-// works checks that a mount runs the version, mints and stores.
-func (w world) works(t *testing.T, version string) {
+// works checks that a mount runs the version, mints and stores. The config "kept" must still have its token.
+func (w world) works(t *testing.T, version, token string) {
 	t.Helper()
 	harness.Eventually(t, 30*time.Second, "the mount reads", func() bool { return w.Read(t, "config/a").Status == http.StatusOK })
 	mounts := w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/mounts"}).OK(t)
@@ -46,6 +46,7 @@ func (w world) works(t *testing.T, version string) {
 	if got := mount["running_plugin_version"]; got != version {
 		t.Errorf("the running version is %v, want %s", got, version)
 	}
+	w.serves(t, "kept", token, "from version "+version)
 	w.Write(t, "config/a", w.kleinanzeigen(fields{"ttl": "10m"})).OK(t)
 	w.provides(t, kleinanzeigen, w.Creds(t, "a").AccessToken, demoClient)
 	w.Write(t, "config/b", w.kleinanzeigen()).OK(t)
@@ -59,6 +60,9 @@ func TestUpgrade(t *testing.T) {
 	server := harness.StartServer(t)
 	w := newWorldOn(t, server)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
+	w.Write(t, "config/kept", w.kleinanzeigen(w.addClient(t, "kept"))).OK(t)
+	token := w.Creds(t, "kept").AccessToken
+	w.kept(t, "kept", token)
 	before := server.SaveSnapshot(t)
 
 	_, sum, err := server.InstallPlugin(buildNext(t))
@@ -66,18 +70,18 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Restart(t) // the new file exists, but the catalog does not name it yet
-	w.works(t, server.PluginVersion)
+	w.works(t, server.PluginVersion, token)
 	if err := server.RegisterVersion(harness.PluginName, nextVersion, sum); err != nil {
 		t.Fatal(err)
 	}
-	w.switchVersion(t, nextVersion)
+	w.switchVersion(t, nextVersion, token)
 
 	server.RestoreSnapshot(t, before) // its catalog names the old version
-	w.works(t, server.PluginVersion)
+	w.works(t, server.PluginVersion, token)
 
 	if err := server.RegisterVersion(harness.PluginName, nextVersion, sum); err != nil {
 		t.Fatal(err)
 	}
-	w.switchVersion(t, nextVersion)
-	w.switchVersion(t, server.PluginVersion) // and back
+	w.switchVersion(t, nextVersion, token)
+	w.switchVersion(t, server.PluginVersion, token) // and back
 }

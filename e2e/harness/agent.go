@@ -13,7 +13,7 @@ import (
 )
 
 // StartAgent starts a Vault Agent, as an application would, and stops it when the test ends. It returns the files into
-// which the agent renders the access tokens of the paths below the mount.
+// which the agent renders the access tokens of the paths below the mount. A path can have a query.
 func (m Mount) StartAgent(t testing.TB, paths ...string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,6 +40,7 @@ func (m Mount) agentToken(t testing.TB, paths []string) string {
 	name := "agent-" + Random()
 	var policy strings.Builder
 	for _, path := range paths {
+		path, _, _ = strings.Cut(path, "?") // a policy takes no query
 		fmt.Fprintf(&policy, "path %q { capabilities = [\"read\"] }\n", m.Path+"/"+path)
 	}
 	if err := m.Admin.Sys().PutPolicy(name, policy.String()); err != nil {

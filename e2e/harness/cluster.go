@@ -24,13 +24,19 @@ type Cluster struct {
 // StartCluster starts a cluster and stops it when the test ends.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
+	return StartClusterWith(t, Options{})
+}
+
+// StartClusterWith starts a cluster whose nodes have options.
+func StartClusterWith(t testing.TB, o Options) *Cluster {
+	t.Helper()
 	c := new(Cluster)
 	t.Cleanup(func() {
 		for _, node := range c.Nodes {
 			node.Close()
 		}
 	})
-	first, err := StartWith(Options{})
+	first, err := StartWith(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +70,7 @@ func (c *Cluster) join(id string) error {
 		return err
 	}
 	first := c.Nodes[0]
-	s := &Server{dir: dir, http: newHTTPClient(), key: first.key, PluginVersion: first.PluginVersion}
+	s := &Server{options: first.options, dir: dir, http: newHTTPClient(), key: first.key, PluginVersion: first.PluginVersion}
 	c.Nodes = append(c.Nodes, s)
 	for _, step := range []func() error{
 		s.configure,
@@ -179,7 +185,20 @@ func (s *Server) Kill() {
 	}
 	_ = s.vault.cmd.Process.Kill()
 	<-s.vault.done
-	s.KillPluginNow(s.PluginProcesses())
+	s.KillPluginNow(s.processesOf(""))
+}
+
+// Revive starts a killed or stopped node again, with the files that it has left, and waits until it is a standby.
+func (s *Server) Revive(t testing.TB) {
+	t.Helper()
+	if err := s.launch(); err != nil {
+		t.Fatalf("start the node again: %v", err)
+	}
+	s.stopped.Store(false)
+	if err := s.unsealAsStandby(); err != nil {
+		t.Fatalf("%v; the end of its log:\n%s", err, tail(s.logPath(), 4000))
+	}
+	Eventually(t, 30*time.Second, "the node is a standby", func() bool { return s.health() == http.StatusTooManyRequests })
 }
 
 // Leaks stops the cluster and searches the files of all nodes for the secrets noted at any of them.

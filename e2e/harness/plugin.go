@@ -73,10 +73,15 @@ func (s *Server) RegisterVersion(name, version, sum string) error {
 // PluginProcesses returns the IDs of the plugin's processes on this server. They run a binary in the server's own plugin
 // directory.
 func (s *Server) PluginProcesses() []int {
+	return s.processesOf(PluginName)
+}
+
+// processesOf returns the IDs of the processes that run a binary of the server's plugin directory whose name has that prefix.
+func (s *Server) processesOf(prefix string) []int {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	var pids []int
 	for _, link := range links {
-		if target, err := os.Readlink(link); err != nil || !strings.HasPrefix(target, filepath.Join(s.dir, "plugins", PluginName)) {
+		if target, err := os.Readlink(link); err != nil || !strings.HasPrefix(target, filepath.Join(s.dir, "plugins")+"/"+prefix) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {

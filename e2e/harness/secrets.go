@@ -50,25 +50,51 @@ func (s *Server) Leaks() []string {
 			continue
 		}
 		text = requestURI.ReplaceAll(text, nil)
-		for _, value := range s.secrets.values {
-			if line := lineWith(text, value); line != "" {
-				leaks = append(leaks, fmt.Sprintf("%s contains %q: …%s…", path, value, line))
-			}
+		for value, line := range linesWith(text, s.secrets.values) {
+			leaks = append(leaks, fmt.Sprintf("%s contains %q: …%s…", path, value, line))
 		}
 	}
 	return leaks
 }
 
-func lineWith(text []byte, secret string) string {
-	for _, form := range Forms(secret) {
-		if i := bytes.Index(text, []byte(form)); i >= 0 {
-			start := bytes.LastIndexByte(text[:i], '\n') + 1
-			line, _, _ := bytes.Cut(text[start:], []byte("\n"))
-			at := i - start
-			return string(line[max(0, at-200):min(len(line), at+200)])
+// ending is how many bytes at the end of a form are looked up, before the rest is compared. The beginning would not do, because that
+// of all JSON Web Tokens is the same.
+const ending = 6
+
+// linesWith returns the secrets that the text contains in any form, each with the line around its first place. It goes over the
+// text once for all secrets: there are thousands, and the text of a whole run has tens of megabytes.
+func linesWith(text []byte, secrets []string) map[string]string {
+	lines := make(map[string]string)
+	owners, byEnding := make(map[string]string), make(map[[ending]byte][]string)
+	for _, secret := range secrets {
+		for _, form := range Forms(secret) {
+			if len(form) < ending {
+				if i := bytes.Index(text, []byte(form)); i >= 0 {
+					lines[secret] = lineAt(text, i)
+				}
+				continue
+			}
+			owners[form] = secret
+			end := [ending]byte([]byte(form[len(form)-ending:]))
+			byEnding[end] = append(byEnding[end], form)
 		}
 	}
-	return ""
+	for i := ending; i <= len(text); i++ {
+		for _, form := range byEnding[[ending]byte(text[i-ending:i])] {
+			if secret := owners[form]; lines[secret] == "" && bytes.HasSuffix(text[:i], []byte(form)) {
+				lines[secret] = lineAt(text, i-len(form))
+			}
+		}
+	}
+	return lines
+}
+
+// lineAt returns what is around a place in its line.
+func lineAt(text []byte, i int) string {
+	start := bytes.LastIndexByte(text[:i], '\n') + 1
+	line, _, _ := bytes.Cut(text[start:], []byte("\n"))
+	at := i - start
+	return string(line[max(0, at-200):min(len(line), at+200)])
 }
 
 // FindSecret returns the form in which the text contains the secret, or "" if it does not.

@@ -29,6 +29,7 @@ type Options struct {
 	LogLevel string // trace by default
 	NoAudit  bool   // no audit device
 	Proxy    string // the proxy in the server's environment; none by default
+	Patience string // Raft's performance_multiplier: "1", which is the default here, finds a dead leader fastest
 }
 
 // Server is a Vault server with Raft storage, a trace log and a file audit device. The plugin is registered under the
@@ -107,6 +108,16 @@ func (s *Server) Log(t testing.TB) []byte {
 	return text
 }
 
+// AuditLog returns what the audit device has written so far.
+func (s *Server) AuditLog(t testing.TB) []byte {
+	t.Helper()
+	text, err := os.ReadFile(s.auditPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
 func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
 func (s *Server) auditPath() string  { return filepath.Join(s.dir, "audit.log") }
@@ -150,7 +161,7 @@ func (s *Server) storage() map[string]any {
 		return map[string]any{"inmem": map[string]any{}}
 	}
 	return map[string]any{"raft": map[string]any{
-		"path": filepath.Join(s.dir, "raft"), "node_id": "one", "performance_multiplier": "1",
+		"path": filepath.Join(s.dir, "raft"), "node_id": "one", "performance_multiplier": cmp.Or(s.options.Patience, "1"),
 	}}
 }
 

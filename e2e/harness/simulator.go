@@ -59,9 +59,10 @@ type TokenRequest struct {
 
 // Protected is the response of the protected endpoint to a live token.
 type Protected struct {
-	Status   int
-	ClientID string `json:"client_id"`
-	Scope    any    `json:"scope"`
+	Status    int
+	ClientID  string `json:"client_id"`
+	Scope     any    `json:"scope"`
+	ExpiresIn int    `json:"expires_in"` // seconds
 }
 
 // StartSimulator starts a simulator and stops it when the test ends.
