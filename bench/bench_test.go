@@ -37,7 +37,7 @@ const (
 func TestRatios(t *testing.T) {
 	b := newBench(t)
 	defer b.table.print(os.Stdout)
-	for _, storage := range []column{inMemory, raft} {
+	for _, storage := range both {
 		t.Run(storage.slug(), func(t *testing.T) {
 			w := newWorld(t, storage)
 			b.run(t, storage, "hot", func(t *testing.T) { b.hotReads(t, w) })
@@ -51,6 +51,15 @@ func TestRatios(t *testing.T) {
 		m := b.startMany(t)
 		b.run(t, inMemory, "memory", func(t *testing.T) { b.memory(t, m) })
 		b.run(t, inMemory, "start", func(t *testing.T) { b.start(t, m) })
+	})
+	t.Run("stored", func(t *testing.T) { // on Raft alone, because a server in memory loses all tokens when it restarts
+		h := b.startHot(t)
+		b.run(t, raft, "reload", func(t *testing.T) { b.reload(t, h) })
+		b.run(t, raft, "reload-forgotten", func(t *testing.T) { b.reloadForgotten(t, h) })
+		b.run(t, raft, "unseal", func(t *testing.T) { b.unseal(t, h) })
+	})
+	t.Run("cluster", func(t *testing.T) {
+		b.run(t, raft, "kill", func(t *testing.T) { b.kill(t) })
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -50,7 +51,12 @@ func (b *bench) burstOf(t *testing.T, w world, config string, wanted func(status
 	w.sim.Fault(t, kleinanzeigen, fields{"kind": "slow", "delay_ms": delay.Milliseconds(), "times": 0})
 	defer w.sim.ClearFaults(t, kleinanzeigen)
 	before := w.sim.Counters(t, kleinanzeigen).TokenRequests
-	readers := w.readAtOnce(t, "static-creds/"+config, b.burstSize(t), delay)
+	readers := openReaders(t, w.Server, b.burstSize(t))
+	request := w.request("static-creds/" + config)
+	wait := readAtOnce(readers, func(int) []byte { return request })
+	time.Sleep(delay * 9 / 10)
+	w.checkInFlight(t, len(readers))
+	wait()
 	last, statuses := time.Duration(0), make(map[int]int)
 	for _, a := range readers {
 		if a.err != nil {
@@ -86,22 +92,15 @@ type reader struct {
 	err    error
 }
 
-// readAtOnce makes count readers read at the same time. Shortly before the provider responds, it checks that all of them
-// are waiting at Vault.
-func (w world) readAtOnce(t *testing.T, path string, count int, delay time.Duration) []reader {
+// openReaders opens the connections of count readers, and closes them when the test ends.
+func openReaders(t *testing.T, s *harness.Server, count int) []reader {
 	t.Helper()
-	server, err := url.Parse(w.URL)
+	server, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	readers := make([]reader, count)
-	defer func() {
-		for _, r := range readers {
-			if r.conn != nil {
-				r.conn.Close()
-			}
-		}
-	}()
+	t.Cleanup(func() { closeReaders(readers) })
 	err = each(t.Context(), count, 64, func(_ context.Context, i int) (err error) {
 		readers[i].conn, err = net.DialTimeout("tcp", server.Host, 10*time.Second)
 		return err
@@ -109,20 +108,42 @@ func (w world) readAtOnce(t *testing.T, path string, count int, delay time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := fmt.Appendf(nil, "GET /v1/%s/%s HTTP/1.1\r\nHost: %s\r\nX-Vault-Request: true\r\nX-Vault-Token: %s\r\n\r\n",
-		w.Path, path, server.Host, w.Admin.Token())
-	var group sync.WaitGroup
-	began := time.Now()
-	for i := range readers {
-		group.Go(func() { readers[i].read(request, began) })
-	}
-	time.Sleep(delay * 9 / 10)
-	w.checkInFlight(t, count)
-	group.Wait()
 	return readers
 }
 
+// closeReaders closes the readers' connections. This process has descriptors for one crowd of readers.
+func closeReaders(readers []reader) {
+	for _, r := range readers {
+		if r.conn != nil {
+			r.conn.Close()
+		}
+	}
+}
+
+// request returns the request that reads a path below the mount.
+func (w world) request(path string) []byte {
+	return requestOf(w.Server, w.Path+"/"+path)
+}
+
+// requestOf returns the request that reads a path on a connection to a server.
+func requestOf(s *harness.Server, path string) []byte {
+	return fmt.Appendf(nil, "GET /v1/%s HTTP/1.1\r\nHost: %s\r\nX-Vault-Request: true\r\nX-Vault-Token: %s\r\n\r\n",
+		path, strings.TrimPrefix(s.URL, "http://"), s.Admin.Token())
+}
+
+// readAtOnce makes all readers read at the same time, each with its own request. It returns a function that waits for their
+// responses.
+func readAtOnce(readers []reader, request func(i int) []byte) (wait func()) {
+	var group sync.WaitGroup
+	began := time.Now()
+	for i := range readers {
+		group.Go(func() { readers[i].read(request(i), began) })
+	}
+	return group.Wait
+}
+
 func (r *reader) read(request []byte, began time.Time) {
+	r.status, r.body, r.after = 0, nil, 0
 	_ = r.conn.SetDeadline(began.Add(burstLimit))
 	if _, r.err = r.conn.Write(request); r.err != nil {
 		return

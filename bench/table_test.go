@@ -65,6 +65,7 @@ type measurement struct {
 var (
 	both       = []column{inMemory, raft}
 	memoryOnly = []column{inMemory}
+	raftOnly   = []column{raft}
 )
 
 // newTable returns the table without values. A row without a key is a heading.
@@ -96,7 +97,11 @@ func newTable() *table {
 
 		{title: "a read that mints, compared with the same token request sent directly"},
 		{key: "mint/median", by: "mint", title: "difference of the medians", format: "%.2f ms", target: atMost(2, " ms"), on: both},
+		{key: "mint/forgotten", by: "mint", title: "the same, with store_tokens=false", format: "%.2f ms", on: both},
 		{key: "mint/95", by: "mint", title: "difference of the 0.95 quantiles", format: "%.2f ms", on: both},
+		{key: "mint/95-forgotten", by: "mint", title: "the same, with store_tokens=false", format: "%.2f ms", on: both},
+		{key: "mint/rotate", by: "mint", title: "rotate/, until the token is stored: difference of the medians", format: "%.2f ms", on: both},
+		{key: "mint/rotate-forgotten", by: "mint", title: "the same, with store_tokens=false", format: "%.2f ms", on: both},
 		{key: "mint/direct", by: "mint", title: "median of the token request sent directly", format: "%.2f ms", on: both},
 		{key: "mint/hot", by: "mint", title: "median of a read of a cached token", format: "%.2f ms", on: both},
 
@@ -110,6 +115,38 @@ func newTable() *table {
 		{key: "fleet/connections", by: "fleet", title: "connections for each token request", format: "%.2f", target: atMost(1, ""), on: both},
 		{key: "fleet/direct", by: "fleet", title: "time : the same token requests sent directly, as many at a time", format: "%.2f", on: both},
 		{key: "fleet/limit", by: "fleet", title: "time : the shortest that the limits on token requests allow", format: "%.2f", on: both},
+
+		{title: "all configs have a token, and are read at once after the mount was reloaded"},
+		{key: "reload/failed", by: "reload", title: "failed reads", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "reload/requests", by: "reload", title: "token requests", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "reload/ratio", by: "reload", title: "time : plugin that does nothing but read the same from storage", format: "%.2f", target: atMost(1.5, ""), on: raftOnly},
+		{key: "reload/last", by: "reload", title: "until the last reader has the token", format: "%.2f s", on: raftOnly},
+		{key: "reload/nothing", by: "reload", title: "the same, plugin that does nothing but read from storage", format: "%.2f s", on: raftOnly},
+
+		{title: "the same, with tokens in memory alone (store_tokens=false)"},
+		{key: "forgotten/failed", by: "reload-forgotten", title: "failed reads", format: "%.0f", on: raftOnly},
+		{key: "forgotten/requests", by: "reload-forgotten", title: "token requests", format: "%.0f", on: raftOnly},
+		{key: "forgotten/last", by: "reload-forgotten", title: "until the last reader has the token", format: "%.1f s", on: raftOnly},
+
+		{title: "all configs have a token, and are read at once after Vault was sealed and unsealed"},
+		{key: "unseal/failed", by: "unseal", title: "failed reads", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "unseal/requests", by: "unseal", title: "token requests", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "unseal/ratio", by: "unseal", title: "time : plugin that does nothing but read the same from storage", format: "%.2f", target: atMost(1.5, ""), on: raftOnly},
+		{key: "unseal/last", by: "unseal", title: "until the last reader has the token", format: "%.2f s", on: raftOnly},
+
+		{title: "three nodes: the active one is killed, while readers read through the others without end"},
+		{key: "kill/failed", by: "kill", title: "failed reads, while the plugin that does nothing was answered", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "kill/refused", by: "kill", title: "failed reads before that, because no node was active", format: "%.0f", on: raftOnly},
+		{key: "kill/requests", by: "kill", title: "token requests", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "kill/later", by: "kill", title: "first token later than the plugin that does nothing", format: "%.2f s", target: atMost(0.5, " s"), on: raftOnly},
+		{key: "kill/first", by: "kill", title: "from the kill until the first token", format: "%.2f s", on: raftOnly},
+		{key: "kill/nothing", by: "kill", title: "the same, plugin that does nothing but read from storage", format: "%.2f s", on: raftOnly},
+
+		{title: "all other configs have a token, and are read at once at the new active node"},
+		{key: "failover/failed", by: "kill", title: "failed reads", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "failover/requests", by: "kill", title: "token requests", format: "%.0f", target: atMost(0, ""), on: raftOnly},
+		{key: "failover/ratio", by: "kill", title: "time : plugin that does nothing but read the same from storage", format: "%.2f", target: atMost(1.5, ""), on: raftOnly},
+		{key: "failover/last", by: "kill", title: "until the last reader has the token", format: "%.2f s", on: raftOnly},
 
 		{title: "many configs"},
 		{key: "memory", by: "memory", title: "memory of a config with a cached token, without the token", format: "%.0f B", target: atMost(2048, " B"), on: memoryOnly},

@@ -44,7 +44,12 @@ type world struct {
 // would revoke a lease for each measured read. They end with the server.
 func newWorld(t *testing.T, on column) world {
 	t.Helper()
-	s := startServer(t, on)
+	return newWorldOn(t, startServer(t, on), on)
+}
+
+// newWorldOn is newWorld on a running server.
+func newWorldOn(t *testing.T, s *harness.Server, on column) world {
+	t.Helper()
 	if err := registerNothing(s); err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +62,17 @@ func newWorld(t *testing.T, on column) world {
 
 func startServer(t *testing.T, on column) *harness.Server {
 	t.Helper()
-	s, err := harness.StartWith(harness.Options{InMemory: on == inMemory, LogLevel: "error", NoAudit: true})
+	s, err := harness.StartWith(options(on))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
 	return s
+}
+
+// options returns the options of a server that logs only errors and has no audit device.
+func options(on column) harness.Options {
+	return harness.Options{InMemory: on == inMemory, LogLevel: "error", NoAudit: true}
 }
 
 // startSimulators starts count simulators. Each is a host of its own, so each has its own limit on token requests.
@@ -91,15 +101,20 @@ func mountEngine(t *testing.T, s *harness.Server, plugin string) harness.Mount {
 	return m
 }
 
-func registerNothing(s *harness.Server) error {
+// installNothing copies the plugin that does nothing into the server's plugin directory, and returns its checksum.
+func installNothing(s *harness.Server) (sum [sha256.Size]byte, err error) {
 	binary, err := os.ReadFile(os.Getenv(nothingBin))
+	if err != nil {
+		return sum, err
+	}
+	return sha256.Sum256(binary), os.WriteFile(filepath.Join(s.PluginDirectory(), nothingName), binary, 0o700)
+}
+
+func registerNothing(s *harness.Server) error {
+	sum, err := installNothing(s)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.PluginDirectory(), nothingName), binary, 0o700); err != nil {
-		return err
-	}
-	sum := sha256.Sum256(binary)
 	return s.Admin.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: nothingName, Type: api.PluginTypeSecrets, Command: nothingName, SHA256: hex.EncodeToString(sum[:]),
 	})

@@ -2,7 +2,8 @@
 
 // Command nothing is a secrets engine that does nothing: a read returns what was last written to that path. It is served
 // like the marketplace engine, so the cost of a read is that of Vault and its plugin protocol. The first part of a path
-// selects how the engine responds: direct, framework or leased.
+// selects how the engine responds: direct, framework or leased. A read of stored/ fetches two entries from storage, as the
+// marketplace engine does after a reload. It keeps nothing in memory, and returns a constant.
 package main
 
 import (
@@ -45,6 +46,11 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 				logical.ReadOperation:   &framework.PathOperation{Callback: n.read},
 				logical.UpdateOperation: &framework.PathOperation{Callback: n.write},
 			},
+		}, {
+			Pattern: storedPrefix + ".+", TakesArbitraryInput: true,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{Callback: n.writeStored},
+			},
 		}},
 		Secrets: []*framework.Secret{{Type: "nothing", DefaultDuration: time.Hour, Revoke: n.revoke}},
 	}
@@ -54,7 +60,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return n, nil
 }
 
-// HandleRequest handles direct and leased reads before the framework does, as early as a plugin can.
+// HandleRequest handles direct, leased and stored reads before the framework does, as early as a plugin can.
 func (n *nothing) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if req.Operation == logical.ReadOperation {
 		switch {
@@ -62,6 +68,8 @@ func (n *nothing) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			return n.read(ctx, req, nil)
 		case strings.HasPrefix(req.Path, "leased/"):
 			return n.lease(req)
+		case strings.HasPrefix(req.Path, storedPrefix):
+			return readStored(ctx, req)
 		}
 	}
 	return n.Backend.HandleRequest(ctx, req)
@@ -98,4 +106,46 @@ func (n *nothing) write(_ context.Context, req *logical.Request, _ *framework.Fi
 
 func (n *nothing) revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return nil, nil
+}
+
+const storedPrefix = "stored/"
+
+// stored are the two entries that a read of stored/ fetches. It fetches one after the other, because the marketplace engine
+// has to know the config before it can judge the config's token.
+var stored = []string{"config", "token"}
+
+// storedAnswer has the fields and the sizes of a token in a response of the marketplace engine.
+var storedAnswer = map[string]any{
+	"access_token": strings.Repeat("x", 244), "token_type": "bearer", "expires_at": "2006-01-02T15:04:05Z", "scope": "",
+	"provider": "kleinanzeigen", "api_url": strings.Repeat("x", 42), "ttl": 2846, "rotation_period": 2880,
+	"last_vault_rotation": "2006-01-02T15:04:05Z",
+}
+
+// writeStored stores the two entries of a name.
+func (n *nothing) writeStored(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	for _, kind := range stored {
+		text, _ := req.Data[kind].(string)
+		if err := req.Storage.Put(ctx, &logical.StorageEntry{Key: kind + "/" + storedName(req), Value: []byte(text)}); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func readStored(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	for _, kind := range stored {
+		entry, err := req.Storage.Get(ctx, kind+"/"+storedName(req))
+		if err != nil {
+			return nil, err
+		}
+		if entry == nil {
+			return nil, errNoPayload
+		}
+	}
+	return &logical.Response{Data: storedAnswer}, nil
+}
+
+// storedName returns the name in a path, without the padding in front of it.
+func storedName(req *logical.Request) string {
+	return strings.TrimLeft(strings.TrimPrefix(req.Path, storedPrefix), "x")
 }
