@@ -35,7 +35,7 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 test-e2e: build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
 
-bench: build ## measure on a real Vault server (about eleven minutes; about two with BENCH_SECONDS=1)
+bench: build ## measure on a real Vault server (about twelve minutes; about two with BENCH_SECONDS=1)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 20m
