@@ -113,18 +113,26 @@ func readBool(raw any) (bool, bool) {
 	return false, false
 }
 
-// readInt also parses strings, as readBool does. A number that does not fit is the largest one, which no field accepts.
-func readInt(raw any) (int, bool) {
-	var text string
+// numberText returns a number or a string as text.
+func numberText(raw any) (string, bool) {
 	switch raw := raw.(type) {
 	case string:
-		text = strings.TrimSpace(raw)
+		return strings.TrimSpace(raw), true
 	case json.Number:
-		text = raw.String()
+		return raw.String(), true
 	case float64: // what Vault sends to a plugin for a number in JSON
-		text = strconv.FormatFloat(raw, 'f', -1, 64)
+		return strconv.FormatFloat(raw, 'f', -1, 64), true
 	case int:
-		return raw, true
+		return strconv.Itoa(raw), true
+	}
+	return "", false
+}
+
+// readInt also parses strings, as readBool does. A number that does not fit is the largest one, which no field accepts.
+func readInt(raw any) (int, bool) {
+	text, ok := numberText(raw)
+	if !ok {
+		return 0, false
 	}
 	value, err := strconv.Atoi(text)
 	if errors.Is(err, strconv.ErrRange) {
@@ -143,17 +151,8 @@ var (
 // readDuration parses a duration. If it does not fit into a time.Duration, readDuration returns the longest one with
 // the same sign, which no field accepts.
 func readDuration(raw any) (time.Duration, bool) {
-	var text string
-	switch raw := raw.(type) {
-	case string:
-		text = strings.TrimSpace(raw)
-	case json.Number:
-		text = raw.String()
-	case float64: // a request that was not decoded from JSON
-		text = strconv.FormatFloat(raw, 'f', -1, 64)
-	case int:
-		text = strconv.Itoa(raw)
-	default:
+	text, ok := numberText(raw)
+	if !ok {
 		return 0, false
 	}
 	switch {
