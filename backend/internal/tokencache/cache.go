@@ -385,7 +385,11 @@ func (c *Cache) run(ctx context.Context, call *call) {
 
 // sleepUntil waits for that time, at most until the context ends.
 func sleepUntil(ctx context.Context, at time.Time) {
-	timer := time.NewTimer(time.Until(at))
+	wait := time.Until(at)
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
