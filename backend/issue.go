@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (s *source) mint(ctx context.Context, f tokencache.Fetch, p *prepared) (*To
 			return nil, err
 		}
 	}
-	response, err := s.obtain(ctx, f, p)
+	response, err := s.obtainLasting(ctx, f, p)
 	if err != nil {
 		if ends && !f.Reported && (mintedNothing(err) || !limited) {
 			s.cache.KeepAgain(f.Key) // it still works
@@ -61,6 +62,26 @@ func (s *source) mint(ctx context.Context, f tokencache.Fetch, p *prepared) (*To
 		return nil, err
 	}
 	return newToken(response, p.owner, p.policy())
+}
+
+// dyingMargin is how long after the end of a dying token its successor is requested.
+const dyingMargin = time.Second
+
+// obtainLasting obtains a token. If the provider returns the token before again, and that is about to expire, obtainLasting asks
+// once more after its end.
+func (s *source) obtainLasting(ctx context.Context, f tokencache.Fetch, p *prepared) (provider.Token, error) {
+	response, err := s.obtain(ctx, f, p)
+	left := response.Remaining(time.Now())
+	again := slices.Contains(s.cache.Recent(f.Key), response.AccessToken)
+	if err != nil || left >= time.Second || !again || p.call.Request.GrantType != provider.ClientCredentials {
+		return response, err
+	}
+	select {
+	case <-time.After(left + dyingMargin):
+		return s.obtain(ctx, f, p)
+	case <-ctx.Done():
+		return response, nil // newToken reports it
+	}
 }
 
 // mintedNothing reports whether an error shows that the provider has minted no token.

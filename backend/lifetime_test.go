@@ -5,6 +5,8 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +151,36 @@ func TestRepeats_OneRequestPerToken(t *testing.T) {
 		}
 		if n := c.issuer.count() - before; n > 3 {
 			c.Errorf("%d requests in three hours after the restart", n)
+		}
+	})
+}
+
+// A provider counts a token's life from when it has received the request. So a second after the expiry that we know, it may still
+// return the same token. The reader then waits for the next one.
+func TestRepeats_DyingTokenIsAwaited(t *testing.T) {
+	catalog := newCatalog(t, extraDefinition)
+	var requests atomic.Int64
+	network := providerFunc(func(string) (int, string) {
+		time.Sleep(100 * time.Millisecond)
+		switch requests.Add(1) {
+		case 1:
+			return http.StatusOK, `{"access_token":"token-1","expires_in":10}`
+		case 2:
+			return http.StatusOK, `{"access_token":"token-1","expires_in":1}`
+		}
+		return http.StatusOK, `{"access_token":"token-2","expires_in":3600}`
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, catalog, network, newStorage(), new(node))
+		defer e.Close()
+		fields := backend.Fields{"provider": "extra", "client_id": "id", "client_secret": "s"}
+		if err := e.WriteConfig(t.Context(), "shop", backend.ConfigWrite{Fields: fields, Verify: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10500 * time.Millisecond) // no caller has read the token, so nothing replaces it
+		token, err := e.Token(t.Context(), backend.Ref{Config: "shop"})
+		if err != nil || token.AccessToken != "token-2" || requests.Load() != 3 {
+			t.Errorf("%v %v after %d requests, want token-2 after 3", token, err, requests.Load())
 		}
 	})
 }
