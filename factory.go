@@ -35,10 +35,25 @@ type plugin struct {
 	engine *backend.Engine
 }
 
+// builtin returns the built-in definitions.
+func builtin() (*provider.Catalog, error) {
+	return provider.Builtin(reservedFields()...)
+}
+
+// ParseDefinition parses a definition that is not built in. It needs no evidence, and can extend a built-in one. The error of a
+// wrong one is a *[provider.DefinitionError].
+func ParseDefinition(text []byte) (provider.Definition, error) {
+	catalog, err := builtin()
+	if err != nil {
+		return provider.Definition{}, err
+	}
+	return provider.ParseOwn(text, catalog.Lookup, reservedFields()...)
+}
+
 // Factory returns the backend of one mount. It starts nothing and reads nothing, because Vault also calls it to find
 // out what the plugin is.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	catalog, err := provider.Builtin(reservedFields()...)
+	catalog, err := builtin()
 	if err != nil {
 		return nil, err
 	}

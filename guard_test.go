@@ -188,7 +188,7 @@ func TestProviders_ReadShowsFactsWithEvidence(t *testing.T) {
 	}
 	oauth2, _ := catalog.Lookup("oauth2")
 	for field, want := range map[string]any{
-		"authorization": map[string]any{"redirect_uri": "exact", "pkce": true},
+		"authorization": map[string]any{"redirect_uri": "exact", "pkce": "on"},
 		"answer":        map[string]any{"refresh_expires_in": []string{"refresh_expires_in", "refresh_token_expires_in"}},
 	} {
 		if got := providerData(oauth2)[field]; !reflect.DeepEqual(got, want) {

@@ -70,13 +70,13 @@ func providerData(d provider.Definition) map[string]any {
 	}
 	shown := omitEmpty(map[string]any{
 		"obtain":         d.Obtain,
-		"variables":      d.Variables,
+		"variables":      variableData(d.Variables),
 		"use":            d.Use,
 		"token_lifetime": d.TokenLifetime,
 		"limit_headers": omitEmpty(map[string]any{
 			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,
 		}),
-		"authorization": omitEmpty(map[string]any{"redirect_uri": d.Authorization.RedirectURI, "pkce": d.Authorization.PKCE}),
+		"authorization": authorizationData(d.Authorization),
 		"refresh_tokens": omitEmpty(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,
@@ -104,11 +104,30 @@ func providerData(d provider.Definition) map[string]any {
 func parameterData(request provider.GrantRequest) map[string]any {
 	parameters := make(map[string]any)
 	for name, p := range request.Parameters {
-		shown := omitEmpty(map[string]any{"value": p.Value, "from": p.From, "description": p.Description})
+		shown := omitEmpty(map[string]any{
+			"value": p.Value, "values": p.Values, "from": p.From, "default": p.Default, "type": p.Type, "generate": p.Generate,
+			"description": p.Description,
+		})
 		shown["required"] = p.Required
 		parameters[name] = shown
 	}
 	return parameters
+}
+
+func variableData(variables map[string]provider.Variable) map[string]any {
+	shown := make(map[string]any, len(variables))
+	for name, v := range variables {
+		shown[name] = omitEmpty(map[string]any{"kind": v.Kind, "one_of": v.OneOf, "description": v.Description})
+	}
+	return shown
+}
+
+func authorizationData(a provider.AuthorizationEndpoint) map[string]any {
+	shown := omitEmpty(map[string]any{"redirect_uri": a.RedirectURI, "names": a.Names})
+	if a.PKCE != provider.PKCEOff {
+		shown["pkce"] = string(a.PKCE)
+	}
+	return shown
 }
 
 // responseData returns how the provider's response differs from RFC 6749, section 5.1.
@@ -120,7 +139,12 @@ func responseData(a provider.Response) map[string]any {
 		"refresh_expires_in": a.RefreshExpiresIn,
 		"extra":              a.Extra,
 		"no_value":           a.NoValue,
+		"time_zone":          a.TimeZone,
+		"success":            omitEmpty(map[string]any{"name": a.Success.Name, "values": a.Success.Values}),
 	})
+	if a.Form != provider.FormJSON {
+		shown["form"] = a.Form
+	}
 	if a.ExpiresAs != provider.ExpiresSeconds {
 		shown["expires_as"] = a.ExpiresAs
 	}
@@ -131,7 +155,7 @@ func responseData(a provider.Response) map[string]any {
 func omitEmpty(fields map[string]any) map[string]any {
 	maps.DeleteFunc(fields, func(_ string, value any) bool {
 		v := reflect.ValueOf(value)
-		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
+		return !v.IsValid() || v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
 	})
 	return fields
 }

@@ -48,7 +48,7 @@ func (e *Engine) Authorize(ctx context.Context, config, role, redirectURI string
 		ExpiresAt: time.Now().UTC().Add(stateLifetime).Truncate(time.Second),
 	}
 	state, challenge := store.NewID(), ""
-	if u.definition.Authorization.PKCE {
+	if u.definition.Authorization.PKCE.Used() {
 		pending.CodeVerifier = store.NewID() + store.NewID() // 52 characters; RFC 7636 wants 43 to 128
 		sum := sha256.Sum256([]byte(pending.CodeVerifier))
 		challenge = base64.RawURLEncoding.EncodeToString(sum[:])
@@ -115,11 +115,11 @@ func checkRegistered(merged *Config, d provider.Definition, redirectURI string) 
 	if redirectURI == "" {
 		return nil
 	}
-	err := checkRedirectURI(redirectURI)
+	err := checkRedirect(d, redirectURI)
 	if registered == "" || err == nil && redirectURI == registered {
 		return err
 	}
-	prefix := d.Authorization.RedirectURI == "prefix"
+	prefix := d.Authorization.RedirectURI == provider.RedirectPrefix
 	if err == nil && prefix && strings.HasPrefix(redirectURI, registered) && isBelow(redirectURI, registered) {
 		return nil
 	}

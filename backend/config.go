@@ -29,6 +29,7 @@ var configFields = fields[Config]{
 	{"redirect_uri", func(c *Config) any { return &c.RedirectURI }, affectsToken},
 	{"params", func(c *Config) any { return &c.Params }, affectsToken},
 	{"headers", func(c *Config) any { return &c.Headers }, repoints | affectsToken},
+	{"secret_params", func(c *Config) any { return &c.SecretParams }, affectsToken},
 	{"token_url", func(c *Config) any { return &c.TokenURL }, isURL | repoints | affectsToken},
 	{"refresh_url", func(c *Config) any { return &c.RefreshURL }, isURL | repoints | affectsToken},
 	{"authorization_url", func(c *Config) any { return &c.AuthorizationURL }, isURL | repoints | affectsToken},
@@ -255,10 +256,12 @@ func (e *Engine) checkRepointing(old, config *Config, write Fields) error {
 	if config.ClientSecret != "" && !write.has("client_secret") {
 		return &FieldError{Field: "client_secret", Problem: problem + "; add client_secret to the write"}
 	}
-	given, _ := write["headers"].(map[string]*string)
-	for header := range config.Headers {
-		if given[header] == nil {
-			return &FieldError{Field: "headers", Problem: problem + "; add all secret headers with their values, or an empty map to remove them"}
+	for field, secrets := range map[string]map[string]string{"headers": config.Headers, "secret_params": config.SecretParams} {
+		given, _ := write[field].(map[string]*string)
+		for name := range secrets {
+			if given[name] == nil {
+				return &FieldError{Field: field, Problem: problem + "; add all of them with their values, or an empty map to remove them"}
+			}
 		}
 	}
 	if old.Provider == config.Provider && old.Environment == config.Environment {

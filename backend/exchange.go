@@ -209,7 +209,7 @@ func (x *exchange) exchangeCode() (*Token, error) {
 	merged.RedirectURI, merged.Scope = x.pending.RedirectURI, x.pending.Scope
 	call := x.codeCall(merged)
 	call.Request.Secrets = slices.Concat(call.Request.Secrets, x.before.Candidates())
-	call.Request.Code, call.Request.CodeVerifier = x.callback.Code, x.pending.CodeVerifier
+	call.Request.Code, call.Request.CodeVerifier, call.Request.State = x.callback.Code, x.pending.CodeVerifier, x.callback.State
 	token, failure := x.lock.Send(x.turn, call)
 	x.turn()
 	if token.RefreshTokenUnconfirmed && failure != nil {

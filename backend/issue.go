@@ -183,7 +183,7 @@ func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, sett
 
 // newToken returns a token, or an error if it expires within a second.
 func newToken(token provider.Token, owner store.Owner, policy tokencache.Policy) (*Token, error) {
-	t := tokencache.NewToken(token, tokencache.Origin{ID: store.NewID(), Owner: owner.String()}, policy)
+	t := tokencache.NewToken(token, tokencache.Origin{ID: store.NewID(), Owner: owner.String(), Repeats: policy.SameToken}, policy)
 	if !t.Valid(time.Now()) {
 		return nil, &provider.Error{Provider: policy.Provider, Kind: provider.Malformed, Description: "its token has less than a second to live"}
 	}
@@ -204,6 +204,7 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		ReuseToken:       c.ReuseToken,
 		Revocable:        c.RevocationURL != "" || environment.RevocationURL != "",
 	}
+	policy.SameToken = d.SameToken
 	switch {
 	case c.TokenOverlap != nil:
 		policy.LimitedOverlap, policy.Overlap = true, *c.TokenOverlap

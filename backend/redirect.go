@@ -44,6 +44,20 @@ var (
 	appSchemes      = []string{"ms-app", "ms-appx-web"}
 )
 
+// maxRedirectName bounds the length of the name of a redirect URI.
+const maxRedirectName = 256
+
+// checkRedirect checks what a provider takes as redirect_uri: a URI, or the name of one that is registered there.
+func checkRedirect(d provider.Definition, text string) error {
+	if d.Authorization.RedirectURI != provider.RedirectByName {
+		return checkRedirectURI(text)
+	}
+	if len(text) > maxRedirectName || strings.ContainsFunc(text, func(r rune) bool { return r <= 0x20 || r > 0x7e }) {
+		return &FieldError{Field: "redirect_uri", Problem: "is not the name of a redirect URI, which " + d.Name + " takes in place of one", Accepted: "printable ASCII without spaces"}
+	}
+	return nil
+}
+
 // checkRedirectURI checks that a redirect URI is absolute and without a fragment (RFC 6749, section 3.1.2). It must lead to
 // an application: to its host, or to a scheme of its own (RFC 8252, section 7.1).
 func checkRedirectURI(text string) error {

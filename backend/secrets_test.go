@@ -45,7 +45,7 @@ func TestWriteConfig_BoundsHeadersAndParams(t *testing.T) {
 		for i := range 65 {
 			many[fmt.Sprint("x-", i)] = ptr("a")
 		}
-		for _, field := range []string{"headers", "params"} {
+		for _, field := range []string{"headers", "params", "secret_params"} {
 			for _, entries := range []map[string]*string{many, large} {
 				wantField(t, f.writeConfig(backend.Fields{"client_id": "id", "client_secret": "s3cret", field: entries}, false), field, "at most 64 entries")
 			}

@@ -22,9 +22,13 @@ func TestWriteConfig_CorrectionIsTriedAtOnce(t *testing.T) {
 	for name, test := range map[string]struct{ wrong, right backend.Fields }{
 		"client_auth": {backend.Fields{"client_auth": "client_secret_basic"}, nil},
 		"headers":     {nil, backend.Fields{"headers": map[string]*string{"X-Tenant": ptr("seven")}}},
-		"params":      {nil, backend.Fields{"params": map[string]*string{"tenant": ptr("seven")}}},
-		"scope":       {backend.Fields{"scope": []string{"none"}}, nil},
-		"secret":      {backend.Fields{"client_secret": "wrong"}, nil},
+		"a second secret": {
+			backend.Fields{"secret_params": map[string]*string{"partner": ptr("wrong")}},
+			backend.Fields{"secret_params": map[string]*string{"partner": ptr("right")}},
+		},
+		"params": {nil, backend.Fields{"params": map[string]*string{"tenant": ptr("seven")}}},
+		"scope":  {backend.Fields{"scope": []string{"none"}}, nil},
+		"secret": {backend.Fields{"client_secret": "wrong"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withTenants(t, nil, func(f tenantsFixture) {

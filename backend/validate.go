@@ -72,7 +72,7 @@ const (
 
 // checkSize bounds headers and params, because every error of a provider is searched for their values.
 func checkSize(c *Config) error {
-	for field, entries := range map[string]map[string]string{"headers": c.Headers, "params": c.Params} {
+	for field, entries := range map[string]map[string]string{"headers": c.Headers, "params": c.Params, "secret_params": c.SecretParams} {
 		size, largest := 0, 0
 		for key, value := range entries {
 			size += len(key) + len(value)
@@ -97,7 +97,7 @@ func checkCharacters(c *Config) error {
 			return &FieldError{Field: f.name, Problem: "contains a control character, such as a line break at its end; remove it"}
 		}
 	}
-	for field, values := range map[string]map[string]string{"params": c.Params, "headers": c.Headers} {
+	for field, values := range map[string]map[string]string{"params": c.Params, "secret_params": c.SecretParams, "headers": c.Headers} {
 		for key, value := range values {
 			if key == "" || provider.HasControl(key) || provider.HasControl(value) {
 				return &FieldError{Field: field, Problem: "contains an empty key or a control character; remove it"}
@@ -114,6 +114,10 @@ func checkClient(c *Config, d provider.Definition) error {
 	}
 	auth := c.EffectiveClientAuth(d)
 	switch {
+	case d.NoClient && (c.ClientID != "" || c.ClientSecret != "" || c.ClientAuth != ""):
+		return &FieldError{Field: "client_id", Problem: "cannot be set, and neither can client_secret and client_auth, because " + d.Name + " knows no client; leave them out"}
+	case d.NoClient:
+		return nil
 	case auth == "":
 		return &FieldError{Field: "client_auth", Problem: "is required by " + d.Name, Accepted: oneOf(names)}
 	case !slices.Contains(d.ClientAuth, auth):
@@ -145,7 +149,7 @@ func checkTaken(c *Config, d provider.Definition) error {
 		return &FieldError{Field: field, Problem: "cannot be set, because " + d.Name + " does not use it; leave the field out"}
 	}
 	if c.RedirectURI != "" {
-		if err := checkRedirectURI(c.RedirectURI); err != nil {
+		if err := checkRedirect(d, c.RedirectURI); err != nil {
 			return err
 		}
 	}
@@ -159,14 +163,30 @@ func checkTaken(c *Config, d provider.Definition) error {
 }
 
 func checkParams(c *Config, d provider.Definition) error {
+	for name := range c.SecretParams {
+		if _, ok := c.Params[name]; ok {
+			return &FieldError{Field: "secret_params", Problem: "contains " + name + ", which params contains as well; remove one of the two"}
+		}
+	}
+	if err := checkParamsField("params", provider.FromParams, c.Params, d); err != nil {
+		return err
+	}
+	return checkParamsField("secret_params", provider.FromSecretParams, c.SecretParams, d)
+}
+
+// checkParamsField checks the names in params or secret_params. from is what a definition calls them.
+func checkParamsField(field, from string, params map[string]string, d provider.Definition) error {
 	refused := []string{"grant_type", "client_id", "client_secret", "refresh_token", "code", d.Credentials.ClientID, d.Credentials.ClientSecret}
-	for name := range c.Params {
+	for name := range params {
 		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
-			return &FieldError{Field: "params", Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
+			return &FieldError{Field: field, Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
+		}
+		if _, ok := d.Variables[name]; ok && from == provider.FromSecretParams {
+			return &FieldError{Field: field, Problem: "contains " + name + ", which is part of a URL; use params"}
 		}
 		for _, grant := range d.Grants {
-			if p, ok := grant.Parameters[name]; ok && p.From != provider.FromParams {
-				return &FieldError{Field: "params", Problem: "contains " + name + ", which " + ownParameter(p, d)}
+			if p, ok := grant.Parameters[name]; ok && p.From != from {
+				return &FieldError{Field: field, Problem: "contains " + name + ", which " + ownParameter(p, d)}
 			}
 		}
 	}
@@ -174,8 +194,8 @@ func checkParams(c *Config, d provider.Definition) error {
 }
 
 func ownParameter(p provider.Parameter, d provider.Definition) string {
-	if p.Value != "" {
-		return "is always " + p.Value + " for " + d.Name + "; leave it out"
+	if p.From == "" {
+		return "is always the same for " + d.Name + "; leave it out"
 	}
 	return "has a field of its own; use " + p.From
 }

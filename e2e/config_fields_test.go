@@ -86,7 +86,7 @@ func TestConfig_Defaults(t *testing.T) {
 	w.Write(t, "config/kleinanzeigen", w.kleinanzeigen(unverified, fields{"provider": without})).OK(t)
 	mustHave(t, w.Read(t, "config/kleinanzeigen"), fields{
 		"provider": "kleinanzeigen", "environment": "production", "request_timeout": 10, "reuse_token": true,
-		"scope": nil, "audience": nil, "redirect_uri": nil, "params": nil, "headers": nil, "refresh_url": nil,
+		"scope": nil, "audience": nil, "redirect_uri": nil, "params": nil, "secret_param_names": nil, "headers": nil, "refresh_url": nil,
 		"ca_cert": nil, "default_expires_in": nil, "refresh_before": nil, "ttl": nil, "token_overlap": nil,
 	})
 }
@@ -166,6 +166,9 @@ func TestConfig_RefusedFields(t *testing.T) {
 		{fields{"params": fields{"client_id": "x"}}, []string{"params", "client_id"}},
 		{fields{"params": fields{"refresh_token": "x"}}, []string{"params", "refresh_token"}},
 		{fields{"params": fields{"code": "x"}}, []string{"params", "code"}},
+		{fields{"secret_params": fields{"client_secret": "x"}}, []string{"secret_params", "engine sends itself"}},
+		{fields{"secret_params": fields{"a": "x"}, "params": fields{"a": "y"}}, []string{"secret_params", "remove one of the two"}},
+		{fields{"secret_params": fields{"a": "x\ny"}}, []string{"secret_params", "control character"}},
 		{fields{"headers": fields{"Host": "x"}}, []string{"headers", "Host"}},
 		{fields{"headers": fields{"authorization": "x"}}, []string{"headers", "Authorization"}},
 		{fields{"headers": fields{"Content-Length": "1"}}, []string{"headers", "Content-Length"}},

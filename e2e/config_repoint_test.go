@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -78,6 +80,40 @@ func TestRepoint_RequiresHeaders(t *testing.T) {
 		}
 		both := fields{"headers": fields{"X-A": "1", "X-B": "2"}}
 		w.Send(t, method, path, with(unverified, elsewhere, both)).OK(t)
+	}
+}
+
+func TestRepoint_RequiresSecretParams(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	elsewhere := fields{"token_url": "https://elsewhere.example.com/token", "client_secret": demoSecret}
+	for _, method := range []string{http.MethodPost, http.MethodPatch} {
+		path := "config/" + method
+		w.Write(t, path, w.kleinanzeigen(unverified, fields{"secret_params": fields{"partner": "p4rtner-secret"}})).OK(t)
+		stored := w.Read(t, path)
+		refused := w.Send(t, method, path, with(unverified, elsewhere)).Refused(t, http.StatusBadRequest, "secret_params")
+		unchanged(t, w, path, stored, refused)
+		w.Send(t, method, path, with(unverified, elsewhere, fields{"secret_params": fields{"partner": "other"}})).OK(t)
+	}
+}
+
+// A secret parameter is sent, and no response contains it. An error that repeats it is withheld.
+func TestSecretParams_AreSentAndHidden(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const secret = "p4rtner-secret-not-to-be-read"
+	w.NoteSecret(secret)
+	w.Write(t, "config/a", w.oauth2(unverified, fields{"secret_params": fields{"partner": secret}})).OK(t)
+	got := w.Read(t, "config/a").OK(t)
+	mustHave(t, got, fields{"secret_param_names": []any{"partner"}})
+	w.Creds(t, "a")
+	if sent := w.Sim.Requests(t, oauth2)[0].Form(t)["partner"]; !slices.Equal(sent, []string{secret}) {
+		t.Errorf("the request has partner=%v", sent)
+	}
+	for _, body := range []string{string(got.Body), string(w.Read(t, "creds/a").OK(t).Body)} {
+		if strings.Contains(body, secret) {
+			t.Errorf("%s contains the secret parameter", body)
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func (c *Catalog) Digest(name string) string {
 // digest returns a digest of the definition, without what it says for readers alone.
 func (d Definition) digest() string {
 	d.Title, d.Documentation, d.Obtain, d.Use, d.Quirks = "", "", "", "", nil
-	d.TokenLifetime, d.TokenOverlap, d.Evidence = 0, nil, nil
+	d.TokenLifetime, d.TokenOverlap, d.Evidence, d.Extends = 0, nil, nil, ""
 	text, _ := json.Marshal(d) // strings, numbers, booleans, lists and maps always encode
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])

@@ -64,7 +64,9 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	if err != nil {
 		return Token{}, &Error{Provider: d.Name, Kind: Forbidden, Description: err.Error(), Remedy: RemedyOf(err)}
 	}
-	request.Header.Set("User-Agent", c.userAgent)
+	if request.Header.Get("User-Agent") == "" { // some providers refuse any but one of their liking
+		request.Header.Set("User-Agent", c.userAgent)
+	}
 	way, err := c.route(ctx, r, request)
 	if err != nil {
 		return Token{}, networkFailure(err, d, r, request)
@@ -77,23 +79,36 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 		return Token{}, way.failure(err, d, r, request)
 	}
 	defer received.Body.Close()
-	body, err := readBody(received)
+	return read(d, r, exchange{request, received, sentAt, way})
+}
+
+// exchange is a request, its response, and the way that they took.
+type exchange struct {
+	request  *http.Request
+	received *http.Response
+	sentAt   time.Time
+	way      route
+}
+
+// read returns the token or the error of a response.
+func read(d Definition, r Request, x exchange) (Token, error) {
+	body, err := readBody(x.received)
 	res := rawResponse{
-		status: received.StatusCode,
-		header: received.Header,
+		status: x.received.StatusCode,
+		header: x.received.Header,
 		body:   body,
 		whole:  err == nil && len(body) <= maxResponse,
-		sentAt: sentAt,
+		sentAt: x.sentAt,
 	}
 	found := findSuccessor(d, r, res)
-	res.redact = newRedactor(append(r.secrets(request), found.RefreshToken)...)
+	res.redact = newRedactor(append(r.secrets(x.request), found.RefreshToken)...)
 	if res.whole {
 		token, err := readResponse(d, r, res)
 		return withSuccessor(r, found, token, err)
 	}
 	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its response is larger than 1 MiB"}
 	if err != nil {
-		failure = way.failure(err, d, r, request)
+		failure = x.way.failure(err, d, r, x.request)
 		if failure.Kind == Unavailable {
 			failure.Kind, failure.Description = Malformed, "its response broke off or could not be decompressed"
 			failure.Remedy = RemedyNone

@@ -10,14 +10,9 @@
 package provider
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
+	"cmp"
 	"maps"
 	"net/http"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +57,8 @@ type ClientAuth string
 const (
 	// AuthBasic is HTTP Basic, both parts form-encoded first (RFC 6749, section 2.3.1).
 	AuthBasic ClientAuth = "client_secret_basic"
+	// AuthBasicRaw is HTTP Basic without the encoding, as most vendors' pages show it (RFC 7617, section 2).
+	AuthBasicRaw ClientAuth = "client_secret_basic_raw"
 	// AuthPost sends the credentials as form parameters of the body (RFC 6749, section 2.3.1).
 	AuthPost ClientAuth = "client_secret_post"
 	// AuthJSON sends the credentials as members of a JSON body, along with every other parameter.
@@ -77,7 +74,7 @@ const (
 
 // ClientAuths lists every way of client authentication that a request may choose.
 func ClientAuths() []ClientAuth {
-	return []ClientAuth{AuthBasic, AuthPost, AuthJSON, AuthQuery, AuthNone}
+	return []ClientAuth{AuthBasic, AuthBasicRaw, AuthPost, AuthJSON, AuthQuery, AuthNone}
 }
 
 // Definition describes one marketplace's authorization server.
@@ -93,10 +90,14 @@ type Definition struct {
 	// Obtain says which credentials the vendor issues, and how to get them.
 	Obtain string `yaml:"obtain"`
 
+	// Extends names the definition from which this one begins. Its own fields replace that one's; maps are merged by key. Only
+	// an operator's definition can extend another.
+	Extends string `yaml:"extends"`
+
 	// Environments maps names to URLs; [DefaultEnvironment] is always among them.
 	Environments map[string]Environment `yaml:"environments"`
-	// Variables describes the {variables} in URLs. Each is one DNS label, given in [Request.Params].
-	Variables map[string]string `yaml:"variables"`
+	// Variables describes the {variables} in URLs, whose values are given in [Request.Params].
+	Variables map[string]Variable `yaml:"variables"`
 
 	// ClientAuth lists the ways of client authentication that the provider accepts. The first is the default, unless
 	// ClientAuthRequired makes the request choose.
@@ -104,6 +105,8 @@ type Definition struct {
 	ClientAuthRequired bool         `yaml:"client_auth_required"`
 	// Credentials renames the parameters that carry the client's credentials.
 	Credentials Credentials `yaml:"credentials"`
+	// NoClient means that the provider knows no client: requests send neither a client identifier nor its secret.
+	NoClient bool `yaml:"no_client"`
 
 	// Grants describes the request of each grant type that the provider has.
 	Grants map[GrantType]GrantRequest `yaml:"grants"`
@@ -111,6 +114,8 @@ type Definition struct {
 	Authorization AuthorizationEndpoint `yaml:"authorization"`
 	// RefreshTokens describes the provider's refresh tokens.
 	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
+	// Revocation describes a revocation request that is not that of RFC 7009, section 2.1; nil: it is.
+	Revocation *GrantRequest `yaml:"revocation"`
 	// Response describes a response with a token.
 	Response Response `yaml:"answer"`
 	// Errors describes an error response.
@@ -125,6 +130,8 @@ type Definition struct {
 	TokenLifetime int64 `yaml:"token_lifetime"`
 	// TokenOverlap is how long, in seconds, an access token stays valid after a newer one was minted. Nil: until it expires.
 	TokenOverlap *int64 `yaml:"token_overlap"`
+	// SameToken means that the provider returns the same access token again until it expires.
+	SameToken bool `yaml:"same_token"`
 	// Quirks say, for readers, how the provider differs from others.
 	Quirks []string `yaml:"quirks"`
 	// Use says how to send the token to the API, if not as "Authorization: Bearer".
@@ -160,6 +167,25 @@ func (e Environment) URLs() map[string]string {
 	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
 	return all
 }
+
+// Variable is a {variable} in URLs. A definition can give the description alone. It then is one DNS label.
+type Variable struct {
+	// Kind is "label", "host" for a whole host name, or "one_of".
+	Kind string `yaml:"kind"`
+	// OneOf lists the accepted values, for the kind one_of.
+	OneOf []string `yaml:"one_of"`
+	// Description explains the variable, for readers.
+	Description string `yaml:"description"`
+}
+
+func (v *Variable) setScalar(text string) { v.Description = text }
+
+// The kinds of [Variable].
+const (
+	VariableLabel = "label"
+	VariableHost  = "host"
+	VariableOneOf = "one_of"
+)
 
 // Credentials names the parameters of the client's credentials, if these are not client_id and client_secret.
 type Credentials struct {
@@ -198,57 +224,108 @@ type GrantRequest struct {
 	// Parameters describes the other parameters, by their names on the wire.
 	Parameters map[string]Parameter `yaml:"parameters"`
 	// Headers describes further request headers.
-	Headers map[string]Header `yaml:"headers"`
+	Headers map[string]Parameter `yaml:"headers"`
 	// Codes maps the provider's own error codes that have another meaning in this grant. It takes precedence over
 	// [Errors.Codes].
 	Codes map[string]string `yaml:"codes"`
 }
 
-// Parameter describes one parameter of a token request, filled by either Value or From.
+// Parameter describes one parameter or header of a request. Its value comes from one of Value, Values, From and Generate.
 type Parameter struct {
-	// Value is a constant, which is always sent.
-	Value string `yaml:"value"`
-	// From names the request's field to send: scope, audience, redirect_uri, params, code, code_verifier or refresh_token.
+	// Value is a constant, which is always sent: a string, a number, a truth value or a list of these. In a JSON body it keeps its
+	// type.
+	Value any `yaml:"value"`
+	// Values holds a constant for each environment.
+	Values map[string]any `yaml:"values"`
+	// From names the field of [Request] to send; see the constants that begin with From.
 	From string `yaml:"from"`
+	// Param is the key in [Request.Params] or [Request.SecretParams], if it is not the parameter's own name.
+	Param string `yaml:"param"`
+	// Default is sent if the field is empty.
+	Default string `yaml:"default"`
 	// Required means that the provider refuses a request without the parameter.
 	Required bool `yaml:"required"`
-	// Separator separates the values of a list. The default is a space.
+	// Type is the type of the value in a JSON body: string (the default), number, boolean or list.
+	Type string `yaml:"type"`
+	// Separator separates the values of a scope. The default is a space.
 	Separator string `yaml:"separator"`
+	// Prefix precedes the value of From.
+	Prefix string `yaml:"prefix"`
+	// Generate is "uuid" for a new random UUID (RFC 9562, version 4) in each request.
+	Generate string `yaml:"generate"`
 	// Description explains the parameter, for readers.
 	Description string `yaml:"description"`
 }
 
-// The values of [Parameter.From] and [Header.From].
+// The values of [Parameter.From].
 const (
 	FromScope        = "scope"
 	FromAudience     = "audience"
 	FromRedirectURI  = "redirect_uri"
 	FromParams       = "params"
+	FromSecretParams = "secret_params"
 	FromCode         = "code"
 	FromCodeVerifier = "code_verifier"
+	FromState        = "state"
 	FromRefreshToken = "refresh_token"
 	FromAccessToken  = "access_token"
 	FromClientID     = "client_id"
+	FromClientSecret = "client_secret"
 )
 
-// Header describes one request header, filled by one of Value, From and Generate.
-type Header struct {
-	Value string `yaml:"value"`
-	// From is client_id or refresh_token.
-	From string `yaml:"from"`
-	// Prefix precedes the value of From.
-	Prefix string `yaml:"prefix"`
-	// Generate is "uuid" for a new random UUID (RFC 9562, version 4) in each request.
-	Generate string `yaml:"generate"`
-}
+// The values of [Parameter.Type].
+const (
+	TypeString  = "string"
+	TypeNumber  = "number"
+	TypeBoolean = "boolean"
+	TypeList    = "list"
+)
 
 // AuthorizationEndpoint describes the requests that the authorization endpoint accepts.
 type AuthorizationEndpoint struct {
-	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" if it may be longer.
+	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" if it may be longer. It is
+	// "name" if the provider takes the name of a registered redirect URI, and no URI.
 	RedirectURI string `yaml:"redirect_uri"`
-	// PKCE means that the provider accepts a code challenge (RFC 7636).
-	PKCE bool `yaml:"pkce"`
+	// PKCE says whether the provider accepts a code challenge (RFC 7636): "off" (the default), "on" or "required".
+	PKCE PKCE `yaml:"pkce"`
+	// Names renames the request's own parameters: response_type, client_id, redirect_uri, scope, state, audience,
+	// code_challenge and code_challenge_method. An empty name leaves a parameter out.
+	Names map[string]string `yaml:"names"`
+	// ScopeSeparator separates the values of the scope. The default is a space.
+	ScopeSeparator string `yaml:"scope_separator"`
+	// Parameters describes further parameters of the request. None of them is secret.
+	Parameters map[string]Parameter `yaml:"parameters"`
 }
+
+// The values of [AuthorizationEndpoint.RedirectURI].
+const (
+	RedirectExact  = "exact"
+	RedirectPrefix = "prefix"
+	RedirectByName = "name"
+)
+
+// PKCE says whether an authorization server accepts a code challenge (RFC 7636).
+type PKCE string
+
+// The values of [PKCE].
+const (
+	PKCEOff      PKCE = "off"
+	PKCEOn       PKCE = "on"
+	PKCERequired PKCE = "required"
+)
+
+func (p *PKCE) setScalar(text string) {
+	switch text {
+	case "true":
+		text = string(PKCEOn)
+	case "false":
+		text = string(PKCEOff)
+	}
+	*p = PKCE(text)
+}
+
+// Used reports whether authorization requests have a code challenge.
+func (p PKCE) Used() bool { return p == PKCEOn || p == PKCERequired }
 
 // RefreshTokens describes a provider's refresh tokens.
 type RefreshTokens struct {
@@ -275,97 +352,189 @@ type Limit struct {
 type LimitHeaders struct {
 	Limit     string `yaml:"limit"`
 	Remaining string `yaml:"remaining"`
-	// Reset is the end of the window, in Unix seconds.
+	// Reset is the end of the window.
 	Reset string `yaml:"reset"`
+	// ResetAs is the form of Reset: unix_seconds (the default), or seconds from now.
+	ResetAs string `yaml:"reset_as"`
 }
 
 // Response describes a response with a token.
 type Response struct {
-	// Object is the member that contains the token's members, if these are not at the top. Its value is an object, or a
-	// string with one.
+	// Form is the form of the body: "json" (the default) or "form" (application/x-www-form-urlencoded). It is "text" if the body
+	// is the access token itself, perhaps as a JSON string.
+	Form string `yaml:"form"`
+	// Object is the path of the object that contains the token's members, if these are not at the top. Its value is an object, or
+	// a string with one.
 	Object string `yaml:"object"`
-	// Names renames the token's members: access_token, token_type, expires_in, scope, refresh_token.
+	// Names holds the paths of the token's members below Object, if these have other names: access_token, token_type,
+	// expires_in, scope, refresh_token. A path that begins with "header:" names a response header.
 	Names map[string]string `yaml:"names"`
-	// ExpiresAs is the form of the lifetime: "seconds" from now (the default), or a point in time as "unix_seconds" or as an
-	// RFC 3339 "time".
+	// Success tells a token from an error by a member, if the status does not.
+	Success Success `yaml:"success"`
+	// ExpiresAs is the form of the lifetime: see the constants that begin with Expires.
 	ExpiresAs string `yaml:"expires_as"`
+	// TimeZone is the zone of times that name none: an offset such as +09:00, or a name of the IANA time zone database. Empty:
+	// such a time is an error.
+	TimeZone string `yaml:"time_zone"`
 	// DefaultExpiresIn is the lifetime in seconds, if neither the response nor the request gives one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
-	// RefreshExpiresIn lists members with the refresh token's lifetime in seconds from now. The first one present counts. Its
-	// value is ignored if it is zero or not a lifetime.
+	// RefreshExpiresIn lists paths of the refresh token's lifetime. The first one present counts. Its value is ignored if it is
+	// zero or not a lifetime.
 	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
+	// RefreshExpiresAs is the form of RefreshExpiresIn. The default is seconds.
+	RefreshExpiresAs string `yaml:"refresh_expires_as"`
+	// ScopeSeparator separates the values of the scope. The default is a space.
+	ScopeSeparator string `yaml:"scope_separator"`
 	// Extra lists further members to return in [Token.Extra].
 	Extra []string `yaml:"extra"`
+	// Secret lists paths of further members that are secret, so that no error text repeats them.
+	Secret []string `yaml:"secret"`
 	// NoValue is a string that means the same as null.
 	NoValue string `yaml:"no_value"`
 }
 
+// Success is the member that tells a response with a token from an error.
+type Success struct {
+	// Name is the member's path.
+	Name string `yaml:"name"`
+	// Values lists the member's values in a response with a token.
+	Values []string `yaml:"values"`
+}
+
+// The forms of a response's body.
+const (
+	FormJSON = "json"
+	FormForm = "form"
+	FormText = "text"
+)
+
 // The forms of a lifetime in a response.
 const (
-	ExpiresSeconds     = "seconds"
+	// ExpiresSeconds is a number of seconds from now (RFC 6749, section 5.1). It is the default.
+	ExpiresSeconds = "seconds"
+	// ExpiresMilliseconds is a number of milliseconds from now.
+	ExpiresMilliseconds = "milliseconds"
+	// ExpiresMinutes is a number of minutes from now.
+	ExpiresMinutes = "minutes"
+	// ExpiresUnixSeconds is a point in time, in seconds since 1970.
 	ExpiresUnixSeconds = "unix_seconds"
-	ExpiresTime        = "time"
+	// ExpiresUnixMilliseconds is a point in time, in milliseconds since 1970.
+	ExpiresUnixMilliseconds = "unix_milliseconds"
+	// ExpiresTime is a point in time as text, in one of the layouts of [timeLayouts].
+	ExpiresTime = "time"
 )
 
 // Errors describes an error response. Its defaults are those of RFC 6749, section 5.2.
 type Errors struct {
-	// Code lists members with the provider's own error code; the first one present counts. A dot separates a member from the
-	// object that contains it.
+	// Code lists paths of the provider's own error code; the first one present counts.
 	Code []string `yaml:"code"`
-	// Description lists members with a text for readers.
+	// Description lists paths of a text for readers.
 	Description []string `yaml:"description"`
-	// Codes maps the provider's own codes to the codes of RFC 6749.
+	// Codes maps the provider's own codes to the codes of RFC 6749, or to rate_limited.
 	Codes map[string]string `yaml:"codes"`
+	// Texts maps parts of the provider's texts to such codes. Upper and lower case do not matter.
+	Texts map[string]string `yaml:"texts"`
+	// Statuses maps HTTP statuses to such codes.
+	Statuses map[string]string `yaml:"statuses"`
+	// Default is the code of an error that nothing else explains; empty: its status decides.
+	Default string `yaml:"default"`
 }
 
 // ParseDefinition parses a definition from YAML, which includes JSON. It refuses unknown and repeated fields, values of the
-// wrong type, facts without evidence, and evidence without a fact.
+// wrong type, facts without evidence, and evidence without a fact. The error is a *[DefinitionError] with all mistakes.
 //
 // The names in answer.extra must be neither reserved nor those of a token's own members.
 func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 	var d Definition
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&d); err != nil {
-		return Definition{}, fmt.Errorf("definition: %w", err)
+	doc := parseDocument(text, &d, false)
+	if len(doc.mistakes) == 0 {
+		d.setDefaults()
+		c := &checker{document: doc, d: &d, reserved: reserved}
+		c.check()
+		c.checkEvidence(text)
 	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Definition{}, errors.New("definition: contains more than one document; remove all but one")
+	return d, doc.err(d.Name)
+}
+
+// ParseOwn parses a definition that an operator has written, like [ParseDefinition]. It needs no evidence, and can extend one
+// that base returns.
+func ParseOwn(text []byte, base func(name string) (Definition, bool), reserved ...string) (Definition, error) {
+	var head struct {
+		Extends string `yaml:"extends"`
 	}
-	d.setDefaults()
-	if err := d.validate(reserved); err != nil {
-		return Definition{}, fmt.Errorf("definition %q: %w", d.Name, err)
+	_ = yaml.Unmarshal(text, &head) // parseDocument reports what is wrong
+	var d Definition
+	extends := false
+	if head.Extends != "" {
+		if d, extends = base(head.Extends); extends {
+			d.Evidence, d.Name, d.Title = nil, "", ""
+		}
 	}
-	if err := checkEvidence(text, d.Evidence); err != nil {
-		return Definition{}, fmt.Errorf("definition %q: %w", d.Name, err)
+	doc := parseDocument(text, &d, extends)
+	if head.Extends != "" && !extends {
+		doc.add("extends", "is no definition; use the name of one in providers/")
 	}
-	return d, nil
+	if len(doc.mistakes) == 0 {
+		setDefault(&d.Title, d.Name)
+		d.Format = cmp.Or(d.Format, Format)
+		d.setDefaults()
+		c := &checker{document: doc, d: &d, reserved: reserved}
+		c.check()
+	}
+	return d, doc.err(d.Name)
 }
 
 func (d *Definition) setDefaults() {
 	setDefault(&d.Credentials.ClientID, "client_id")
 	setDefault(&d.Credentials.ClientSecret, "client_secret")
+	setDefault(&d.Response.Form, FormJSON)
 	setDefault(&d.Response.ExpiresAs, ExpiresSeconds)
+	setDefault(&d.Response.RefreshExpiresAs, ExpiresSeconds)
+	setDefault(&d.Authorization.PKCE, PKCEOff)
+	setDefault(&d.Authorization.ScopeSeparator, " ")
+	setDefault(&d.LimitHeaders.ResetAs, ExpiresUnixSeconds)
 	if len(d.Errors.Code) == 0 {
 		d.Errors.Code = []string{"error"}
 	}
 	if len(d.Errors.Description) == 0 {
 		d.Errors.Description = []string{"error_description"}
 	}
+	for name, v := range d.Variables {
+		setDefault(&v.Kind, VariableLabel)
+		d.Variables[name] = v
+	}
 	for grantType, r := range d.Grants {
 		setDefault(&r.Endpoint, "token_url")
-		setDefault(&r.Method, http.MethodPost)
-		setDefault(&r.GrantType, string(grantType))
-		if r.Method == http.MethodGet {
-			setDefault(&r.Body, BodyNone)
+		if !r.NoGrantType {
+			setDefault(&r.GrantType, string(grantType))
 		}
-		setDefault(&r.Body, BodyForm)
-		for name, p := range r.Parameters {
-			setDefault(&p.Separator, " ")
-			r.Parameters[name] = p
-		}
-		d.Grants[grantType] = r
+		d.Grants[grantType] = r.withDefaults()
 	}
+	if d.Revocation != nil {
+		r := *d.Revocation
+		setDefault(&r.Endpoint, "revocation_url")
+		r.NoGrantType = true
+		r = r.withDefaults()
+		d.Revocation = &r
+	}
+}
+
+// withDefaults returns the request with the defaults that do not depend on the grant type.
+func (g GrantRequest) withDefaults() GrantRequest {
+	setDefault(&g.Method, http.MethodPost)
+	if g.Method == http.MethodGet {
+		setDefault(&g.Body, BodyNone)
+	}
+	setDefault(&g.Body, BodyForm)
+	parameters := make(map[string]Parameter, len(g.Parameters))
+	for name, p := range g.Parameters {
+		if p.From == FromScope {
+			setDefault(&p.Separator, " ")
+		}
+		parameters[name] = p
+	}
+	g.Parameters = parameters
+	return g
 }
 
 func setDefault[T ~string](field *T, value T) {
@@ -374,225 +543,11 @@ func setDefault[T ~string](field *T, value T) {
 	}
 }
 
-var (
-	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-	variableSyntax = regexp.MustCompile(`\{([^{}]*)\}`)
-	headerSyntax   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-)
-
-func (d *Definition) validate(reserved []string) error {
-	if d.Format != Format {
-		return fmt.Errorf("format: %d is not supported; use %d", d.Format, Format)
-	}
-	if !nameSyntax.MatchString(d.Name) {
-		return errors.New("name: is not valid; use lower-case letters, digits and inner hyphens")
-	}
-	if d.Title == "" {
-		return errors.New("title: is required")
-	}
-	if u, err := url.Parse(d.Documentation); err != nil || u.Scheme != "https" {
-		return errors.New("documentation: is not an https URL")
-	}
-	if _, ok := d.Environments[DefaultEnvironment]; !ok {
-		return fmt.Errorf("environments: %s is required", DefaultEnvironment)
-	}
-	for name, environment := range d.Environments {
-		if err := d.validateEnvironment(environment); err != nil {
-			return fmt.Errorf("environments.%s.%w", name, err)
-		}
-	}
-	if err := d.validateClientAuth(); err != nil {
-		return err
-	}
-	if len(d.Grants) == 0 {
-		return errors.New("grants: is empty; describe at least one")
-	}
-	for grantType, r := range d.Grants {
-		if err := r.validate(grantType); err != nil {
-			return fmt.Errorf("grants.%s.%w", grantType, err)
-		}
-	}
-	if err := validateCodes(d.Errors.Codes); err != nil {
-		return fmt.Errorf("errors.%w", err)
-	}
-	if err := d.validateGrants(); err != nil {
-		return err
-	}
-	if err := d.validateQueries(); err != nil {
-		return err
-	}
-	return d.Response.validate(reserved)
-}
-
-func (d *Definition) validateEnvironment(e Environment) error {
-	for field, raw := range e.URLs() {
-		expanded := variableSyntax.ReplaceAllString(raw, "x")
-		if err := (NetworkPolicy{}).CheckURL(expanded); err != nil {
-			return fmt.Errorf("%s: %w", field, err)
-		}
-		for _, variable := range urlVariables(raw) {
-			if _, ok := d.Variables[variable]; !ok {
-				return fmt.Errorf("%s: {%s} is not among the variables; describe it there", field, variable)
-			}
-		}
-	}
-	return nil
-}
-
-// validateQueries checks the queries of the URLs against the parameters in the rest of the definition.
-func (d *Definition) validateQueries() error {
-	for name, environment := range d.Environments {
-		for field, raw := range environment.URLs() {
-			expanded := variableSyntax.ReplaceAllString(raw, "x")
-			if err := (Request{}).CheckQuery(*d, field, expanded); err != nil {
-				return fmt.Errorf("environments.%s.%s: %w", name, field, err)
-			}
-		}
-	}
-	return nil
-}
-
-func (d *Definition) validateClientAuth() error {
-	if len(d.ClientAuth) == 0 {
-		return errors.New("client_auth: is empty; list at least one")
-	}
-	for _, auth := range d.ClientAuth {
-		if !slices.Contains(ClientAuths(), auth) {
-			return fmt.Errorf("client_auth: %q is not one of %v", auth, ClientAuths())
-		}
-	}
-	return nil
-}
-
-// validateGrants checks the fields that depend on a grant type but stand outside its request.
-func (d *Definition) validateGrants() error {
-	for _, word := range []struct {
-		field, value string
-		accepted     []string
-		grantType    GrantType
-	}{
-		{"authorization.redirect_uri", d.Authorization.RedirectURI, []string{"exact", "prefix"}, AuthorizationCode},
-		{"refresh_tokens.rotation", d.RefreshTokens.Rotation, []string{"always", "sometimes", "never"}, RefreshToken},
-		{"refresh_tokens.previous", d.RefreshTokens.Previous, []string{"dies", "stays", "unclear"}, RefreshToken},
-		{"refresh_tokens.with_client_credentials", d.RefreshTokens.WithClientCredentials, []string{"unused"}, RefreshToken},
-	} {
-		if word.value == "" {
-			continue
-		}
-		if !slices.Contains(word.accepted, word.value) {
-			return fmt.Errorf("%s: is not one of %v", word.field, word.accepted)
-		}
-		if _, ok := d.Grants[word.grantType]; !ok {
-			return fmt.Errorf("%s: there is no %s grant", word.field, word.grantType)
-		}
-	}
-	for i, limit := range d.Limits {
-		if limit.Requests <= 0 || limit.Per <= 0 {
-			return fmt.Errorf("limits[%d]: requests and per must be positive", i)
-		}
-	}
-	if len(d.Response.RefreshExpiresIn) > 0 && !d.Has(RefreshToken) && !d.Has(AuthorizationCode) {
-		return fmt.Errorf("answer.refresh_expires_in: there is neither a %s nor a %s grant", RefreshToken, AuthorizationCode)
-	}
-	if d.RefreshTokens.ExpiresIn < 0 || d.TokenLifetime < 0 || d.TokenOverlap != nil && *d.TokenOverlap < 0 {
-		return errors.New("refresh_tokens.expires_in, token_lifetime, token_overlap: must not be negative")
-	}
-	return nil
-}
-
-func (r GrantRequest) validate(grantType GrantType) error {
-	known := []GrantType{ClientCredentials, AuthorizationCode, RefreshToken}
-	if !slices.Contains(known, grantType) {
-		return fmt.Errorf("grant: is not one of %v", known)
-	}
-	if !slices.Contains([]string{"token_url", "refresh_url"}, r.Endpoint) {
-		return errors.New("endpoint: is neither token_url nor refresh_url")
-	}
-	if auths := append(ClientAuths(), AuthHeaders, ""); !slices.Contains(auths, r.ClientAuth) {
-		return fmt.Errorf("client_auth: is not one of %v", auths)
-	}
-	if r.Method != http.MethodPost && r.Method != http.MethodGet {
-		return errors.New("method: is neither POST nor GET")
-	}
-	if !slices.Contains([]Body{BodyForm, BodyJSON, BodyNone}, r.Body) {
-		return errors.New("body: is not form, json or none")
-	}
-	if r.Method == http.MethodGet && r.Body != BodyNone {
-		return errors.New("body: is not none, but the method is GET")
-	}
-	for name, p := range r.Parameters {
-		sources := []string{FromScope, FromAudience, FromRedirectURI, FromParams, FromCode, FromCodeVerifier, FromRefreshToken}
-		if !exactlyOne(p.Value, p.From) || p.From != "" && !slices.Contains(sources, p.From) {
-			return fmt.Errorf("parameters.%s: needs either value, or from with one of %v", name, sources)
-		}
-	}
-	for name, h := range r.Headers {
-		if err := h.validate(name); err != nil {
-			return err
-		}
-	}
-	return validateCodes(r.Codes)
-}
-
-func (h Header) validate(name string) error {
-	if !headerSyntax.MatchString(name) || HasControl(h.Value) || HasControl(h.Prefix) {
-		return fmt.Errorf("headers.%s: is not a valid header", name)
-	}
-	sources := []string{FromClientID, FromRefreshToken}
-	if !exactlyOne(h.Value, h.From, h.Generate) || h.Generate != "" && h.Generate != "uuid" ||
-		h.From != "" && !slices.Contains(sources, h.From) {
-		return fmt.Errorf("headers.%s: needs one of value, generate: uuid, and from with one of %v", name, sources)
-	}
-	return nil
-}
-
-func validateCodes(codes map[string]string) error {
-	for own, code := range codes {
-		if _, ok := codeKinds[code]; !ok {
-			return fmt.Errorf("codes.%s: %s is not a code of RFC 6749", own, code)
-		}
-	}
-	return nil
-}
-
-func exactlyOne(values ...string) bool {
-	given := slices.DeleteFunc(values, func(value string) bool { return value == "" })
-	return len(given) == 1
-}
-
-func (r Response) validate(reserved []string) error {
-	if !slices.Contains([]string{ExpiresSeconds, ExpiresUnixSeconds, ExpiresTime}, r.ExpiresAs) {
-		return errors.New("answer.expires_as: is not seconds, unix_seconds or time")
-	}
-	for name := range r.Names {
-		if !slices.Contains(tokenMembers(), name) {
-			return fmt.Errorf("answer.names.%s: is not one of %v", name, tokenMembers())
-		}
-	}
-	for i, name := range r.RefreshExpiresIn {
-		if name == "" || HasControl(name) || slices.Contains(r.RefreshExpiresIn[:i], name) {
-			return fmt.Errorf("answer.refresh_expires_in[%d]: is empty, repeated or not a member's name", i)
-		}
-		for _, member := range tokenMembers() {
-			if r.name(member) == name {
-				return fmt.Errorf("answer.refresh_expires_in: %s is the token's own %s", name, member)
-			}
-		}
-	}
-	for _, name := range r.Extra {
-		if slices.Contains(tokenMembers(), name) || slices.Contains(reserved, name) {
-			return fmt.Errorf("answer.extra: %s is a field of every token", name)
-		}
-	}
-	if r.DefaultExpiresIn < 0 {
-		return errors.New("answer.default_expires_in: must not be negative")
-	}
-	return nil
-}
-
 // request returns the request of a grant type, and whether the provider supports that grant type.
 func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
+	if grantType == Revocation && d.Revocation != nil {
+		return *d.Revocation, true
+	}
 	if grantType == Revocation {
 		return GrantRequest{
 			Endpoint: "revocation_url", Method: http.MethodPost, Body: BodyForm, NoGrantType: true,
@@ -630,11 +585,27 @@ func (d Definition) Takes(field string) bool {
 	return false
 }
 
+// SecretParams returns the keys of [Request.SecretParams] that the request of a grant type sends, in order.
+func (d Definition) SecretParams(grantType GrantType) []string {
+	var keys []string
+	shape, _ := d.request(grantType)
+	for _, parameters := range []map[string]Parameter{shape.Parameters, shape.Headers} {
+		for name, p := range parameters {
+			if p.From == FromSecretParams {
+				keys = append(keys, p.key(name))
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
 // Constant returns the constant value of a parameter, and whether it has one.
 func (d Definition) Constant(parameter string) (string, bool) {
 	for _, r := range d.Grants {
-		if p := r.Parameters[parameter]; p.Value != "" {
-			return p.Value, true
+		if p := r.Parameters[parameter]; p.Value != nil {
+			text, _ := constantText(p.Value)
+			return text, true
 		}
 	}
 	return "", false
@@ -670,11 +641,26 @@ func urlVariables(raw string) []string {
 }
 
 // expandURL replaces the {variables} in a URL.
-func expandURL(raw string, values map[string]string) (string, error) {
+func (d Definition) expandURL(raw string, values map[string]string) (string, error) {
 	for _, name := range urlVariables(raw) {
-		value := values[name]
-		if !labelSyntax.MatchString(value) {
-			return "", &RequestError{Field: "params", Problem: name + " is part of the URL; set it to one DNS label (letters, digits and inner hyphens)"}
+		value, v := values[name], d.Variables[name]
+		var accepted string
+		switch v.Kind {
+		case VariableOneOf:
+			if !slices.Contains(v.OneOf, value) {
+				accepted = listed(v.OneOf)
+			}
+		case VariableHost:
+			if !hostSyntax.MatchString(value) {
+				accepted = "a host name"
+			}
+		default:
+			if !labelSyntax.MatchString(value) {
+				accepted = "one DNS label (letters, digits and inner hyphens)"
+			}
+		}
+		if accepted != "" {
+			return "", &RequestError{Field: "params", Problem: name + " is part of the URL; set it to " + accepted}
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}

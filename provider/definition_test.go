@@ -62,10 +62,10 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		{"{client_credentials: {}}", "{client_credentials: {method: GET, body: form}}", "body"},
 		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {}}}}", "parameters.scope"},
 		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {value: a, from: scope}}}}", "parameters.scope"},
-		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {from: client_secret}}}}", "parameters.scope"},
+		{"{client_credentials: {}}", "{client_credentials: {parameters: {scope: {from: code}}}}", "parameters.scope.from"},
 		{"{client_credentials: {}}", `{client_credentials: {headers: {"A B": {value: c}}}}`, "headers"},
 		{"{client_credentials: {}}", "{client_credentials: {headers: {A: {generate: time}}}}", "headers.A"},
-		{"grants:", "answer: {expires_as: minutes}\ngrants:", "expires_as"},
+		{"grants:", "answer: {expires_as: hours}\ngrants:", "expires_as"},
 		{"grants:", "answer: {names: {token: t}}\ngrants:", "answer.names.token"},
 		{"grants:", "answer: {extra: [access_token]}\ngrants:", "answer.extra"},
 		{"grants:", "answer: {default_expires_in: -1}\ngrants:", "default_expires_in"},
@@ -76,20 +76,20 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {refresh_expires_in: [r, r]}", "answer.refresh_expires_in[1]"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {refresh_expires_in: [expires_in]}", "own expires_in"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {names: {expires_in: e}, refresh_expires_in: [e]}", "own expires_in"},
-		{"{client_credentials: {}}", "{authorization_code: {}}\nanswer: {refresh_expires_in: [r]}", "evidence: none for answer.refresh_expires_in"},
-		{"facts: [environments, ", "facts: [", "evidence: none for environments.production.token_url"},
-		{"facts: [environments, ", "facts: [environments, use, ", "evidence: use is not a fact"},
+		{"{client_credentials: {}}", "{authorization_code: {}}\nanswer: {refresh_expires_in: [r]}", "answer.refresh_expires_in: has no evidence"},
+		{"facts: [environments, ", "facts: [", "environments.production.token_url: has no evidence"},
+		{"facts: [environments, ", "facts: [environments, use, ", "facts[1]: use is not a fact"},
 		{"facts: [environments, ", "facts: [environments, environments, ", "claimed twice"},
 		{"{client_credentials: {}}", "{client_credentials: {endpoint: api_url}}", "endpoint"},
 		{"{client_credentials: {}}", "{client_credentials: {client_auth: bearer}}", "client_auth"},
 		{"{client_credentials: {}}", "{client_credentials: {codes: {'1': wrong}}}", "codes.1"},
-		{"{client_credentials: {}}", "{client_credentials: {headers: {A: {from: client_secret}}}}", "headers.A"},
+		{"{client_credentials: {}}", "{client_credentials: {headers: {A: {from: scope}}}}", "headers.A.from"},
 		{"grants:", "errors: {codes: {'1': wrong}}\ngrants:", "errors.codes.1"},
 		{"grants:", "limits: [{requests: 0, per: 60}]\ngrants:", "limits[0]"},
 		{"grants:", "authorization: {redirect_uri: prefix}\ngrants:", "no authorization_code grant"},
 		{"grants:", "refresh_tokens: {rotation: always}\ngrants:", "no refresh_token grant"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {rotation: often}", "refresh_tokens.rotation"},
-		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", "refresh_tokens.with_client_credentials: is not one of [unused]"},
+		{"{client_credentials: {}}", "{refresh_token: {}}\nrefresh_tokens: {with_client_credentials: used}", `refresh_tokens.with_client_credentials: "used" is not accepted; use unused`},
 		{"grants:", "token_lifetime: -1\ngrants:", "token_lifetime"},
 		{"grants:", "token_overlap: -1\ngrants:", "token_overlap"},
 		{"known_by: documentation", "known_by: hearsay", "known_by"},
@@ -115,7 +115,7 @@ func TestParseDefinition_RefusesReservedNames(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := provider.ParseDefinition(text, "ttl", "shop_id")
-	if err == nil || !strings.Contains(err.Error(), "answer.extra: shop_id is a field of every token") {
+	if err == nil || !strings.Contains(err.Error(), "answer.extra[0]: shop_id is a field of every token") {
 		t.Errorf("a reserved name: %v", err)
 	}
 }

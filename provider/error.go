@@ -117,7 +117,12 @@ var codeKinds = map[string]Kind{
 	"unsupported_grant_type":  RefusedRequest,
 	"server_error":            Unavailable,
 	"temporarily_unavailable": Unavailable,
+	codeRateLimited:           RateLimited,
 }
+
+// codeRateLimited is the word by which a definition says that a code, a text or a status means too many requests. RFC 6749 has
+// none.
+const codeRateLimited = "rate_limited"
 
 // Remedy names the caller's setting that would permit a refused request or avoid a failure. Error texts do not mention it,
 // because the caller knows its own name for the setting.

@@ -3,7 +3,6 @@
 package provider
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -34,10 +33,10 @@ func evidenceKinds() []string {
 }
 
 // checkEvidence checks that every fact of a definition has evidence, and that all evidence has a fact.
-func checkEvidence(text []byte, evidence []Evidence) error {
+func (c *checker) checkEvidence(text []byte) {
 	var document map[string]any
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return err
+	if yaml.Unmarshal(text, &document) != nil {
+		return // parseDocument has reported it
 	}
 	for _, field := range []string{"format", "name", "title", "documentation", "variables", "evidence"} {
 		delete(document, field) // these need no evidence
@@ -45,51 +44,48 @@ func checkEvidence(text []byte, evidence []Evidence) error {
 	facts := leaves("", document)
 
 	used := make(map[string]bool)
-	claims := make(map[string]bool)
-	for i, e := range evidence {
-		if err := e.validate(); err != nil {
-			return fmt.Errorf("evidence[%d].%w", i, err)
-		}
-		for _, name := range e.Facts {
-			if claims[name] {
-				return fmt.Errorf("evidence[%d].facts: %s is claimed twice; remove one of the two", i, name)
+	claims := make(map[string]string) // where each fact is claimed
+	for i, e := range c.d.Evidence {
+		path := fmt.Sprintf("evidence[%d]", i)
+		c.checkSource(path, e)
+		for j, name := range e.Facts {
+			at := fmt.Sprintf("%s.facts[%d]", path, j)
+			if _, ok := claims[name]; ok {
+				c.add(at, "%s is claimed twice; remove one of the two", name)
 			}
-			claims[name] = true
+			claims[name] = at
 		}
 	}
 	for _, fact := range facts {
 		name := fact
-		for !claims[name] {
+		for claims[name] == "" {
 			cut := strings.LastIndexByte(name, '.')
 			if cut < 0 {
-				return fmt.Errorf("evidence: none for %s; add its source", fact)
+				c.add(fact, "has no evidence; add its source")
+				break
 			}
 			name = name[:cut]
 		}
 		used[name] = true
 	}
-	for name := range claims {
+	for name, at := range claims {
 		if !used[name] {
-			return fmt.Errorf("evidence: %s is not a fact of the definition", name)
+			c.add(at, "%s is not a fact of the definition", name)
 		}
 	}
-	return nil
 }
 
-func (e Evidence) validate() error {
-	if !slices.Contains(evidenceKinds(), e.KnownBy) {
-		return fmt.Errorf("known_by: is not one of %v", evidenceKinds())
-	}
+func (c *checker) checkSource(path string, e Evidence) {
+	oneOf(c, path+".known_by", e.KnownBy, evidenceKinds()...)
 	if len(e.Facts) == 0 {
-		return errors.New("facts: is empty; name at least one")
+		c.add(path+".facts", "is empty; name at least one")
 	}
 	if e.Source == "" && e.KnownBy == "derived" {
-		return nil
+		return
 	}
 	if u, err := url.Parse(e.Source); err != nil || u.Scheme != "https" {
-		return errors.New("source: is not an https URL")
+		c.add(path+".source", "is not an https URL")
 	}
-	return nil
 }
 
 // leaves returns the paths of all values in a document. A list counts as one value.

@@ -53,6 +53,8 @@ type goldenCase struct {
 	Scope      []string           `yaml:"scope"`
 	Audience   string             `yaml:"audience"`
 	Params     map[string]string  `yaml:"params"`
+	Secrets    map[string]string  `yaml:"secret_params"`
+	State      string             `yaml:"state"`
 	Headers    map[string]string  `yaml:"headers"`
 	DefaultIn  int                `yaml:"default_expires_in"`
 }
@@ -133,7 +135,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if definition, err = provider.ParseDefinition(inner); err != nil {
+		if definition, err = provider.ParseOwn(inner, lookup(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,19 +154,27 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		Scope:            c.Scope,
 		Audience:         c.Audience,
 		Params:           c.Params,
+		SecretParams:     c.Secrets,
+		State:            c.State,
 		Headers:          c.Headers,
 		Timeout:          10 * time.Second,
 		DefaultExpiresIn: time.Duration(c.DefaultIn) * time.Second,
 	}
 }
 
-func builtin(t *testing.T, name string) provider.Definition {
+// lookup returns the function that finds the built-in definitions.
+func lookup(t *testing.T) func(name string) (provider.Definition, bool) {
 	t.Helper()
 	catalog, err := provider.Builtin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	definition, ok := catalog.Lookup(name)
+	return catalog.Lookup
+}
+
+func builtin(t *testing.T, name string) provider.Definition {
+	t.Helper()
+	definition, ok := lookup(t)(name)
 	if !ok {
 		t.Fatalf("there is no definition %s", name)
 	}

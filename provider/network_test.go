@@ -159,7 +159,7 @@ func TestError_NamesURLOfRefusedAddress(t *testing.T) {
 func TestRequest_HostOfGrantType(t *testing.T) {
 	t.Parallel()
 	shop := shopWith(t, "client_credentials: {}, refresh_token: {endpoint: refresh_url}")
-	shop.Variables = map[string]string{"shop": "the shop"}
+	shop.Variables = map[string]provider.Variable{"shop": {}}
 	shop.Environments = map[string]provider.Environment{
 		"production": {TokenURL: "https://{shop}.example.com/token", RefreshURL: "https://Refresh.example.com:443/token"},
 		"sandbox":    {TokenURL: "https://sandbox.example.com:8443/token"},

@@ -3,7 +3,6 @@
 package provider
 
 import (
-	"cmp"
 	"maps"
 	"net/url"
 	"slices"
@@ -49,15 +48,14 @@ func isParameter(name, parameter string) bool {
 func (r Request) queryParameters(d Definition, field string) []string {
 	names := []string{d.Credentials.ClientSecret}
 	if field == "authorization_url" {
-		return append(names, "response_type", d.Credentials.ClientID, "redirect_uri", "state", "scope", "audience",
-			"code_challenge", "code_challenge_method")
+		return slices.AppendSeq(append(names, d.authorizationNames()...), maps.Keys(d.Authorization.Parameters))
 	}
 	for _, grantType := range append(slices.Sorted(maps.Keys(d.Grants)), Revocation) {
 		shape, _ := d.request(grantType)
 		if shape.Endpoint != field {
 			continue
 		}
-		auth := cmp.Or(shape.ClientAuth, r.ClientAuth, d.DefaultClientAuth())
+		auth := d.clientAuth(shape, r)
 		inQuery := shape.Body == BodyNone && auth != AuthJSON
 		if auth == AuthQuery || inQuery && (auth == AuthPost || auth == AuthNone) {
 			names = append(names, d.Credentials.ClientID)
@@ -69,9 +67,11 @@ func (r Request) queryParameters(d Definition, field string) []string {
 			names = append(names, "grant_type")
 		}
 		names = slices.AppendSeq(names, maps.Keys(shape.Parameters))
-		for name := range r.Params {
-			if _, isVariable := d.Variables[name]; !isVariable && grantType != Revocation {
-				names = append(names, name)
+		for _, params := range []map[string]string{r.Params, r.SecretParams} {
+			for name := range params {
+				if !d.assigns(name) && grantType != Revocation {
+					names = append(names, name)
+				}
 			}
 		}
 	}

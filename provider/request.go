@@ -46,8 +46,12 @@ type Request struct {
 	RefreshToken string
 	// AccessToken is the token to revoke.
 	AccessToken string
+	// State is the state that came back with the code, for providers that want it with the code.
+	State string
 	// Params holds further parameters, and the values of the variables in URLs.
 	Params map[string]string
+	// SecretParams holds further parameters that are secret.
+	SecretParams map[string]string
 	// Headers holds further request headers.
 	Headers map[string]string
 	// Secrets holds further secrets that error texts must not repeat, such as tokens from earlier responses.
@@ -138,9 +142,14 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	if own == "" {
 		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, because %s has none of its own", d.Name)}
 	}
-	expanded, err := expandURL(own, r.Params)
+	expanded, err := d.expandURL(own, r.Params)
 	if err != nil {
 		return "", err
+	}
+	if d.hostVaries(own) {
+		if err := r.Network.CheckHost(expanded); err != nil {
+			return "", asRequestError("params", err)
+		}
 	}
 	return r.checked(d, field, expanded)
 }
@@ -166,24 +175,64 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	if err != nil {
 		return "", &RequestError{Field: "authorization_url", Problem: "is not a URL"}
 	}
-	query := url.Values{
-		"response_type":        {"code"},
-		d.Credentials.ClientID: {r.ClientID},
-		"redirect_uri":         {r.RedirectURI},
-		"state":                {state},
+	query := url.Values{}
+	separator := cmp.Or(d.Authorization.ScopeSeparator, " ")
+	for name, value := range map[string]string{
+		"response_type": "code", "client_id": r.ClientID, "redirect_uri": r.RedirectURI, "state": state,
+		"scope": strings.Join(r.Scope, separator), "audience": r.Audience, "code_challenge": challenge,
+	} {
+		if own := d.authorizationName(name); own != "" && value != "" {
+			query.Set(own, value)
+		}
 	}
-	if len(r.Scope) > 0 {
-		query.Set("scope", strings.Join(r.Scope, " "))
+	if own := d.authorizationName("code_challenge_method"); own != "" && challenge != "" {
+		query.Set(own, "S256")
 	}
-	if r.Audience != "" {
-		query.Set("audience", r.Audience)
-	}
-	if challenge != "" {
-		query.Set("code_challenge", challenge)
-		query.Set("code_challenge_method", "S256")
+	for name, p := range d.Authorization.Parameters {
+		value, ok, err := r.value(d, name, p)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			query.Set(name, value.text)
+		}
 	}
 	addQuery(target, query)
 	return target.String(), nil
+}
+
+// authorizationNames lists the parameters of an authorization request (RFC 6749, section 4.1.1; RFC 7636, section 4.3).
+func authorizationNames() []string {
+	return []string{"response_type", "client_id", "redirect_uri", "state", "scope", "audience", "code_challenge", "code_challenge_method"}
+}
+
+// authorizationName returns the provider's own name of a parameter of the authorization request; empty: it is not sent.
+func (d Definition) authorizationName(name string) string {
+	if own, ok := d.Authorization.Names[name]; ok {
+		return own
+	}
+	if name == "client_id" {
+		return d.Credentials.ClientID
+	}
+	return name
+}
+
+// authorizationNames returns the names of the parameters that authorization requests have.
+func (d Definition) authorizationNames() []string {
+	var names []string
+	for _, name := range authorizationNames() {
+		if own := d.authorizationName(name); own != "" {
+			names = append(names, own)
+		}
+	}
+	return names
+}
+
+// hostVaries reports whether the host in a URL depends on a variable.
+func (d Definition) hostVaries(raw string) bool {
+	_, rest, _ := strings.Cut(raw, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return strings.Contains(host, "{")
 }
 
 // scopeRequested returns the scope that the token request sends, its values separated by spaces; empty: none. In the
@@ -196,61 +245,78 @@ func (r Request) scopeRequested(d Definition) string {
 	shape := d.Grants[r.GrantType]
 	for _, p := range shape.Parameters {
 		if p.From == FromScope {
-			return given
+			return cmp.Or(given, p.Default)
 		}
 	}
 	sent, err := r.parameters(d, shape)
 	if err != nil {
 		return "" // the request was not sent
 	}
-	return sent["scope"]
+	return sent["scope"].text
 }
 
-// parameters returns the token request's parameters without the client's credentials.
-func (r Request) parameters(d Definition, shape GrantRequest) (map[string]string, error) {
-	all := make(map[string]string)
-	if r.GrantType != Revocation { // Params belong to token requests
-		maps.Copy(all, r.Params)
-	}
-	for name := range d.Variables {
-		delete(all, name) // variables are part of the URL
+// parameters returns the request's parameters without the client's credentials.
+func (r Request) parameters(d Definition, shape GrantRequest) (map[string]sentValue, error) {
+	all := make(map[string]sentValue)
+	if r.GrantType != Revocation { // they belong to token requests
+		for _, params := range []map[string]string{r.Params, r.SecretParams} {
+			for name, value := range params {
+				if !d.assigns(name) {
+					all[name] = textValue(value)
+				}
+			}
+		}
 	}
 	if !shape.NoGrantType {
-		all["grant_type"] = shape.GrantType
+		all["grant_type"] = textValue(shape.GrantType)
 	}
 	for name, p := range shape.Parameters {
-		value := p.Value
-		switch p.From {
-		case FromScope:
-			value = strings.Join(r.Scope, p.Separator)
-		case FromAudience:
-			value = r.Audience
-		case FromRedirectURI:
-			value = r.RedirectURI
-		case FromParams:
-			value = r.Params[name]
-		case FromCode:
-			value = r.Code
-		case FromCodeVerifier:
-			value = r.CodeVerifier
-		case FromRefreshToken:
-			value = r.RefreshToken
-		case FromAccessToken:
-			value = r.AccessToken
+		value, ok, err := r.value(d, name, p)
+		if err != nil {
+			return nil, err
 		}
-		if value != "" {
+		if ok {
 			all[name] = value
-		} else if p.Required {
-			return nil, missingParameter(d, name, p)
 		}
 	}
 	return all, nil
 }
 
+// assigns reports whether the definition says where a key of [Request.Params] or [Request.SecretParams] goes: into a URL, a
+// parameter, a header or the authorization request. Any other is a parameter of each token request.
+func (d Definition) assigns(key string) bool {
+	if _, ok := d.Variables[key]; ok {
+		return true
+	}
+	names := func(parameters map[string]Parameter) bool {
+		for name, p := range parameters {
+			if (p.From == FromParams || p.From == FromSecretParams) && p.key(name) == key {
+				return true
+			}
+		}
+		return false
+	}
+	for _, shape := range d.requests() {
+		if names(shape.Parameters) || names(shape.Headers) {
+			return true
+		}
+	}
+	return names(d.Authorization.Parameters)
+}
+
+// requests returns the descriptions of all requests.
+func (d Definition) requests() map[GrantType]GrantRequest {
+	all := maps.Clone(d.Grants)
+	if d.Revocation != nil {
+		all[Revocation] = *d.Revocation
+	}
+	return all
+}
+
 func missingParameter(d Definition, name string, p Parameter) error {
 	problem := "is required by " + d.Name
-	if p.From == FromParams {
-		problem = name + ": " + problem
+	if p.From == FromParams || p.From == FromSecretParams {
+		problem = p.key(name) + ": " + problem
 	}
 	return &RequestError{Field: p.From, Problem: problem}
 }
@@ -276,7 +342,7 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	}
 	body := shape.encode(parameters, query, header)
 	addQuery(target, query)
-	if err := r.setHeaders(shape, header); err != nil {
+	if err := r.setHeaders(d, shape, header); err != nil {
 		return nil, err
 	}
 	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
@@ -289,21 +355,26 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 
 // authenticate adds the client's credentials to the parameters, the query or the header, and returns the way it used.
 func (r Request) authenticate(
-	d Definition, shape GrantRequest, parameters map[string]string, query url.Values, header http.Header,
+	d Definition, shape GrantRequest, parameters map[string]sentValue, query url.Values, header http.Header,
 ) (ClientAuth, error) {
-	auth := cmp.Or(shape.ClientAuth, r.ClientAuth, d.DefaultClientAuth())
+	auth := d.clientAuth(shape, r)
 	switch auth {
 	case AuthBasic:
 		pair := url.QueryEscape(r.ClientID) + ":" + url.QueryEscape(r.ClientSecret)
 		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+	case AuthBasicRaw:
+		if strings.Contains(r.ClientID, ":") {
+			return "", &RequestError{Field: "client_id", Problem: "contains a colon, which " + string(AuthBasicRaw) + " cannot carry"}
+		}
+		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(r.ClientID+":"+r.ClientSecret)))
 	case AuthPost, AuthJSON:
-		parameters[d.Credentials.ClientID] = r.ClientID
-		parameters[d.Credentials.ClientSecret] = r.ClientSecret
+		parameters[d.Credentials.ClientID] = textValue(r.ClientID)
+		parameters[d.Credentials.ClientSecret] = textValue(r.ClientSecret)
 	case AuthQuery:
 		query.Set(d.Credentials.ClientID, r.ClientID)
 		query.Set(d.Credentials.ClientSecret, r.ClientSecret)
 	case AuthNone:
-		parameters[d.Credentials.ClientID] = r.ClientID
+		parameters[d.Credentials.ClientID] = textValue(r.ClientID)
 	case AuthHeaders:
 	default:
 		return "", &RequestError{Field: "client_auth", Problem: "is required by " + d.Name}
@@ -311,23 +382,35 @@ func (r Request) authenticate(
 	return auth, nil
 }
 
+// clientAuth returns how the client authenticates in a request: the request's own way, or [AuthHeaders] without a client.
+func (d Definition) clientAuth(shape GrantRequest, r Request) ClientAuth {
+	if d.NoClient {
+		return AuthHeaders
+	}
+	return cmp.Or(shape.ClientAuth, r.ClientAuth, d.DefaultClientAuth())
+}
+
 // encode returns the body with the parameters. Without a body, it adds them to the query.
-func (g GrantRequest) encode(parameters map[string]string, query url.Values, header http.Header) io.Reader {
-	switch g.Body {
-	case BodyJSON:
+func (g GrantRequest) encode(parameters map[string]sentValue, query url.Values, header http.Header) io.Reader {
+	if g.Body == BodyJSON {
 		header.Set("Content-Type", "application/json")
-		text, _ := json.Marshal(parameters) // a map of strings always marshals
-		return bytes.NewReader(text)
-	case BodyForm:
-		header.Set("Content-Type", "application/x-www-form-urlencoded")
-		form := make(url.Values, len(parameters))
+		object := make(map[string]any, len(parameters))
 		for name, value := range parameters {
-			form.Set(name, value)
+			object[name] = value.json
 		}
-		return strings.NewReader(form.Encode())
+		text, _ := json.Marshal(object) // strings, numbers, truth values and lists always marshal
+		return bytes.NewReader(text)
+	}
+	values := query
+	if g.Body == BodyForm {
+		values = make(url.Values, len(parameters))
 	}
 	for name, value := range parameters {
-		query.Set(name, value)
+		values.Set(name, value.text)
+	}
+	if g.Body == BodyForm {
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return strings.NewReader(values.Encode())
 	}
 	return http.NoBody
 }
@@ -342,7 +425,7 @@ func addQuery(target *url.URL, query url.Values) {
 	target.RawQuery += query.Encode()
 }
 
-func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
+func (r Request) setHeaders(d Definition, shape GrantRequest, header http.Header) error {
 	header.Set("Accept", "application/json")
 	for name, value := range r.Headers {
 		if !headerSyntax.MatchString(name) || HasControl(value) {
@@ -350,20 +433,17 @@ func (r Request) setHeaders(shape GrantRequest, header http.Header) error {
 		}
 		header.Set(name, value)
 	}
-	for name, h := range shape.Headers {
-		value := h.Value
+	for name, p := range shape.Headers {
+		value, ok, err := r.value(d, name, p)
 		switch {
-		case h.Generate == "uuid":
-			value = newUUID()
-		case h.From == FromClientID:
-			value = r.ClientID
-		case h.From == FromRefreshToken:
-			value = r.RefreshToken
+		case err != nil:
+			return err
+		case !ok:
+			continue
+		case !fitsHeader(value.text):
+			return &RequestError{Field: cmp.Or(p.From, "headers"), Problem: fmt.Sprintf("contains a character that the header %s cannot carry", name)}
 		}
-		if h.From != "" && !fitsHeader(value) {
-			return &RequestError{Field: h.From, Problem: fmt.Sprintf("contains a character that the header %s cannot carry", name)}
-		}
-		header.Set(name, h.Prefix+value)
+		header.Set(name, value.text)
 	}
 	return nil
 }
@@ -399,6 +479,9 @@ func (r Request) secrets(built *http.Request) []string {
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)
+	}
+	for _, value := range r.SecretParams {
+		all = append(all, value)
 	}
 	for _, value := range r.Headers {
 		all = append(all, value)

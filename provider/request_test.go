@@ -91,7 +91,7 @@ func TestRequest_ErrorsNameTheField(t *testing.T) {
 	params := shopWith(t, "client_credentials: {parameters: {seller: {from: params, required: true}}}")
 	variable := params
 	variable.Environments = map[string]provider.Environment{"production": {TokenURL: "https://{shop}.example.com/"}}
-	variable.Variables = map[string]string{"shop": "the shop"}
+	variable.Variables = map[string]provider.Variable{"shop": {}}
 	const endpoint = "https://auth.example.com/token"
 	for _, test := range []struct {
 		d       provider.Definition
@@ -144,7 +144,7 @@ func TestDefinition_URLsRepeatNoParameter(t *testing.T) {
 		_, err := provider.ParseDefinition([]byte(text))
 		got, want := fmt.Sprint(err), "<nil>"
 		if test.twice != "" {
-			want = `definition "shop": environments.production.` + test.field + ": contains " + test.twice +
+			want = "line 6: environments.production." + test.field + ": contains " + test.twice +
 				" in its query, which the request adds itself; remove it"
 		}
 		if got != want {

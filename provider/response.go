@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,9 +58,9 @@ func (r Response) name(member string) string {
 
 // readResponse returns the token or the error of a response. It returns both if a new refresh token is its only usable part.
 func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
-	top, err := parseObject(res.body)
+	top, err := parseBody(d, res)
 	whole := top
-	if err != nil {
+	if err != nil && top[""] == nil {
 		whole = nil // do not guess an error from a part
 	}
 	switch {
@@ -69,13 +69,13 @@ func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 	case r.GrantType == Revocation:
 		return Token{}, nil // the body has no meaning (RFC 7009, section 2.2)
 	}
-	object, innerErr := tokenObject(d, top)
+	object, innerErr := tokenObject(d, res, top)
 	err = cmp.Or(err, innerErr)
 	refresh, unusable := extractRefreshToken(d, res, object)
 	if r.GrantType == ClientCredentials {
 		unusable = nil // minting again works as well
 	}
-	hasToken := err == nil && object.has(d.Response.name("access_token"))
+	hasToken := err == nil && d.Response.succeeds(top) && d.Response.has(object, d.Response.name("access_token"))
 	if !hasToken {
 		if failure := readError(d, r.GrantType, res, whole); failure.Code != "" || failure.Description != "" {
 			if failure.Kind == RefusedGrant || refresh.RefreshToken == r.RefreshToken {
@@ -89,6 +89,42 @@ func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 		return refresh.withError(res.malformed(d, err.Error()))
 	}
 	return readToken(d, r, res, object, refresh)
+}
+
+// parseBody parses a body in the form that the definition gives. An error may be a JSON object instead. A JSON list has the empty
+// name. Even with an error, parseBody returns the members before the error.
+func parseBody(d Definition, res rawResponse) (members, error) {
+	text := bytes.TrimSpace(res.body)
+	object, err := parseObject(text)
+	switch {
+	case len(object) > 0 || err == nil:
+		return object, err
+	case d.Response.Form == FormForm:
+		values, formErr := url.ParseQuery(string(text))
+		if formErr != nil {
+			return nil, errors.New("its response is not a form")
+		}
+		object = make(members, len(values))
+		for name := range values {
+			object[name] = quote(values.Get(name))
+		}
+		return object, nil
+	case d.Response.Form == FormText && res.succeeded():
+		token, isString := decodeString(text)
+		if !isString {
+			token = string(text)
+		}
+		return members{d.Response.name("access_token"): quote(token)}, nil
+	case bytes.HasPrefix(text, []byte("[")) && json.Valid(text):
+		return members{"": text}, err
+	}
+	return nil, err
+}
+
+// quote returns a text as a JSON string.
+func quote(text string) json.RawMessage {
+	quoted, _ := json.Marshal(text) // a string always marshals
+	return quoted
 }
 
 var (
@@ -132,12 +168,13 @@ func parseObject(text []byte) (members, error) {
 	return object, nil
 }
 
-// tokenObject returns the object with the token's members. Even with an error it returns the members before the error.
-func tokenObject(d Definition, top members) (members, error) {
+// tokenObject returns the object with the token's members, and the headers that the definition names. Even with an error it
+// returns the members before the error.
+func tokenObject(d Definition, res rawResponse, top members) (members, error) {
 	object := top
 	var err error
 	if d.Response.Object != "" {
-		raw := top[d.Response.Object]
+		raw := top.at(d.Response.Object)
 		if text, ok := decodeString(raw); ok {
 			raw = json.RawMessage(text)
 		}
@@ -145,17 +182,43 @@ func tokenObject(d Definition, top members) (members, error) {
 			err = fmt.Errorf("%s in its response is not an object", d.Response.Object)
 		}
 	}
-	maps.DeleteFunc(object, func(_ string, raw json.RawMessage) bool {
-		text, ok := decodeString(raw)
-		return ok && text != "" && text == d.Response.NoValue
-	})
+	for _, path := range d.Response.Names {
+		name, isHeader := strings.CutPrefix(path, headerPrefix)
+		if !isHeader || res.header.Get(name) == "" {
+			continue
+		}
+		if object == nil {
+			object = make(members)
+		}
+		object[path] = quote(res.header.Get(name))
+	}
 	return object, err
 }
 
-// has reports whether the object has a member that is not null.
-func (m members) has(name string) bool {
-	raw, ok := m[name]
-	return ok && string(raw) != "null"
+// value returns the value at a path; nil if there is none.
+func (r Response) value(object members, path string) json.RawMessage {
+	raw := object.at(path)
+	if strings.HasPrefix(path, headerPrefix) {
+		raw = object[path]
+	}
+	if text, ok := decodeString(raw); string(raw) == "null" || ok && text != "" && text == r.NoValue {
+		return nil
+	}
+	return raw
+}
+
+// has reports whether there is a value at a path that is not null.
+func (r Response) has(object members, path string) bool {
+	return r.value(object, path) != nil
+}
+
+// succeeds reports whether a response has the member of a success, with one of its values, or needs none.
+func (r Response) succeeds(top members) bool {
+	if r.Success.Name == "" {
+		return true
+	}
+	text, _ := r.text(top, r.Success.Name)
+	return slices.Contains(r.Success.Values, text)
 }
 
 func decodeString(raw json.RawMessage) (string, bool) {
@@ -189,10 +252,11 @@ func (t Token) withError(err error) (Token, error) {
 // refusing it would lose the user's authorization.
 func readRefreshToken(d Definition, object members) (string, error) {
 	name := d.Response.name("refresh_token")
-	if !object.has(name) {
+	raw := d.Response.value(object, name)
+	if raw == nil {
 		return "", nil
 	}
-	if text, ok := decodeString(object[name]); ok {
+	if text, ok := decodeString(raw); ok {
 		// Decoding replaces bytes that are not UTF-8 by the replacement character.
 		if HasControl(text) || strings.ContainsRune(text, utf8.RuneError) {
 			return "", fmt.Errorf("%s in its response contains a control character or is not UTF-8", name)
@@ -200,7 +264,7 @@ func readRefreshToken(d Definition, object members) (string, error) {
 		return text, nil
 	}
 	var number json.Number
-	if json.Unmarshal(object[name], &number) != nil {
+	if json.Unmarshal(raw, &number) != nil {
 		return "", fmt.Errorf("%s in its response is neither a string nor a number", name)
 	}
 	return number.String(), nil // its digits as received, even if no numeric type could hold them
@@ -208,18 +272,19 @@ func readRefreshToken(d Definition, object members) (string, error) {
 
 // readToken adds the rest of a response to a token that has its refresh token.
 func readToken(d Definition, r Request, res rawResponse, object members, token Token) (Token, error) {
-	access, ok := decodeString(object[d.Response.name("access_token")])
+	member := func(name string) json.RawMessage { return d.Response.value(object, d.Response.name(name)) }
+	access, ok := decodeString(member("access_token"))
 	if !ok || !isTokenText(access) {
 		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its response is not a string of printable ASCII characters"))
 	}
 	token.AccessToken = access
 	// More callers may read the scope than the token. So it must not repeat a secret of the request or of this response.
-	secrets := res.redact.with(access, token.RefreshToken)
+	secrets := res.redact.with(append(d.Response.secrets(object), access, token.RefreshToken)...)
 	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
-	if tokenType, ok := decodeString(object[d.Response.name("token_type")]); ok && !HasControl(tokenType) && !repeats(tokenType) {
+	if tokenType, ok := decodeString(member("token_type")); ok && !HasControl(tokenType) && !repeats(tokenType) {
 		token.TokenType = tokenType
 	}
-	scope, ok := readScope(object[d.Response.name("scope")])
+	scope, ok := readScope(member("scope"), d.Response.ScopeSeparator)
 	if !ok || repeats(scope) {
 		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
@@ -229,9 +294,9 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 		return token.withError(failure)
 	}
 	token.Lifetime = lifetime
-	for _, name := range d.Response.Extra {
-		if object.has(name) {
-			token.setExtra(name, object[name])
+	for _, path := range d.Response.Extra {
+		if raw := d.Response.value(object, path); raw != nil {
+			token.setExtra(lastName(path), raw)
 		}
 	}
 	return token, nil
@@ -275,9 +340,12 @@ func isTokenText(s string) bool {
 }
 
 // readScope returns a scope given as a string or as a list, and whether it is either.
-func readScope(raw json.RawMessage) (string, bool) {
+func readScope(raw json.RawMessage, separator string) (string, bool) {
 	var list []string
 	if text, ok := decodeString(raw); ok {
+		if separator != "" {
+			text = strings.ReplaceAll(text, separator, " ")
+		}
 		list = strings.Fields(text)
 	} else if json.Unmarshal(raw, &list) != nil || list == nil {
 		return "", false
@@ -290,7 +358,7 @@ func readScope(raw json.RawMessage) (string, bool) {
 // returns an error if the response's value is not a lifetime.
 func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
 	name := d.Response.name("expires_in")
-	text, ok := object.text(name)
+	text, ok := d.Response.text(object, name)
 	if !ok {
 		switch {
 		case r.DefaultExpiresIn > 0:
@@ -302,8 +370,10 @@ func readLifetime(d Definition, r Request, res rawResponse, object members) (tim
 		failure.Remedy = RemedyLifetime
 		return 0, failure
 	}
-	lifetime, err := parseLifetime(d.Response.ExpiresAs, text, res)
+	lifetime, err := d.Response.parseLifetime(d.Response.ExpiresAs, text, res)
 	switch {
+	case errors.Is(err, errNoZone):
+		return 0, res.malformed(d, name+" in its response names no time zone, and neither does the definition")
 	case err != nil:
 		return 0, res.malformed(d, name+" in its response is not a lifetime")
 	case lifetime <= 0:
@@ -316,11 +386,11 @@ func readLifetime(d Definition, r Request, res rawResponse, object members) (tim
 // "never" at some providers. A value that is not a lifetime is no reason to discard the refresh token.
 func readRefreshLifetime(d Definition, res rawResponse, object members) time.Duration {
 	for _, name := range d.Response.RefreshExpiresIn {
-		text, ok := object.text(name)
+		text, ok := d.Response.text(object, name)
 		if !ok {
 			continue
 		}
-		lifetime, err := parseLifetime(ExpiresSeconds, text, res)
+		lifetime, err := d.Response.parseLifetime(d.Response.RefreshExpiresAs, text, res)
 		if err != nil {
 			return 0
 		}
@@ -329,28 +399,29 @@ func readRefreshLifetime(d Definition, res rawResponse, object members) time.Dur
 	return 0
 }
 
-// text returns a member's string or, for other values, its JSON. It reports whether that is neither null nor empty.
-func (m members) text(name string) (string, bool) {
-	text, isString := decodeString(m[name])
+// text returns a value's string or, for other values, its JSON. It reports whether that is neither null nor empty.
+func (r Response) text(object members, path string) (string, bool) {
+	raw := r.value(object, path)
+	text, isString := decodeString(raw)
 	if !isString {
-		text = string(m[name])
+		text = string(raw)
 	}
 	text = strings.TrimSpace(text)
-	return text, m.has(name) && text != ""
+	return text, text != ""
 }
 
 // parseLifetime returns a lifetime of at most maxLifetime. It may be zero or negative.
-func parseLifetime(form, text string, res rawResponse) (time.Duration, error) {
-	seconds, err := parseSeconds(form, text, res)
+func (r Response) parseLifetime(form, text string, res rawResponse) (time.Duration, error) {
+	seconds, err := r.parseSeconds(form, text, res)
 	bound := maxLifetime.Seconds()
 	return time.Duration(min(max(seconds, -bound), bound) * float64(time.Second)), err
 }
 
 // parseSeconds returns a lifetime in seconds, or the seconds until a point in time.
-func parseSeconds(form, text string, res rawResponse) (float64, error) {
+func (r Response) parseSeconds(form, text string, res rawResponse) (float64, error) {
 	now := res.now()
 	if form == ExpiresTime {
-		at, err := time.Parse(time.RFC3339, text)
+		at, err := parseTime(text, r.TimeZone)
 		return at.Sub(now).Seconds(), err
 	}
 	if strings.ContainsAny(text, "xXpP_nN") { // ParseFloat also accepts hexadecimal, NaN and Inf
@@ -360,8 +431,15 @@ func parseSeconds(form, text string, res rawResponse) (float64, error) {
 	if errors.Is(err, strconv.ErrRange) {
 		err = nil // number is an infinity of the right sign
 	}
-	if form == ExpiresUnixSeconds {
+	switch form {
+	case ExpiresUnixSeconds:
 		number -= float64(now.Unix())
+	case ExpiresUnixMilliseconds:
+		number = number/1000 - float64(now.Unix())
+	case ExpiresMilliseconds:
+		number /= 1000
+	case ExpiresMinutes:
+		number *= 60
 	}
 	if math.IsNaN(number) {
 		return 0, errors.New("not a number")
@@ -373,19 +451,13 @@ func parseSeconds(form, text string, res rawResponse) (float64, error) {
 // with status 200.
 func readError(d Definition, grantType GrantType, res rawResponse, top members) *Error {
 	e := &Error{Provider: d.Name, StatusCode: res.status, RetryAfter: d.retryAfter(res)}
-	redact := res.redact.with(tokenTexts(d, top)...)
+	redact := res.redact.with(tokenTexts(d, res, top)...)
 	own := firstText(top, d.Errors.Code)
 	description := firstText(top, d.Errors.Description)
-	code, mapped := d.Grants[grantType].Codes[own]
-	if !mapped {
-		code, mapped = d.Errors.Codes[own]
-	}
-	if !mapped {
-		code = own
-	}
+	code, mapped := d.errorCode(grantType, res.status, own, description)
 	_, known := codeKinds[code]
 	switch {
-	case known:
+	case known && code != codeRateLimited:
 		e.Code = code
 	case own == strconv.Itoa(res.status): // repeating the status adds nothing
 	case isErrorCode(own) && !redact.repeats(own):
@@ -394,12 +466,45 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	if description == "" && !isErrorCode(own) {
 		description = own // free text in place of a code
 	}
+	failed := res.succeeded() && !d.Response.succeeds(top)
 	e.Description = redact.clean(description, own) // a secret may be split between the two texts
-	e.Kind = errorKind(res.status, e.Code, mapped)
+	if failed && e.Code == "" && e.Description == "" {
+		e.Description = d.Response.Success.Name + " in its response does not report a success"
+	}
+	e.Kind = errorKind(res.status, code, mapped)
+	if e.Kind == Malformed && failed {
+		e.Kind = RefusedRequest
+	}
 	if e.Kind == Malformed && res.status >= 300 && res.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"
 	}
 	return e
+}
+
+// errorCode returns the code of RFC 6749 that an error stands for, and whether the definition says so. Otherwise the code is the
+// provider's own.
+func (d Definition) errorCode(grantType GrantType, status int, own, description string) (code string, mapped bool) {
+	if shape, ok := d.request(grantType); ok {
+		if code, ok := shape.Codes[own]; ok {
+			return code, true
+		}
+	}
+	if code, ok := d.Errors.Codes[own]; ok {
+		return code, true
+	}
+	text := strings.ToLower(own + "\n" + description)
+	for _, part := range sortedKeys(d.Errors.Texts) {
+		if strings.Contains(text, strings.ToLower(part)) {
+			return d.Errors.Texts[part], true
+		}
+	}
+	if code, ok := d.Errors.Statuses[strconv.Itoa(status)]; ok {
+		return code, true
+	}
+	if _, known := codeKinds[own]; !known && d.Errors.Default != "" && own+description != "" {
+		return d.Errors.Default, true
+	}
+	return own, false
 }
 
 // errorKind returns the kind of an error. Status 429 decides first, then a mapped code, then the statuses 5xx and 3xx, then any
@@ -434,39 +539,41 @@ func isErrorCode(s string) bool {
 	})
 }
 
-// firstText returns the first of the named members that is a string or a number. A dot separates a member from the object that
-// contains it.
-func firstText(top members, names []string) string {
-	for _, name := range names {
-		object := top
-		for {
-			outer, inner, nested := strings.Cut(name, ".")
-			if !nested {
-				break
-			}
-			object, _ = parseObject(object[outer])
-			name = inner
-		}
-		if text, ok := decodeString(object[name]); ok && text != "" {
+// firstText returns the first value at one of the paths that is a string or a number.
+func firstText(top members, paths []string) string {
+	for _, path := range paths {
+		raw := top.at(path)
+		if text, ok := decodeString(raw); ok && text != "" {
 			return text
 		}
 		var number json.Number
-		if json.Unmarshal(object[name], &number) == nil && number != "" {
+		if json.Unmarshal(raw, &number) == nil && number != "" {
 			return number.String()
 		}
 	}
 	return ""
 }
 
-// tokenTexts returns the tokens in an error response.
-func tokenTexts(d Definition, top members) []string {
-	object, err := tokenObject(d, top)
+// tokenTexts returns the tokens and other secrets in an error response.
+func tokenTexts(d Definition, res rawResponse, top members) []string {
+	object, err := tokenObject(d, res, top)
 	if err != nil {
 		object = top
 	}
-	var all []string
+	all := d.Response.secrets(object)
 	for _, name := range []string{"access_token", "refresh_token"} {
-		if text, ok := object.text(d.Response.name(name)); ok {
+		if text, ok := d.Response.text(object, d.Response.name(name)); ok {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// secrets returns the further secrets in a response.
+func (r Response) secrets(object members) []string {
+	var all []string
+	for _, path := range r.Secret {
+		if text, ok := r.text(object, path); ok {
 			all = append(all, text)
 		}
 	}
@@ -485,8 +592,13 @@ func (d Definition) retryAfter(res rawResponse) time.Duration {
 	} else if at, err := http.ParseTime(text); err == nil {
 		wait = at.Sub(now)
 	} else if reset := d.LimitHeaders.Reset; reset != "" && res.status == http.StatusTooManyRequests {
-		if unix, err := strconv.ParseInt(res.header.Get(reset), 10, 64); err == nil {
-			wait = time.Unix(unix, 0).Sub(now)
+		number, err := strconv.ParseInt(res.header.Get(reset), 10, 64)
+		switch {
+		case err != nil:
+		case d.LimitHeaders.ResetAs == ExpiresSeconds:
+			wait = time.Duration(min(max(number, 0), int64(maxLifetime/time.Second))) * time.Second
+		default:
+			wait = time.Unix(number, 0).Sub(now)
 		}
 	}
 	return min(max(wait, 0), d.longestWindow())

@@ -40,8 +40,8 @@ func findSuccessor(d Definition, r Request, res rawResponse) Token {
 	if r.GrantType == Revocation || !res.succeeded() && !r.GrantType.Spends() {
 		return Token{}
 	}
-	top, _ := parseObject(res.body)
-	object, _ := tokenObject(d, top)
+	top, _ := parseBody(d, res)
+	object, _ := tokenObject(d, res, top)
 	token, _ := extractRefreshToken(d, res, object)
 	token.RefreshTokenUnconfirmed = !res.succeeded()
 	if token.RefreshTokenUnconfirmed && !r.mayBeSuccessor(token.RefreshToken) {
@@ -103,7 +103,7 @@ func (r Request) mayBeSuccessor(text string) bool {
 // the text around each name of a refresh token. So it also reads JSON with text around it, JSON in a string, a body that broke
 // off, forms and XML.
 func guessRefreshToken(d Definition, r Request, res rawResponse) string {
-	own := cmp.Or(d.Response.name("refresh_token"), "refresh_token")
+	own := lastName(d.Response.name("refresh_token"))
 	for text, whole := range readings(res.body, res.whole) {
 		var best mention
 		last := 0

@@ -87,8 +87,10 @@ func parameters(d provider.Definition) []string {
 	for _, name := range slices.Sorted(maps.Keys(request.Parameters)) {
 		p := request.Parameters[name]
 		switch {
-		case p.Value != "":
-			words = append(words, fmt.Sprintf("`%s` is always `%s`", name, p.Value))
+		case p.Value != nil:
+			words = append(words, fmt.Sprintf("`%s` is always `%v`", name, p.Value))
+		case p.From == "":
+			words = append(words, fmt.Sprintf("`%s` is always sent", name))
 		case p.Required:
 			words = append(words, fmt.Sprintf("`%s` is required and comes from `%s`", name, p.From))
 		default:

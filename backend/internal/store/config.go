@@ -32,6 +32,7 @@ type Config struct {
 	RedirectURI           string            `json:"redirect_uri,omitempty"`
 	Params                map[string]string `json:"params,omitempty"`
 	Headers               map[string]string `json:"headers,omitempty"`
+	SecretParams          map[string]string `json:"secret_params,omitempty"`
 	TokenURL              string            `json:"token_url,omitempty"`
 	RefreshURL            string            `json:"refresh_url,omitempty"`
 	AuthorizationURL      string            `json:"authorization_url,omitempty"`
@@ -87,7 +88,10 @@ func (s *Store) Configs(ctx context.Context) ([]string, error) {
 // PutConfig stores a config. Hold its lock.
 func (s *Store) PutConfig(ctx context.Context, c *Config) error {
 	c.Format = format
-	if c.TokenOverlap != nil {
+	switch {
+	case len(c.SecretParams) > 0:
+		c.Format = secretParamsFormat
+	case c.TokenOverlap != nil:
 		c.Format = overlapFormat
 	}
 	return s.put(ctx, configPrefix+c.Name, c)
@@ -123,6 +127,7 @@ func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 		RedirectURI:           c.RedirectURI,
 		Params:                c.Params,
 		Headers:               c.Headers,
+		SecretParams:          c.SecretParams,
 		CACert:                c.CACert,
 		Timeout:               c.RequestTimeout,
 		DefaultExpiresIn:      c.DefaultExpiresIn,

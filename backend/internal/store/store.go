@@ -98,6 +98,8 @@ const (
 	// overlapFormat is the version of a config with a token_overlap. A plugin that does not know that field would let tokens
 	// be handed out for longer than they live.
 	overlapFormat = 2
+	// secretParamsFormat is the version of a config with secret_params, which an older plugin would drop.
+	secretParamsFormat = 3
 	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
 	// store_tokens=false and max_requests_per_second.
 	policyFormat = 2
@@ -112,7 +114,7 @@ func newestFormat(path string) int {
 	case strings.HasPrefix(path, grantPrefix):
 		return candidateFormat
 	case strings.HasPrefix(path, configPrefix):
-		return overlapFormat
+		return secretParamsFormat
 	case path == settingsPath:
 		return policyFormat
 	}

@@ -169,7 +169,7 @@ func TestStore_NewerFormatOfEachKind(t *testing.T) {
 		newest int
 		load   func(ctx context.Context) error
 	}{
-		"config/shop":  {2, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
+		"config/shop":  {3, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
 		"role/shop/r":  {1, func(ctx context.Context) error { _, err := s.Role(ctx, c, "r"); return err }},
 		"token/shop":   {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", ""}); return err }},
 		"token/shop/r": {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", "r"}); return err }},

@@ -81,8 +81,8 @@ func (c *Client) subjectOf(call Call) subject {
 		endpoints = append(endpoints, endpoint)
 	}
 	host, _ := request.Host(d)
-	client := []any{d.Name, endpoints, request.ClientID, request.ClientSecret, auth, request.Headers, request.CACert}
-	if request.ClientSecret == "" && len(request.Headers) == 0 {
+	client := []any{d.Name, endpoints, request.ClientID, request.ClientSecret, auth, request.Headers, request.SecretParams, request.CACert}
+	if request.ClientSecret == "" && len(request.Headers) == 0 && len(request.SecretParams) == 0 {
 		client = append(client, call.ConfigID) // without a secret, any config could claim to be this client
 	}
 	if request.GrantType == provider.Revocation {
@@ -90,7 +90,7 @@ func (c *Client) subjectOf(call Call) subject {
 	}
 	return subject{
 		id:    ClientID(c.keys.Of(client)),
-		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.CACert}),
+		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.SecretParams, request.CACert}),
 		grant: request.GrantType,
 		host:  host, provider: d.Name, config: call.Config, entry: call.entry(), verifies: call.Verifies,
 	}

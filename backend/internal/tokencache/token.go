@@ -54,6 +54,8 @@ type Policy struct {
 	ReuseToken bool
 	// Revocable says that the provider has a revocation endpoint.
 	Revocable bool
+	// SameToken says that the provider returns the same token until it expires.
+	SameToken bool
 	// LimitedOverlap says that a newer token ends this one, Overlap after it was minted. Otherwise tokens are independent.
 	LimitedOverlap bool
 	Overlap        time.Duration

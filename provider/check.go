@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	variableSyntax = regexp.MustCompile(`\{([^{}]*)\}`)
+	headerSyntax   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+)
+
+// checker checks a definition that was read from a document, and notes all mistakes there.
+type checker struct {
+	*document
+	d        *Definition
+	reserved []string // names that answer.extra must not have
+}
+
+// oneOf notes a mistake if a value is not one of those accepted.
+func oneOf[T ~string](c *checker, path string, value T, accepted ...T) {
+	if !slices.Contains(accepted, value) {
+		c.add(path, "%q is not accepted; use %s", string(value), listed(accepted))
+	}
+}
+
+func (c *checker) check() {
+	d := c.d
+	if d.Format != Format {
+		c.add("format", "%d is not supported; use %d", d.Format, Format)
+	}
+	if !nameSyntax.MatchString(d.Name) {
+		c.add("name", "is not valid; use lower-case letters, digits and inner hyphens")
+	}
+	if d.Title == "" {
+		c.add("title", "is required; give the marketplace's own name")
+	}
+	c.checkTexts()
+	c.checkClient()
+	if len(d.Grants) == 0 {
+		c.add("grants", "is required; describe at least one of %s", listed(grantTypes()))
+	}
+	for grantType, r := range d.Grants {
+		path := "grants." + string(grantType)
+		if !slices.Contains(grantTypes(), grantType) {
+			c.add(path, "is not a grant type; use %s", listed(grantTypes()))
+			continue
+		}
+		oneOf(c, path+".endpoint", r.Endpoint, "token_url", "refresh_url")
+		c.checkRequest(path, r, grantType)
+	}
+	if d.Revocation != nil {
+		oneOf(c, "revocation.endpoint", d.Revocation.Endpoint, "revocation_url", "token_url")
+		c.checkRequest("revocation", *d.Revocation, Revocation)
+	}
+	c.checkAuthorization()
+	c.checkRefreshTokens()
+	c.checkResponse()
+	c.checkErrors()
+	c.checkLimits()
+	c.checkEnvironments() // last, because it uses the rest
+}
+
+func grantTypes() []GrantType {
+	return []GrantType{ClientCredentials, AuthorizationCode, RefreshToken}
+}
+
+// checkTexts checks what is for readers.
+func (c *checker) checkTexts() {
+	if c.d.Documentation != "" || c.d.Extends == "" {
+		if u, err := url.Parse(c.d.Documentation); err != nil || u.Scheme != "https" || u.Host == "" {
+			c.add("documentation", "is not an https URL; give the page that describes the token endpoint")
+		}
+	}
+	for path, text := range map[string]string{"title": c.d.Title, "obtain": c.d.Obtain, "use": c.d.Use} {
+		if HasControl(text) {
+			c.add(path, "contains a line break or another control character")
+		}
+	}
+	for i, text := range c.d.Quirks {
+		if HasControl(text) {
+			c.add(fmt.Sprintf("quirks[%d]", i), "contains a line break or another control character")
+		}
+	}
+}
+
+func (c *checker) checkClient() {
+	d := c.d
+	for i, auth := range d.ClientAuth {
+		oneOf(c, fmt.Sprintf("client_auth[%d]", i), auth, ClientAuths()...)
+	}
+	switch {
+	case d.NoClient && (len(d.ClientAuth) > 0 || d.ClientAuthRequired):
+		c.add("client_auth", "is of no use with no_client; remove it")
+	case !d.NoClient && len(d.ClientAuth) == 0:
+		c.add("client_auth", "is required; list at least one of %s", listed(ClientAuths()))
+	}
+}
+
+func (c *checker) checkEnvironments() {
+	d := c.d
+	if _, ok := d.Environments[DefaultEnvironment]; !ok {
+		c.add("environments", "has no %s; add it", DefaultEnvironment)
+	}
+	for name, environment := range d.Environments {
+		if !nameSyntax.MatchString(name) {
+			c.add("environments."+name, "is not a valid name; use lower-case letters, digits and inner hyphens")
+		}
+		for field, raw := range environment.URLs() {
+			path := "environments." + name + "." + field
+			expanded := variableSyntax.ReplaceAllString(raw, "x")
+			if err := (NetworkPolicy{AllowPrivateAddresses: true}).CheckURL(expanded); err != nil {
+				c.add(path, "%s", err)
+				continue
+			}
+			c.checkURLVariables(path, raw)
+			if err := (Request{}).CheckQuery(*d, field, expanded); err != nil {
+				c.add(path, "%s", err)
+			}
+		}
+	}
+	for name, v := range d.Variables {
+		path := "variables." + name
+		oneOf(c, path+".kind", v.Kind, VariableLabel, VariableHost, VariableOneOf)
+		if (v.Kind == VariableOneOf) != (len(v.OneOf) > 0) {
+			c.add(path+".one_of", "is for the kind %s, which needs it", VariableOneOf)
+		}
+		for i, value := range v.OneOf {
+			if !hostSyntax.MatchString(value) {
+				c.add(fmt.Sprintf("%s.one_of[%d]", path, i), "is not a part of a host name")
+			}
+		}
+		if !c.usesVariable(name) {
+			c.add(path, "is in no URL; remove it")
+		}
+	}
+}
+
+// hostSyntax matches one or more DNS labels with dots.
+var hostSyntax = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+
+func (c *checker) usesVariable(name string) bool {
+	for _, environment := range c.d.Environments {
+		for _, raw := range environment.URLs() {
+			if slices.Contains(urlVariables(raw), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// checkURLVariables checks the variables in a URL. A host must be the whole host of the URL, and any other a part of it or of
+// the path.
+func (c *checker) checkURLVariables(path, raw string) {
+	_, rest, _ := strings.Cut(raw, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	for _, name := range urlVariables(raw) {
+		variable, ok := c.d.Variables[name]
+		switch {
+		case !ok:
+			c.add(path, "{%s} is not among the variables; describe it there", name)
+		case variable.Kind == VariableHost && host != "{"+name+"}":
+			c.add(path, "{%s} is a host, so it must be all that stands between // and /", name)
+		}
+	}
+}
+
+// checkRequest checks the description of a request.
+func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType) {
+	if r.ClientAuth != "" {
+		oneOf(c, path+".client_auth", r.ClientAuth, append(ClientAuths(), AuthHeaders)...)
+	}
+	oneOf(c, path+".method", r.Method, http.MethodPost, http.MethodGet)
+	oneOf(c, path+".body", r.Body, BodyForm, BodyJSON, BodyNone)
+	if r.Method == http.MethodGet && r.Body != BodyNone {
+		c.add(path+".body", "is not none, but the method is GET; remove one of the two")
+	}
+	if r.NoGrantType && c.lines[path+".grant_type"] > 0 {
+		c.add(path+".grant_type", "is not sent because of no_grant_type; remove one of the two")
+	}
+	if HasControl(r.GrantType) {
+		c.add(path+".grant_type", "contains a control character")
+	}
+	for name, p := range r.Parameters {
+		at := path + ".parameters." + name
+		if name == "" || HasControl(name) {
+			c.add(at, "is not a name of a parameter")
+		}
+		if name == "grant_type" && !r.NoGrantType {
+			c.add(at, "is sent already; set %s.grant_type or no_grant_type", path)
+		}
+		c.checkParameter(at, p, parameterSources(grantType))
+		inJSON := r.Body == BodyJSON || r.ClientAuth == AuthJSON || slices.Contains(c.d.ClientAuth, AuthJSON)
+		if p.Type != "" && !inJSON {
+			c.add(at+".type", "is for JSON bodies only; remove it or set body: json")
+		}
+	}
+	for name, p := range r.Headers {
+		at := path + ".headers." + name
+		if !headerSyntax.MatchString(name) || slices.Contains(ownHeaders(), http.CanonicalHeaderKey(name)) {
+			c.add(at, "is not a header that a definition may set")
+		}
+		c.checkParameter(at, p, headerSources(grantType))
+	}
+	c.checkCodes(path+".codes", r.Codes)
+}
+
+// ownHeaders lists headers that no definition sets, because the connection or the body depends on them.
+func ownHeaders() []string {
+	return []string{
+		"Host", "Connection", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Te", "Trailer",
+		"Upgrade", "Expect", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive", "Accept-Encoding", "Cookie",
+	}
+}
+
+// parameterSources returns the accepted values of a parameter's from.
+func parameterSources(grantType GrantType) []string {
+	common := []string{FromScope, FromAudience, FromParams, FromSecretParams, FromClientID, FromClientSecret}
+	switch grantType {
+	case AuthorizationCode:
+		return append(common, FromRedirectURI, FromCode, FromCodeVerifier, FromState)
+	case RefreshToken:
+		return append(common, FromRedirectURI, FromRefreshToken)
+	case Revocation:
+		return append(common, FromAccessToken)
+	}
+	return append(common, FromRedirectURI)
+}
+
+// headerSources returns the accepted values of a header's from.
+func headerSources(grantType GrantType) []string {
+	common := []string{FromParams, FromSecretParams, FromClientID, FromClientSecret}
+	switch grantType {
+	case RefreshToken:
+		return append(common, FromRefreshToken)
+	case Revocation:
+		return append(common, FromAccessToken)
+	}
+	return common
+}
+
+// checkParameter checks a parameter or header.
+func (c *checker) checkParameter(path string, p Parameter, sources []string) {
+	given := 0
+	for _, is := range []bool{p.Value != nil, len(p.Values) > 0, p.From != "", p.Generate != ""} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		c.add(path, "needs exactly one of value, values, from and generate")
+	}
+	if p.From != "" {
+		oneOf(c, path+".from", p.From, sources...)
+	}
+	if p.Generate != "" {
+		oneOf(c, path+".generate", p.Generate, "uuid")
+	}
+	if p.Type != "" {
+		oneOf(c, path+".type", p.Type, TypeString, TypeNumber, TypeBoolean, TypeList)
+	}
+	for name := range p.Values {
+		if _, ok := c.d.Environments[name]; !ok {
+			c.add(path+".values."+name, "is not one of the environments")
+		}
+	}
+	for _, only := range []struct {
+		field string
+		given bool
+		with  bool
+	}{
+		{"default", p.Default != "", p.From != "" && !isSecretSource(p.From)},
+		{"prefix", p.Prefix != "", p.From != ""},
+		{"required", p.Required, p.From != ""},
+		{"type", p.Type != "", p.From != ""},
+		{"param", p.Param != "", p.From == FromParams || p.From == FromSecretParams},
+		{"separator", c.lines[path+".separator"] > 0, p.From == FromScope},
+	} {
+		if only.given && !only.with {
+			c.add(path+"."+only.field, "has no meaning here; remove it")
+		}
+	}
+	c.checkParameterText(path, p)
+}
+
+// checkParameterText checks the texts that a parameter or header sends.
+func (c *checker) checkParameterText(path string, p Parameter) {
+	for field, text := range map[string]string{"default": p.Default, "prefix": p.Prefix, "separator": p.Separator} {
+		if HasControl(text) {
+			c.add(path+"."+field, "contains a control character")
+		}
+	}
+	for _, constant := range append(slices.Collect(mapValues(p.Values)), p.Value) {
+		if text, _ := constantText(constant); HasControl(text) {
+			c.add(path, "contains a control character")
+		}
+	}
+}
+
+// isSecretSource reports whether the field of a request is secret.
+func isSecretSource(from string) bool {
+	switch from {
+	case FromSecretParams, FromClientSecret, FromCode, FromCodeVerifier, FromState, FromRefreshToken, FromAccessToken:
+		return true
+	}
+	return false
+}
+
+func (c *checker) checkAuthorization() {
+	a := c.d.Authorization
+	says := a.RedirectURI != "" || a.PKCE != PKCEOff || len(a.Names) > 0 || len(a.Parameters) > 0
+	if says && !c.d.Has(AuthorizationCode) {
+		c.add("authorization", "there is no authorization_code grant; add it or remove this")
+	}
+	if a.RedirectURI != "" {
+		oneOf(c, "authorization.redirect_uri", a.RedirectURI, RedirectExact, RedirectPrefix, RedirectByName)
+	}
+	oneOf(c, "authorization.pkce", a.PKCE, PKCEOff, PKCEOn, PKCERequired)
+	for name, own := range a.Names {
+		path := "authorization.names." + name
+		oneOf(c, path, name, authorizationNames()...)
+		if HasControl(own) || own == "" && (name == "state" || name == "client_id") {
+			c.add(path, "is not a name of a parameter")
+		}
+	}
+	for name, p := range a.Parameters {
+		c.checkParameter("authorization.parameters."+name, p, []string{FromParams})
+		if slices.Contains(c.d.authorizationNames(), name) {
+			c.add("authorization.parameters."+name, "is sent already; rename it with authorization.names")
+		}
+	}
+}
+
+func (c *checker) checkRefreshTokens() {
+	d := c.d
+	if d.RefreshTokens != (RefreshTokens{}) && !d.Has(RefreshToken) {
+		c.add("refresh_tokens", "there is no refresh_token grant; add it or remove this")
+	}
+	if r := d.RefreshTokens; r.Rotation != "" {
+		oneOf(c, "refresh_tokens.rotation", r.Rotation, "always", "sometimes", "never")
+	}
+	if r := d.RefreshTokens; r.Previous != "" {
+		oneOf(c, "refresh_tokens.previous", r.Previous, "dies", "stays", "unclear")
+	}
+	if r := d.RefreshTokens; r.WithClientCredentials != "" {
+		oneOf(c, "refresh_tokens.with_client_credentials", r.WithClientCredentials, "unused")
+	}
+	for path, seconds := range map[string]int64{
+		"refresh_tokens.expires_in": d.RefreshTokens.ExpiresIn, "token_lifetime": d.TokenLifetime,
+		"answer.default_expires_in": d.Response.DefaultExpiresIn,
+	} {
+		if seconds < 0 || seconds > int64(maxLifetime/time.Second) {
+			c.add(path, "is not a number of seconds from 0 to ten years")
+		}
+	}
+	if o := d.TokenOverlap; o != nil && (*o < 0 || *o > int64(maxLifetime/time.Second)) {
+		c.add("token_overlap", "is not a number of seconds from 0 to ten years")
+	}
+	if d.SameToken && d.TokenOverlap != nil {
+		c.add("same_token", "contradicts token_overlap; remove one of the two")
+	}
+}
+
+// checkPath checks the path of a value in a response.
+func (c *checker) checkPath(at, path string) {
+	if err := checkPath(path); err != nil {
+		c.add(at, "%s", err)
+	}
+}
+
+func (c *checker) checkResponse() {
+	r := c.d.Response
+	oneOf(c, "answer.form", r.Form, FormJSON, FormForm, FormText)
+	lifetimes := []string{ExpiresSeconds, ExpiresMilliseconds, ExpiresMinutes, ExpiresUnixSeconds, ExpiresUnixMilliseconds, ExpiresTime}
+	oneOf(c, "answer.expires_as", r.ExpiresAs, lifetimes...)
+	oneOf(c, "answer.refresh_expires_as", r.RefreshExpiresAs, lifetimes...)
+	if _, err := loadZone(r.TimeZone); err != nil {
+		c.add("answer.time_zone", "is not a time zone; use an offset such as +09:00, or a name such as Europe/Amsterdam")
+	}
+	if r.Object != "" {
+		c.checkPath("answer.object", r.Object)
+		if strings.HasPrefix(r.Object, headerPrefix) || r.Form != FormJSON {
+			c.add("answer.object", "is for JSON bodies only")
+		}
+	}
+	for member, path := range r.Names {
+		at := "answer.names." + member
+		oneOf(c, at, member, tokenMembers()...)
+		c.checkPath(at, path)
+	}
+	c.checkSuccess()
+	c.checkRefreshLifetimes()
+	for i, name := range r.Extra {
+		at := fmt.Sprintf("answer.extra[%d]", i)
+		if slices.Contains(tokenMembers(), name) || slices.Contains(c.reserved, name) {
+			c.add(at, "%s is a field of every token; use another", name)
+		}
+		c.checkPath(at, name)
+		if strings.HasPrefix(name, headerPrefix) {
+			c.add(at, "is not a member of the response")
+		}
+	}
+	for i, path := range r.Secret {
+		c.checkPath(fmt.Sprintf("answer.secret[%d]", i), path)
+	}
+}
+
+// checkRefreshLifetimes checks the paths of a refresh token's lifetime, and how many paths there are in all.
+func (c *checker) checkRefreshLifetimes() {
+	r := c.d.Response
+	for path, list := range map[string][]string{
+		"answer.refresh_expires_in": r.RefreshExpiresIn, "answer.extra": r.Extra, "answer.secret": r.Secret,
+		"errors.code": c.d.Errors.Code, "errors.description": c.d.Errors.Description,
+	} {
+		if len(list) > maxPaths {
+			c.add(path, "has more than %d entries", maxPaths)
+		}
+	}
+	for i, path := range r.RefreshExpiresIn {
+		at := fmt.Sprintf("answer.refresh_expires_in[%d]", i)
+		c.checkPath(at, path)
+		if slices.Contains(r.RefreshExpiresIn[:i], path) {
+			c.add(at, "occurs twice; remove one of the two")
+		}
+		for _, member := range tokenMembers() {
+			if r.name(member) == path {
+				c.add(at, "is the token's own %s", member)
+			}
+		}
+	}
+	if len(r.RefreshExpiresIn) > 0 && !c.d.Has(RefreshToken) && !c.d.Has(AuthorizationCode) {
+		c.add("answer.refresh_expires_in", "there is neither a %s nor an %s grant", RefreshToken, AuthorizationCode)
+	}
+}
+
+func (c *checker) checkSuccess() {
+	s := c.d.Response.Success
+	if s.Name == "" && len(s.Values) == 0 && c.lines["answer.success"] == 0 {
+		return
+	}
+	if s.Name == "" || len(s.Values) == 0 {
+		c.add("answer.success", "needs a name and values")
+		return
+	}
+	c.checkPath("answer.success.name", s.Name)
+}
+
+func (c *checker) checkErrors() {
+	e := c.d.Errors
+	for i, path := range e.Code {
+		c.checkPath(fmt.Sprintf("errors.code[%d]", i), path)
+	}
+	for i, path := range e.Description {
+		c.checkPath(fmt.Sprintf("errors.description[%d]", i), path)
+	}
+	c.checkCodes("errors.codes", e.Codes)
+	c.checkCodes("errors.texts", e.Texts)
+	c.checkCodes("errors.statuses", e.Statuses)
+	for text := range e.Texts {
+		if len(strings.TrimSpace(text)) < 4 {
+			c.add("errors.texts."+text, "is too short to recognize a text by; use at least four characters")
+		}
+	}
+	for status := range e.Statuses {
+		if n, err := strconv.Atoi(status); err != nil || n < 300 || n > 599 {
+			c.add("errors.statuses."+status, "is not the status of an error; use a number from 300 to 599")
+		}
+	}
+	if e.Default != "" {
+		c.checkCode("errors.default", e.Default)
+	}
+}
+
+func (c *checker) checkCodes(path string, codes map[string]string) {
+	for own, code := range codes {
+		c.checkCode(path+"."+own, code)
+	}
+}
+
+func (c *checker) checkCode(path, code string) {
+	if _, ok := codeKinds[code]; !ok {
+		c.add(path, "%q is not accepted; use %s", code, listed(sortedKeys(codeKinds)))
+	}
+}
+
+func (c *checker) checkLimits() {
+	for i, limit := range c.d.Limits {
+		path := fmt.Sprintf("limits[%d]", i)
+		if limit.Requests <= 0 || limit.Per <= 0 || limit.Per > int64(maxLifetime/time.Second) {
+			c.add(path, "needs requests and per, both of them positive")
+		}
+	}
+	oneOf(c, "limit_headers.reset_as", c.d.LimitHeaders.ResetAs, ExpiresUnixSeconds, ExpiresSeconds)
+	for field, name := range map[string]string{
+		"limit": c.d.LimitHeaders.Limit, "remaining": c.d.LimitHeaders.Remaining, "reset": c.d.LimitHeaders.Reset,
+	} {
+		if name != "" && !headerSyntax.MatchString(name) {
+			c.add("limit_headers."+field, "is not the name of a header")
+		}
+	}
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// sentValue is the value of a parameter in a request: its text, and what it is in a JSON body.
+type sentValue struct {
+	text string
+	json any
+}
+
+func textValue(text string) sentValue {
+	return sentValue{text: text, json: text}
+}
+
+// value returns the value of a parameter or header, under its name in the definition. ok is false if there is none.
+func (r Request) value(d Definition, name string, p Parameter) (v sentValue, ok bool, err error) {
+	switch {
+	case p.Value != nil:
+		text, _ := constantText(p.Value)
+		return sentValue{text, p.Value}, true, nil
+	case p.Values != nil:
+		constant, ok := p.Values[cmp.Or(r.Environment, DefaultEnvironment)]
+		text, _ := constantText(constant)
+		return sentValue{text, constant}, ok, nil
+	case p.Generate != "":
+		return textValue(newUUID()), true, nil
+	}
+	text, list := r.fieldText(name, p)
+	if text == "" {
+		text, list = p.Default, strings.Fields(p.Default)
+	}
+	if text == "" {
+		if p.Required {
+			return v, false, missingParameter(d, name, p)
+		}
+		return v, false, nil
+	}
+	typed, err := typedValue(p, text, list)
+	if err != nil {
+		return v, false, &RequestError{Field: p.From, Problem: p.key(name) + ": " + err.Error()}
+	}
+	return sentValue{p.Prefix + text, typed}, true, nil
+}
+
+// key returns the key of a parameter in the request's Params or SecretParams.
+func (p Parameter) key(name string) string {
+	return cmp.Or(p.Param, name)
+}
+
+// fieldText returns the field of the request that a parameter sends, and its values if it is a list.
+func (r Request) fieldText(name string, p Parameter) (text string, list []string) {
+	switch p.From {
+	case FromScope:
+		return strings.Join(r.Scope, cmp.Or(p.Separator, " ")), r.Scope
+	case FromAudience:
+		text = r.Audience
+	case FromRedirectURI:
+		text = r.RedirectURI
+	case FromParams:
+		text = r.Params[p.key(name)]
+	case FromSecretParams:
+		text = r.SecretParams[p.key(name)]
+	case FromCode:
+		text = r.Code
+	case FromCodeVerifier:
+		text = r.CodeVerifier
+	case FromState:
+		text = r.State
+	case FromRefreshToken:
+		text = r.RefreshToken
+	case FromAccessToken:
+		text = r.AccessToken
+	case FromClientID:
+		text = r.ClientID
+	case FromClientSecret:
+		text = r.ClientSecret
+	}
+	return text, strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
+}
+
+// typedValue returns a text as what it is in a JSON body. The error does not repeat it, because it may be secret.
+func typedValue(p Parameter, text string, list []string) (any, error) {
+	switch p.Type {
+	case TypeNumber:
+		if !json.Valid([]byte(text)) || strings.ContainsAny(text[:1], `"{[tfn`) {
+			return nil, fmt.Errorf("is not a number")
+		}
+		return json.Number(text), nil
+	case TypeBoolean:
+		is, err := strconv.ParseBool(text)
+		if err != nil {
+			return nil, fmt.Errorf("is not a truth value; use true or false")
+		}
+		return is, nil
+	case TypeList:
+		return list, nil
+	}
+	return p.Prefix + text, nil
+}
+
+// constantText returns a constant as the text that is sent in a form or a header, and whether it is a constant.
+func constantText(value any) (string, bool) {
+	switch v := value.(type) {
+	case nil:
+		return "", false
+	case string:
+		return v, true
+	case bool, int, int64, uint64, float64:
+		return fmt.Sprint(v), true
+	case []any:
+		texts := make([]string, len(v))
+		for i, inner := range v {
+			text, ok := constantText(inner)
+			if _, isList := inner.([]any); !ok || isList {
+				return "", false
+			}
+			texts[i] = text
+		}
+		return strings.Join(texts, " "), true
+	}
+	return "", false
+}
+
+// mapValues returns the values of a map in the order of its keys.
+func mapValues[V any](m map[string]V) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, key := range sortedKeys(m) {
+			if !yield(m[key]) {
+				return
+			}
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}
