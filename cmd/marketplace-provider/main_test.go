@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// definition is a valid definition.
+//
+//go:embed testdata/shop.yaml
+var definition string
+
+// write stores a text in a file of the test, and returns its path.
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// command runs the command, and returns its exit code and output.
+func runCommand(args ...string) (code int, output string) {
+	var out bytes.Buffer
+	code = run(args, &out, &out)
+	return code, out.String()
+}
+
+func TestCheck_ShowsRequestsWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	file := write(t, "shop.yaml", definition)
+	code, output := runCommand("check", file, "client_id=me", "client_secret=s3cret-of-mine", "params.shop=cats",
+		"secret_params.partner_secret=p4rtner-secret")
+	if code != exitOK {
+		t.Fatalf("%d\n%s", code, output)
+	}
+	for _, want := range []string{
+		"is valid: shop (shop)",
+		"POST /token HTTP/1.1", "Host: cats.example.com",
+		"Authorization: Basic base64(me:<client_secret>)",
+		"grant_type=client_credentials&partner_secret=<secret_params.partner_secret>&scope=all",
+		"curl -X POST 'https://cats.example.com/token'", `-u 'me:'"$CLIENT_SECRET"''`,
+		`{"grant_type":"refresh_token","refresh_token":"<refresh_token>"}`,
+	} {
+		if !strings.Contains(output, want) {
+			t.Errorf("the output does not contain %q", want)
+		}
+	}
+	for _, secret := range []string{"s3cret-of-mine", "p4rtner-secret", "bWU6czNjcmV0"} {
+		if strings.Contains(output, secret) {
+			t.Errorf("the output contains %s", secret)
+		}
+	}
+	if t.Failed() {
+		t.Log(output)
+	}
+}
+
+func TestCheck_ReadsAnswers(t *testing.T) {
+	t.Parallel()
+	file := write(t, "shop.yaml", definition)
+	for _, test := range []struct {
+		answer string
+		code   int
+		says   string
+	}{
+		{`{"access_token":"abc","expires_in":60}`, exitOK, "lifetime       1m0s"},
+		{"HTTP/1.1 400 Bad Request\nContent-Type: application/json\n\n{\"error\":\"E17\"}", exitFailure, "refused the client: invalid_client (HTTP 400)"},
+		{`{"expires_in":60}`, exitFailure, "there is no access_token"},
+		{"HTTP/1.1 200 OK", exitFailure, "no empty line"},
+	} {
+		code, output := runCommand("check", file, "-answer", write(t, "answer", test.answer), "params.shop=cats")
+		if code != test.code || !strings.Contains(output, test.says) || strings.Contains(output, "abc") {
+			t.Errorf("%s: %d\n%s", test.answer, code, output)
+		}
+	}
+}
+
+func TestCheck_ReportsMistakes(t *testing.T) {
+	t.Parallel()
+	file := write(t, "shop.yaml", strings.Replace(definition, "from: scope,", "from: scopes,", 1))
+	code, output := runCommand("check", file)
+	if code != exitFailure || !strings.Contains(output, "line 9: grants.client_credentials.parameters.scope.from:") {
+		t.Errorf("%d\n%s", code, output)
+	}
+	for _, args := range [][]string{{"check"}, {"lint", file}, {"check", file, "nonsense"}, {"check", file, "color=red"}, {"try", file}, {"check", file, "-url", "x"}} {
+		if code, output := runCommand(args...); code != exitUsage || !strings.Contains(output, "usage:") {
+			t.Errorf("%v: %d\n%s", args, code, output)
+		}
+	}
+	if code, output := runCommand("help"); code != exitOK || !strings.HasPrefix(output, "usage:") {
+		t.Errorf("help: %d\n%s", code, output)
+	}
+}
+
+func TestTry_SendsToLoopbackAlone(t *testing.T) {
+	t.Parallel()
+	file := write(t, "shop.yaml", definition)
+	var password string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ = r.BasicAuth()
+		_, _ = w.Write([]byte(`{"access_token":"t0ken","expires_in":60}`))
+	}))
+	defer server.Close()
+	values := []string{"client_id=me", "client_secret=s/3=", "params.shop=cats", "secret_params.partner_secret=x"}
+	code, output := runCommand(append([]string{"try", file, "-url", server.URL}, values...)...)
+	if code != exitOK || password != "s/3=" || strings.Contains(output, "t0ken") || !strings.Contains(output, "5 characters") {
+		t.Errorf("%d, password %q\n%s", code, password, output)
+	}
+	for _, target := range []string{"https://127.0.0.1/", "http://shop.example/", "http://127.evil.example/", "http://10.0.0.1/", "x"} {
+		code, output := runCommand(append([]string{"try", file, "-url", target}, values...)...)
+		if code != exitFailure || !strings.Contains(output, "-url") {
+			t.Errorf("%s: %d\n%s", target, code, output)
+		}
+	}
+}
