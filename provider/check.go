@@ -4,6 +4,7 @@ package provider
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -24,7 +25,8 @@ var (
 type checker struct {
 	*document
 	d        *Definition
-	reserved []string // names that answer.extra must not have
+	network  NetworkPolicy // of the URLs
+	reserved []string      // names that answer.extra must not have
 }
 
 // oneOf notes a mistake if a value is not one of those accepted.
@@ -119,7 +121,7 @@ func (c *checker) checkEnvironments() {
 		for field, raw := range environment.URLs() {
 			path := "environments." + name + "." + field
 			expanded := variableSyntax.ReplaceAllString(raw, "x")
-			if err := (NetworkPolicy{AllowPrivateAddresses: true}).CheckURL(expanded); err != nil {
+			if err := c.network.CheckURL(expanded); err != nil {
 				c.add(path, "%s", err)
 				continue
 			}
@@ -301,7 +303,7 @@ func (c *checker) checkParameterText(path string, p Parameter) {
 			c.add(path+"."+field, "contains a control character")
 		}
 	}
-	for _, constant := range append(slices.Collect(mapValues(p.Values)), p.Value) {
+	for _, constant := range append(slices.Collect(maps.Values(p.Values)), p.Value) {
 		if text, _ := constantText(constant); HasControl(text) {
 			c.add(path, "contains a control character")
 		}

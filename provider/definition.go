@@ -446,14 +446,11 @@ type Errors struct {
 // The names in answer.extra must be neither reserved nor those of a token's own members.
 func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 	var d Definition
-	doc := parseDocument(text, &d, false)
-	if len(doc.mistakes) == 0 {
-		d.setDefaults()
-		c := &checker{document: doc, d: &d, reserved: reserved}
-		c.check()
+	c := &checker{document: parseDocument(text, &d, false), d: &d, reserved: reserved}
+	if c.finish() {
 		c.checkEvidence(text)
 	}
-	return d, doc.err(d.Name)
+	return d, c.err(d.Name)
 }
 
 // ParseOwn parses a definition that an operator has written, like [ParseDefinition]. It needs no evidence, and can extend one
@@ -470,21 +467,30 @@ func ParseOwn(text []byte, base func(name string) (Definition, bool), reserved .
 			d.Evidence, d.Name, d.Title = nil, "", ""
 		}
 	}
-	doc := parseDocument(text, &d, extends)
+	c := &checker{document: parseDocument(text, &d, extends), d: &d, network: NetworkPolicy{AllowPrivateAddresses: true}, reserved: reserved}
 	if head.Extends != "" && !extends {
-		doc.add("extends", "is no definition; use the name of one in providers/")
+		c.add("extends", "is no definition; use the name of one in providers/")
 	}
-	if len(doc.mistakes) == 0 {
-		setDefault(&d.Title, d.Name)
-		d.Format = cmp.Or(d.Format, Format)
-		d.setDefaults()
-		c := &checker{document: doc, d: &d, reserved: reserved}
-		c.check()
-	}
-	return d, doc.err(d.Name)
+	setDefault(&d.Title, d.Name)
+	d.Format = cmp.Or(d.Format, Format)
+	c.finish()
+	return d, c.err(d.Name)
 }
 
+// finish sets the defaults and checks the definition, unless the document itself has mistakes. It reports whether it did.
+func (c *checker) finish() bool {
+	if len(c.mistakes) > 0 {
+		return false
+	}
+	c.d.setDefaults()
+	c.check()
+	return true
+}
+
+// setDefaults sets what the document leaves out. The maps can be those of the definition that this one extends, so it changes
+// copies.
 func (d *Definition) setDefaults() {
+	d.Variables, d.Grants = maps.Clone(d.Variables), maps.Clone(d.Grants)
 	setDefault(&d.Credentials.ClientID, "client_id")
 	setDefault(&d.Credentials.ClientSecret, "client_secret")
 	setDefault(&d.Response.Form, FormJSON)

@@ -51,6 +51,7 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		{"https://shop.example.com/docs\nenv", "http://shop.example.com/docs\nenv", "documentation"},
 		{"production: {", "live: {", "production"},
 		{"https://shop.example.com/token", "http://shop.example.com/token", "environments.production.token_url"},
+		{"https://shop.example.com/token", "http://127.0.0.1/token", "environments.production.token_url"},
 		{"https://shop.example.com/token", "https://{shop}.example.com/token", "{shop}"},
 		{"client_auth: [client_secret_post]", "client_auth: [basic]", "client_auth"},
 		{"client_auth: [client_secret_post]", "client_auth: []", "client_auth"},

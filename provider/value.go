@@ -5,8 +5,8 @@ package provider
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -94,13 +94,13 @@ func typedValue(p Parameter, text string, list []string) (any, error) {
 	switch p.Type {
 	case TypeNumber:
 		if !json.Valid([]byte(text)) || strings.ContainsAny(text[:1], `"{[tfn`) {
-			return nil, fmt.Errorf("is not a number")
+			return nil, errors.New("is not a number")
 		}
 		return json.Number(text), nil
 	case TypeBoolean:
 		is, err := strconv.ParseBool(text)
 		if err != nil {
-			return nil, fmt.Errorf("is not a truth value; use true or false")
+			return nil, errors.New("is not a truth value; use true or false")
 		}
 		return is, nil
 	case TypeList:
@@ -130,17 +130,6 @@ func constantText(value any) (string, bool) {
 		return strings.Join(texts, " "), true
 	}
 	return "", false
-}
-
-// mapValues returns the values of a map in the order of its keys.
-func mapValues[V any](m map[string]V) iter.Seq[V] {
-	return func(yield func(V) bool) {
-		for _, key := range sortedKeys(m) {
-			if !yield(m[key]) {
-				return
-			}
-		}
-	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {
