@@ -24,6 +24,7 @@ const (
 // waiter is a request that waits for its turns, first at its client and then at its host. [Client].mu guards it.
 type waiter struct {
 	subject
+	client   *clientLimit
 	host     *hostLimit
 	deadline time.Time
 	// patient says that the request waits until its deadline, even if its turn is expected later.
@@ -200,26 +201,24 @@ type meter struct {
 	since, last time.Time
 	// held is a moving average of how long the requests have held their places.
 	held time.Duration
-	// holding counts the requests that have a place, and began is the sum of their starts, as durations since the zero of
-	// epoch.
+	// holding counts the requests that have a place, and began is the sum of their starts, as durations after since.
 	holding int
 	began   time.Duration
-	epoch   time.Time
 }
 
 // start notes that a request has a place and is sent.
 func (m *meter) start(now time.Time) {
 	if m.holding == 0 && now.Sub(m.last) > meterMemory {
-		*m = meter{since: now, epoch: now}
+		*m = meter{since: now}
 	}
 	m.holding++
-	m.began += now.Sub(m.epoch)
+	m.began += now.Sub(m.since)
 }
 
 // end notes that the place is given back. places is how many there are.
 func (m *meter) end(now, started time.Time, places int) {
 	m.holding--
-	m.began -= started.Sub(m.epoch)
+	m.began -= started.Sub(m.since)
 	m.last = now
 	held := now.Sub(started)
 	if m.held == 0 {
@@ -237,7 +236,7 @@ func (m *meter) wait(now time.Time, requests, places int) time.Duration {
 	}
 	held := m.held
 	if m.holding > 0 {
-		held = max(held, now.Sub(m.epoch)-m.began/time.Duration(m.holding))
+		held = max(held, now.Sub(m.since)-m.began/time.Duration(m.holding))
 	}
 	return time.Duration(float64(requests) / float64(places) * float64(held))
 }

@@ -104,52 +104,50 @@ func (c *Client) acquire(ctx context.Context, call Call) (release func(), err er
 	w := &waiter{subject: c.subjectOf(call)}
 	w.patient = w.grant == provider.Revocation // its caller does not come back
 	w.deadline, _ = ctx.Deadline()
-	l := c.begin(w, call.Definition.Limits)
-	taken := []func(){func() { c.end(w, l) }}
+	c.begin(w, call.Definition.Limits)
+	taken := []func(){func() { c.end(w) }}
 	release = sync.OnceFunc(func() {
 		for _, give := range slices.Backward(taken) {
 			give()
 		}
 	})
-	if err := c.checkBackoff(l, w.subject); err != nil {
+	if err := c.checkBackoff(w.client, w.subject); err != nil {
 		release()
 		return nil, err
 	}
-	for _, wait := range []func(context.Context, *clientLimit, *waiter) (give func(), err error){c.takePlace, c.pace} {
-		give, err := wait(ctx, l, w)
+	for _, wait := range []func(context.Context, *waiter) (give func(), err error){c.takePlace, c.enter} {
+		give, err := wait(ctx, w)
 		if err == nil {
 			taken = append(taken, give)
 		}
-		if err := c.check(l, w.subject, call, err); err != nil {
+		if err := c.check(w, call, err); err != nil {
 			release()
 			return nil, err
 		}
 	}
-	c.markSent(l, w)
+	c.markSent(w)
 	return release, nil
 }
 
 // begin counts a request as a user of its client and its host.
-func (c *Client) begin(w *waiter, documented []provider.Limit) *clientLimit {
-	l := c.use(w.subject, documented)
+func (c *Client) begin(w *waiter, documented []provider.Limit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.host = c.useHostLocked(w.subject)
-	return l
+	w.client, w.host = c.useLocked(w.subject, documented), c.useHostLocked(w.subject)
 }
 
 // end is called when a request has ended.
-func (c *Client) end(w *waiter, l *clientLimit) {
+func (c *Client) end(w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.count(false)
 	w.host.users--
-	l.users--
+	w.client.users--
 }
 
 // check returns an error if a call must not be sent after a wait. waited is the error of the wait, if any. The call's own
 // Check comes first, because the config may have another client by now.
-func (c *Client) check(l *clientLimit, who subject, call Call, waited error) error {
+func (c *Client) check(w *waiter, call Call, waited error) error {
 	if call.Check != nil {
 		if err := call.Check(); err != nil {
 			return err
@@ -157,19 +155,20 @@ func (c *Client) check(l *clientLimit, who subject, call Call, waited error) err
 	}
 	switch {
 	case errors.Is(waited, context.DeadlineExceeded):
-		return &QueueError{Provider: who.provider}
+		return &QueueError{Provider: w.provider}
 	case waited != nil: // it was refused, or its caller has left
 		return waited
 	}
-	return c.checkBackoff(l, who)
+	return c.checkBackoff(w.client, w.subject)
 }
 
 // takePlace waits for a place among the client's requests, and for the documented limits. Configs take turns, and so do the
 // entries of a config. It returns a *[QueueError] as soon as the request cannot have its turn in time.
-func (c *Client) takePlace(ctx context.Context, l *clientLimit, w *waiter) (give func(), err error) {
-	if err := c.joinClient(l, w); err != nil {
+func (c *Client) takePlace(ctx context.Context, w *waiter) (give func(), err error) {
+	if err := c.joinClient(w); err != nil {
 		return nil, err
 	}
+	l := w.client
 	if err := c.await(ctx, w, &l.queue, w.config, w.entry); err != nil {
 		return nil, err
 	}
@@ -191,10 +190,10 @@ func (c *Client) takePlace(ctx context.Context, l *clientLimit, w *waiter) (give
 
 // joinClient queues a request at its client. It returns a *[QueueError] if the request's turn comes too late, at the client or
 // then at the host.
-func (c *Client) joinClient(l *clientLimit, w *waiter) error {
+func (c *Client) joinClient(w *waiter) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	l, now := w.client, time.Now()
 	nth := l.queue.ahead(w.config, w.entry) + 1
 	e := l.expect(now, nth).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
 	if w.late(now, e) {
@@ -270,23 +269,16 @@ func (l *clientLimit) documentedWait(requests int) time.Duration {
 	return longest
 }
 
-// pace waits for a turn at the host, and returns a function that gives the place there back.
-func (c *Client) pace(ctx context.Context, _ *clientLimit, w *waiter) (leave func(), err error) {
-	return c.enter(ctx, w)
-}
-
 // markSent notes that a request has both turns. The wait for the host is not part of how long the client's requests take.
-func (c *Client) markSent(l *clientLimit, w *waiter) {
+func (c *Client) markSent(w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.sentAt = time.Now()
-	l.meter.start(w.sentAt)
+	w.client.meter.start(w.sentAt)
 }
 
-// use returns the limit of a client, and counts one more user of it.
-func (c *Client) use(who subject, documented []provider.Limit) *clientLimit {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// useLocked returns the limit of a subject's client, and counts one more user of it.
+func (c *Client) useLocked(who subject, documented []provider.Limit) *clientLimit {
 	l, ok := c.clients[who.id]
 	if !ok {
 		c.sweepLocked()

@@ -454,11 +454,11 @@ func behind(q *turns, name string, size int) (n int) {
 func manyWaiting(b *testing.B) (c *Client, l *clientLimit, join func(config string) *waiter) {
 	b.Helper()
 	c = New(nil, nil)
-	l = c.use(subject{}, nil)
+	l = c.useLocked(subject{}, nil)
 	join = func(config string) *waiter {
-		w := &waiter{subject: subject{host: "host", config: config}, patient: true}
+		w := &waiter{subject: subject{host: "host", config: config}, patient: true, client: l}
 		w.host = c.useHostLocked(w.subject)
-		if c.joinClient(l, w) != nil || c.joinHost(w) != nil {
+		if c.joinClient(w) != nil || c.joinHost(w) != nil {
 			b.Fatal("refused")
 		}
 		return w

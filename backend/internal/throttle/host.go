@@ -43,7 +43,7 @@ type hostLimit struct {
 	promised time.Time
 }
 
-// useHost returns the limit of a subject's host, and counts one more user of it.
+// useHostLocked returns the limit of a subject's host, and counts one more user of it.
 func (c *Client) useHostLocked(who subject) *hostLimit {
 	key := hostKey{name: who.host, revocation: who.grant == provider.Revocation}
 	h, ok := c.hosts[key]

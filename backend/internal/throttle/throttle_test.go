@@ -61,7 +61,7 @@ func TestClient_MemoryIsBounded(t *testing.T) {
 		return subject{id: ClientID(c.keys.Of(i)), host: "gateway.example.com", config: fmt.Sprint("config-", i)}
 	}
 	for i := range clients {
-		l := c.use(made(i), nil)
+		l := c.useLocked(made(i), nil)
 		c.record(made(i), limited)
 		l.users--
 		most = max(most, len(c.clients))
@@ -70,7 +70,7 @@ func TestClient_MemoryIsBounded(t *testing.T) {
 		t.Errorf("%d clients are remembered, want %d at most", most, want)
 	}
 	newest := made(clients - 1)
-	if err := c.checkBackoff(c.use(newest, nil), newest); !errors.As(err, new(*backoff.Error)) {
+	if err := c.checkBackoff(c.useLocked(newest, nil), newest); !errors.As(err, new(*backoff.Error)) {
 		t.Errorf("the newest client: %v, want its backoff", err)
 	}
 }
