@@ -64,20 +64,17 @@ func (s *source) mint(ctx context.Context, f tokencache.Fetch, p *prepared) (*To
 	return newToken(response, p.owner, p.policy())
 }
 
-// dyingMargin is how long after the end of a dying token its successor is requested.
-const dyingMargin = time.Second
-
 // obtainLasting obtains a token. If the provider returns the token before again, and that is about to expire, obtainLasting asks
 // once more after its end.
 func (s *source) obtainLasting(ctx context.Context, f tokencache.Fetch, p *prepared) (provider.Token, error) {
 	response, err := s.obtain(ctx, f, p)
 	left := response.Remaining(time.Now())
-	again := slices.Contains(s.cache.Recent(f.Key), response.AccessToken)
-	if err != nil || left >= time.Second || !again || p.call.Request.GrantType != provider.ClientCredentials {
+	if err != nil || left >= time.Second || p.call.Request.GrantType != provider.ClientCredentials ||
+		!slices.Contains(s.cache.Recent(f.Key), response.AccessToken) {
 		return response, err
 	}
 	select {
-	case <-time.After(left + dyingMargin):
+	case <-time.After(left + tokencache.RepeatMargin):
 		return s.obtain(ctx, f, p)
 	case <-ctx.Done():
 		return response, nil // newToken reports it
@@ -203,8 +200,8 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		RefreshBefore:    c.RefreshBefore,
 		ReuseToken:       c.ReuseToken,
 		Revocable:        c.RevocationURL != "" || environment.RevocationURL != "",
+		SameToken:        d.SameToken,
 	}
-	policy.SameToken = d.SameToken
 	switch {
 	case c.TokenOverlap != nil:
 		policy.LimitedOverlap, policy.Overlap = true, *c.TokenOverlap

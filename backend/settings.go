@@ -101,11 +101,7 @@ func (e *Engine) WriteSettings(ctx context.Context, write Fields) (sweeping bool
 	if err != nil {
 		return false, err
 	}
-	e.requests.SetMaxPerSecond(MaxRequestsPerSecond(settings))
-	if settings.StoresTokens() {
-		if !old.StoresTokens() {
-			e.cache.KeepAll() // because none of them is stored
-		}
+	if e.applySettings(old, settings); settings.StoresTokens() {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
@@ -113,6 +109,14 @@ func (e *Engine) WriteSettings(ctx context.Context, write Fields) (sweeping bool
 	sweeping = e.stored.sweep(ctx) != nil
 	e.stored.sweepDue.Store(sweeping) // RefreshIdle goes on
 	return sweeping, nil
+}
+
+// applySettings makes settings that were stored take effect, but for the deletion of stored tokens.
+func (e *Engine) applySettings(old, settings Settings) {
+	e.requests.SetMaxPerSecond(MaxRequestsPerSecond(settings))
+	if settings.StoresTokens() && !old.StoresTokens() {
+		e.cache.KeepAll() // because none of them is stored
+	}
 }
 
 // MaxRequestsPerSecond returns how many token requests may start at a host in a second.
@@ -166,10 +170,7 @@ func (e *Engine) DeleteSettings(ctx context.Context) error {
 	if err := e.deleteSettings(ctx); err != nil {
 		return err
 	}
-	e.requests.SetMaxPerSecond(DefaultMaxRequestsPerSecond)
-	if !old.StoresTokens() {
-		e.cache.KeepAll()
-	}
+	e.applySettings(old, Settings{})
 	return nil
 }
 

@@ -80,7 +80,7 @@ func (m masks) text(text string) string {
 func (v values) masked(d provider.Definition, grant provider.GrantType) (provider.Request, masks) {
 	r, m := v.request(d, grant), make(masks)
 	placeholder := func(name string) string {
-		text := "XX" + strings.Map(letterOrDigit, name) + "XX"
+		text := "XX" + strings.Map(orElse('X'), name) + "XX"
 		m[text] = "<" + name + ">"
 		return text
 	}
@@ -112,11 +112,14 @@ func (v values) masked(d provider.Definition, grant provider.GrantType) (provide
 	return r, m
 }
 
-func letterOrDigit(c rune) rune {
-	if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-		return c
+// orElse returns a function that replaces all but ASCII letters and digits.
+func orElse(other rune) func(rune) rune {
+	return func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return other
 	}
-	return 'X'
 }
 
 // headerOf returns a header's value with masked secrets, also within the credentials of HTTP Basic.
@@ -157,7 +160,7 @@ func bodyOf(request *http.Request) string {
 func printCurl(out io.Writer, request *http.Request, m masks) {
 	shell := make(masks, len(m))
 	for placeholder, shown := range m {
-		shell[placeholder] = "'\"$" + strings.ToUpper(strings.Map(letterOrUnderscore, strings.Trim(shown, "<>"))) + "\"'"
+		shell[placeholder] = "'\"$" + strings.ToUpper(strings.Map(orElse('_'), strings.Trim(shown, "<>"))) + "\"'"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "curl -X %s %s", request.Method, quoted(request.URL.String(), shell))
@@ -179,13 +182,6 @@ func printCurl(out io.Writer, request *http.Request, m masks) {
 		fmt.Fprintf(&b, " \\\n    --data %s", quoted(body, shell))
 	}
 	fmt.Fprintf(out, "\n  %s\n", b.String())
-}
-
-func letterOrUnderscore(c rune) rune {
-	if letterOrDigit(c) == 'X' && c != 'X' {
-		return '_'
-	}
-	return c
 }
 
 // quoted returns a text in the shell's quotation marks, with variables in place of secrets.

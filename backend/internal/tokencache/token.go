@@ -105,16 +105,16 @@ func (t *Token) notBefore() time.Time {
 	case t == nil:
 		return time.Time{}
 	case t.Repeats:
-		return t.ExpiresAt().Add(repeatMargin)
+		return t.ExpiresAt().Add(RepeatMargin)
 	case t.LimitedOverlap:
 		return t.ExpiresAt().Add(-t.Overlap)
 	}
 	return time.Time{}
 }
 
-// repeatMargin is how long after a token's expiry a provider that repeats tokens is asked for the next one. The provider counts
+// RepeatMargin is how long after a token's expiry a provider that repeats tokens is asked for the next one. The provider counts
 // from when it received the request, so for it the token expires a little later.
-const repeatMargin = time.Second
+const RepeatMargin = time.Second
 
 // checkMinTTL returns a *[MinTTLError] if tokens like this one cannot have that much life left at every read.
 func (t *Token) checkMinTTL(least time.Duration) error {
