@@ -76,12 +76,18 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	var (
 		missing      *backend.NotFoundError
 		unauthorized *backend.UnauthorizedError
+		definition   *provider.DefinitionError
+		route        *backend.RouteError
 		backoff      *backend.BackoffError
 		failure      *provider.Error
 	)
 	switch {
 	case errors.As(err, new(*backend.FieldError)):
 		return http.StatusBadRequest, err.Error()
+	case errors.As(err, &definition):
+		return http.StatusBadRequest, "definition:\n" + definition.Error()
+	case errors.As(err, &route):
+		return http.StatusBadRequest, err.Error() + "; " + secretsAgain(req, route)
 	case errors.As(err, &missing):
 		return g.notFound(ctx, req, missing)
 	case errors.As(err, &unauthorized):
@@ -95,7 +101,7 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
 		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
-	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)):
+	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)), errors.As(err, new(*backend.UnusableDefinitionError)):
 		return http.StatusInternalServerError, err.Error()
 	}
 	// Storage is in another process, so its errors are plain text. The context shows whether the request has ended.
@@ -157,7 +163,7 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 		return http.StatusNotFound, text
 	}
 	if missing.Role == "" {
-		return http.StatusBadRequest, text + "; create it with: " + g.configCommand(req, missing.Config)
+		return http.StatusBadRequest, text + "; create it with: " + g.configCommand(ctx, req, missing.Config)
 	}
 	d, known := g.definitionOf(ctx, req, missing.Config)
 	if known && byUser(req) && !d.Has(provider.AuthorizationCode) {
@@ -178,14 +184,14 @@ func (g *guard) definitionOf(ctx context.Context, req *logical.Request, config s
 	if err != nil || c == nil {
 		return provider.Definition{}, false
 	}
-	return g.plugin.engine.Definition(c)
+	return g.plugin.engine.Definition(ctx, c)
 }
 
 // configCommand returns the command that creates a config, with all that its provider requires. Only a config with the name
 // of a provider needs no provider field.
-func (g *guard) configCommand(req *logical.Request, config string) string {
+func (g *guard) configCommand(ctx context.Context, req *logical.Request, config string) string {
 	command := "vault write " + req.MountPoint + "config/" + config
-	d, known := g.plugin.engine.Catalog().Lookup(config)
+	d, known := g.plugin.engine.Definition(ctx, &backend.Config{Provider: config})
 	if !known {
 		command += " provider=…"
 	}
@@ -226,6 +232,15 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 		return fmt.Sprintf("import a refresh token with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
 	return "start with: " + authorizeCommand(req, e.Config, role)
+}
+
+// secretsAgain returns how to give a config's secrets again.
+func secretsAgain(req *logical.Request, e *backend.RouteError) string {
+	command := "vault write " + req.MountPoint + configPrefix + e.Config
+	if e.HasSecret {
+		command += " client_secret=…"
+	}
+	return "read the definition, and if it is right, give all secrets again with: " + command
 }
 
 // backoffStatus returns 503 only for failures that end without a change, because a refusal must not look like an outage.

@@ -47,7 +47,9 @@ func ParseDefinition(text []byte) (provider.Definition, error) {
 	if err != nil {
 		return provider.Definition{}, err
 	}
-	return provider.ParseOwn(text, catalog.Lookup, reservedFields()...)
+	return provider.ParseOwn(text, provider.ParseOptions{
+		Base: catalog.Lookup, Network: provider.NetworkPolicy{AllowPrivateAddresses: true}, Reserved: reservedFields(),
+	})
 }
 
 // Factory returns the backend of one mount. It starts nothing and reads nothing, because Vault also calls it to find
@@ -60,6 +62,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	p := new(plugin)
 	p.engine = backend.New(backend.Options{
 		Catalog:  catalog,
+		Reserved: reservedFields(),
 		Client:   provider.NewClient(provider.Options{UserAgent: "vault-plugin-secrets-marketplace/" + strings.TrimPrefix(Version, "v")}),
 		Logger:   conf.Logger,
 		Storage:  conf.StorageView,

@@ -80,7 +80,8 @@ func TestGuard_UnsupportedOperationBeforeFields(t *testing.T) {
 		"config":        {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
 		"roles":         {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
 		"roles/a":       {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
-		"providers/foo": {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"providers":     {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation},
+		"providers/foo": {logical.PatchOperation, logical.ListOperation},
 		"creds/a":       {logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation},
 		"static-creds/a": {
 			logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation,
@@ -173,8 +174,10 @@ func TestGuard_RequestTimeoutRange(t *testing.T) {
 // A read shows each fact for which a definition has evidence, except for facts about token requests and errors.
 func TestProviders_ReadShowsFactsWithEvidence(t *testing.T) {
 	t.Parallel()
-	b, _ := inProcess(t)
-	catalog := b.plugin.engine.Catalog()
+	catalog, err := builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range catalog.Names() {
 		d, _ := catalog.Lookup(name)
 		shown := providerData(d)

@@ -99,7 +99,7 @@ func (p *plugin) readConfig(ctx context.Context, req *logical.Request, data *fra
 	if err != nil || config == nil {
 		return nil, err
 	}
-	return &logical.Response{Data: p.configData(config)}, nil
+	return &logical.Response{Data: p.configData(ctx, config)}, nil
 }
 
 func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -119,7 +119,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	if err != nil || config == nil {
 		return nil, err
 	}
-	if d, ok := p.engine.Definition(config); ok && !d.Has(provider.ClientCredentials) {
+	if d, ok := p.engine.Definition(ctx, config); ok && !d.Has(provider.ClientCredentials) {
 		resp := new(logical.Response)
 		resp.AddWarning("the credentials were not verified, because " + d.Name + " has no client credentials grant")
 		return resp, nil
@@ -141,7 +141,7 @@ func configName(data *framework.FieldData) string {
 }
 
 // configData returns the fields of a config that a caller may read.
-func (p *plugin) configData(c *backend.Config) map[string]any {
+func (p *plugin) configData(ctx context.Context, c *backend.Config) map[string]any {
 	shown := map[string]any{
 		"provider":           c.Provider,
 		"environment":        c.Environment,
@@ -168,7 +168,7 @@ func (p *plugin) configData(c *backend.Config) map[string]any {
 	if c.TokenOverlap != nil {
 		shown[tokenOverlap] = seconds(*c.TokenOverlap)
 	}
-	if d, ok := p.engine.Definition(c); ok {
+	if d, ok := p.engine.Definition(ctx, c); ok {
 		shown["client_auth"] = string(c.EffectiveClientAuth(d))
 	}
 	if c.ClientSecret != "" {

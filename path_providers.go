@@ -4,33 +4,45 @@ package marketplace
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-marketplace/backend"
 	"vault-plugin-secrets-marketplace/provider"
 )
+
+const providersPrefix = "providers/"
 
 func (p *plugin) pathsProviders() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: "providers/?$",
+			Pattern: providersPrefix + "?$",
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: local(p.listProviders, "List the providers."),
 			},
 			HelpSynopsis:    "List the providers.",
-			HelpDescription: "Lists the names of the marketplaces that a config can use.",
+			HelpDescription: providersDescription,
 		},
 		{
-			Pattern: "providers/" + framework.GenericNameRegex("provider"),
+			Pattern: providersPrefix + framework.GenericNameRegex("provider"),
 			Fields: map[string]*framework.FieldSchema{
 				"provider": {Type: framework.TypeString, Description: "Name of the provider."},
+				"definition": {
+					Type:        framework.TypeString,
+					Description: "The provider's definition in YAML or JSON, such as definition=@shop.yaml.",
+				},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: local(p.readProvider, "Read the definition of a provider."),
+				logical.ReadOperation:   local(p.readProvider, "Read the definition of a provider."),
+				logical.UpdateOperation: forwarded(p.writeProvider, "Write a definition of your own."),
+				logical.DeleteOperation: forwarded(p.deleteProvider, "Delete a definition of your own."),
 			},
 			HelpSynopsis:    providerSynopsis,
 			HelpDescription: providerDescription,
@@ -38,16 +50,88 @@ func (p *plugin) pathsProviders() []*framework.Path {
 	}
 }
 
-func (p *plugin) listProviders(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-	return logical.ListResponse(p.engine.Catalog().Names()), nil
+func (p *plugin) listProviders(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	providers, err := p.engine.Providers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, info := make([]string, len(providers)), make(map[string]any, len(providers))
+	for i, known := range providers {
+		names[i] = known.Name
+		info[known.Name] = map[string]any{
+			"title":        known.Definition.Title,
+			"grants":       grantsOf(known.Definition),
+			"environments": slices.Sorted(maps.Keys(known.Definition.Environments)),
+			"builtin":      !known.Own,
+		}
+	}
+	resp := logical.ListResponseWithInfo(names, info)
+	for _, known := range providers {
+		warnOf(resp, known)
+	}
+	return resp, nil
 }
 
-func (p *plugin) readProvider(_ context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	d, ok := p.engine.Catalog().Lookup(data.Get("provider").(string))
-	if !ok {
-		return nil, nil
+// warnOf adds what an operator should know of a definition of their own.
+func warnOf(resp *logical.Response, known backend.Provider) {
+	if known.Problem != nil {
+		resp.AddWarning(known.Problem.Error() + "; write it again, or delete it")
 	}
-	return &logical.Response{Data: providerData(d)}, nil
+	if known.HidesBuiltin {
+		resp.AddWarning("the definition of " + known.Name + " is used in place of a built-in one of the same name")
+	}
+	if known.BaseChanged {
+		resp.AddWarning(fmt.Sprintf(
+			"the definition of %s extends %s, which has changed since; write the same source again to take that over", known.Name, known.Extends))
+	}
+}
+
+func (p *plugin) readProvider(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	known, err := p.engine.Provider(ctx, data.Get("provider").(string))
+	if err != nil || known == nil {
+		return nil, err
+	}
+	if known.Problem != nil {
+		return nil, known.Problem
+	}
+	shown := providerData(known.Definition)
+	shown["definition"] = string(known.Definition.Document())
+	shown["builtin"] = !known.Own
+	if known.Own {
+		shown["source"] = known.Source
+		shown["updated_at"] = known.UpdatedAt.Format(time.RFC3339)
+		shown["extends"] = known.Extends
+	}
+	resp := &logical.Response{Data: shown}
+	warnOf(resp, *known)
+	return resp, nil
+}
+
+func (p *plugin) writeProvider(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	source, given := fieldsOf(ctx)["definition"].(string)
+	if !given || strings.TrimSpace(source) == "" {
+		return nil, &backend.FieldError{Field: "definition", Problem: "is required; give the document, such as definition=@shop.yaml"}
+	}
+	change, err := p.engine.WriteDefinition(ctx, data.Get("provider").(string), source)
+	if err != nil || len(change.Suspended) == 0 {
+		return nil, err
+	}
+	resp := new(logical.Response)
+	warning := "the definition changes where or how secrets are sent, or what it takes out of a response. So no token is minted for these " +
+		"configs until their secrets are given again: " + change.Suspended.String()
+	if len(change.Loses) > 0 {
+		warning += ". That discards the refresh tokens of these roles: " + change.Loses.String()
+	}
+	resp.AddWarning(warning + ". To undo this, write the definition as it was before")
+	return resp, nil
+}
+
+func (p *plugin) deleteProvider(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	return nil, p.engine.DeleteDefinition(ctx, data.Get("provider").(string))
+}
+
+func grantsOf(d provider.Definition) []provider.GrantType {
+	return slices.Sorted(maps.Keys(d.Grants))
 }
 
 // providerData returns a definition, with the field names of its file.
@@ -90,7 +174,7 @@ func providerData(d provider.Definition) map[string]any {
 		"title":                d.Title,
 		"documentation":        d.Documentation,
 		"environments":         environments,
-		"grants":               slices.Sorted(maps.Keys(d.Grants)),
+		"grants":               grantsOf(d),
 		"client_auth":          d.ClientAuth,
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
@@ -160,10 +244,20 @@ func omitEmpty(fields map[string]any) map[string]any {
 	return fields
 }
 
+const providersDescription = `
+Lists the names of the marketplaces that a config can use. With -detailed, it also
+shows their titles, grants and environments, and which of them are built in.
+`
+
 const providerSynopsis = `What is known about a marketplace's authorization server.`
 
 const providerDescription = `
 Shows a provider's environments and URLs, its grants and their parameters, and
 how a client authenticates. It also shows where the vendor documents this, and
 how each fact is known.
+
+A write adds or replaces a definition of your own, of a provider that is not built
+in. "extends: <provider>" in it begins from a built-in one. All mistakes are
+reported at once, and then nothing is stored. If the definition changes where or
+how secrets are sent, the configs that use it need their secrets again.
 `

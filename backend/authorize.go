@@ -96,7 +96,7 @@ func (e *Engine) userRole(ctx context.Context, key store.Key) (*userRole, error)
 	if err != nil {
 		return nil, err
 	}
-	d, err := e.requireDefinition(c)
+	d, err := e.definitionFor(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -45,12 +45,12 @@ var configFields = fields[Config]{
 }
 
 // defaultConfig returns a new config of that name.
-func (e *Engine) defaultConfig(name string) *Config {
+func (s *definitionSet) defaultConfig(name string) *Config {
 	c := store.NewConfig(name)
 	c.Environment = provider.DefaultEnvironment
 	c.RequestTimeout = DefaultRequestTimeout
 	c.ReuseToken = true
-	if _, ok := e.catalog.Lookup(name); ok {
+	if _, ok := s.Lookup(name); ok {
 		c.Provider = name
 	}
 	return c
@@ -115,6 +115,11 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		return nil, err
 	}
 	defer release()
+	unhold, err := e.definitions.holdForUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unhold()
 	d, err := e.draft(ctx, name, write)
 	if err != nil {
 		return nil, err
@@ -128,7 +133,7 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 			return d, nil
 		}
 		origin := verified.token.Origin
-		origin.Owner = e.ownerOf(d.config, nil).String()
+		origin.Owner = ownerOf(d.config, nil, d.definition).String()
 		token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
 	}
 	return nil, e.storeGeneration(ctx, d, token)
@@ -147,19 +152,21 @@ func (e *Engine) draft(ctx context.Context, name string, write ConfigWrite) (*dr
 	if err != nil {
 		return nil, err
 	}
-	config, err := e.merge(name, old, write, settings)
+	definitions, err := e.definitions.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{old: old, config: config, resent: old != nil && write.Fields.has("client_secret")}
-	d.definition, _ = e.Definition(config)
+	d := &draft{old: old, settings: settings, definitions: definitions, resent: old != nil && write.Fields.has("client_secret")}
+	if err := d.merge(name, write); err != nil {
+		return nil, err
+	}
 	if d.discarded, err = e.checkRoles(ctx, d, write.DiscardGrants); err != nil {
 		return nil, err
 	}
-	if d.resent && write.Verify && old.Generation == config.Generation && e.cache.Refused(name) {
-		config.Generation = store.NewID() // the provider may accept the same secret by now
+	if d.resent && write.Verify && old.Generation == d.config.Generation && e.cache.Refused(name) {
+		d.config.Generation = store.NewID() // the provider may accept the same secret by now
 	}
-	d.call = e.call(store.Key{Config: name}, config, d.definition, settings)
+	d.call = e.call(store.Key{Config: name}, d.config, d.definition, settings)
 	d.call.Verifies = true
 	d.request = e.verifications.digest(d.call)
 	return d, nil
@@ -193,7 +200,8 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 		return err
 	}
 	if d.old != nil {
-		e.requests.ClearBackoff(e.clientOf(d.old), name)
+		before, _ := d.definitions.Lookup(d.old.Provider)
+		e.requests.ClearBackoff(e.clientOf(d.old, before), name)
 	}
 	for _, role := range d.discarded {
 		if err := e.grants.Delete(ctx, store.Key{Config: name, Role: role}); err != nil {
@@ -206,49 +214,51 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 	return nil
 }
 
-// merge applies a write to the old config and returns the result.
-func (e *Engine) merge(name string, old *Config, write ConfigWrite, settings Settings) (*Config, error) {
-	config := e.defaultConfig(name)
+// merge applies a write to the old config, and sets the draft's config and definition.
+func (d *draft) merge(name string, write ConfigWrite) error {
+	config := d.definitions.defaultConfig(name)
 	config.ID = store.NewID()
-	if old != nil {
-		copied := *old
+	if d.old != nil {
+		copied := *d.old
 		config = &copied
 	}
-	configFields.apply(write.Fields, config, e.defaultConfig(name), write.Patch)
-	if err := e.checkConfig(config, settings); err != nil {
-		return nil, err
+	configFields.apply(write.Fields, config, d.definitions.defaultConfig(name), write.Patch)
+	definition, err := d.definitions.checkConfig(config, d.settings)
+	if err != nil {
+		return err
 	}
-	if d, _ := e.Definition(config); config.ClientAuth == string(d.DefaultClientAuth()) {
+	d.config, d.definition, config.Route = config, definition, definition.Route()
+	if config.ClientAuth == string(definition.DefaultClientAuth()) {
 		config.ClientAuth = "" // naming the default changes nothing
 	}
-	if old == nil {
+	if d.old == nil {
 		config.Generation, config.ClientGeneration, config.ClientSecretUpdatedAt = store.NewID(), store.NewID(), time.Now().UTC()
-		return config, nil
+		return nil
 	}
-	if err := e.checkRepointing(old, config, write.Fields); err != nil {
-		return nil, err
+	if err := d.checkRepointing(write.Fields); err != nil {
+		return err
 	}
-	if config.ClientSecret != old.ClientSecret {
+	if config.ClientSecret != d.old.ClientSecret {
 		config.ClientSecretUpdatedAt = time.Now().UTC()
 	}
-	if len(configFields.changed(old, config, affectsToken)) > 0 {
+	if len(configFields.changed(d.old, config, affectsToken)) > 0 || config.Route != d.old.Route {
 		config.Generation = store.NewID()
 	}
-	if e.movesClient(old, config) {
+	if d.movesClient() {
 		config.ClientGeneration = store.NewID()
 	}
-	return config, nil
+	return nil
 }
 
-// movesClient reports whether a change invalidates the grants of the config's client.
-func (e *Engine) movesClient(old, config *Config) bool {
-	return old.ClientID != config.ClientID || len(e.repointed(old, config)) > 0
+// movesClient reports whether a write invalidates the grants of the config's client.
+func (d *draft) movesClient() bool {
+	return d.old.ClientID != d.config.ClientID || len(d.repointed()) > 0
 }
 
 // checkRepointing checks that a write includes the secrets again if it changes where or how they are sent. Otherwise an
 // operator who may only update a config could redirect them.
-func (e *Engine) checkRepointing(old, config *Config, write Fields) error {
-	repointed := e.repointed(old, config)
+func (d *draft) checkRepointing(write Fields) error {
+	old, config, repointed := d.old, d.config, d.repointed()
 	if len(repointed) == 0 {
 		return nil
 	}
@@ -280,14 +290,15 @@ func (e *Engine) checkRepointing(old, config *Config, write Fields) error {
 }
 
 // repointed lists the changes of where and how the stored secrets are sent.
-func (e *Engine) repointed(old, config *Config) []string {
-	repointed := configFields.changed(old, config, repoints)
-	if d, ok := e.Definition(config); ok {
-		for variable := range d.Variables {
-			if old.Params[variable] != config.Params[variable] {
-				repointed = append(repointed, "params: "+variable)
-			}
+func (d *draft) repointed() []string {
+	repointed := configFields.changed(d.old, d.config, repoints)
+	for variable := range d.definition.Variables {
+		if d.old.Params[variable] != d.config.Params[variable] {
+			repointed = append(repointed, "params: "+variable)
 		}
+	}
+	if d.old.Provider == d.config.Provider && d.old.Route != d.config.Route {
+		repointed = append(repointed, "the definition of "+d.config.Provider)
 	}
 	return repointed
 }
@@ -314,7 +325,8 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	}
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
-		e.requests.ClearBackoff(e.clientOf(config), name)
+		d, _ := e.Definition(ctx, config)
+		e.requests.ClearBackoff(e.clientOf(config, d), name)
 	}
 	if err := e.stored.removeAll(ctx, name, nil); err != nil {
 		return err

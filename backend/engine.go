@@ -54,24 +54,25 @@ const (
 //  1. verifying: a write that is verified at the provider, by config
 //  2. [grants.RoleLock]: a request that uses a role's refresh token or code
 //  3. store.Lock of a config, or of a state, or of the settings
-//  4. store.Lock of a grant
-//  5. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or
+//  4. writes and then loading of [definitions]
+//  5. store.Lock of a grant
+//  6. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or
 //     [verifications], held for memory alone
-//  6. the mutex of [storedTokens], which tokencache calls under its own
-//  7. the mutex of lifetime
+//  7. the mutex of [storedTokens], which tokencache calls under its own
+//  8. the mutex of lifetime
 type Engine struct {
-	catalog  *provider.Catalog
 	logger   hclog.Logger
 	mayWrite func() bool
 
-	life     *lifetime.Lifetime
-	store    *store.Store
-	requests *throttle.Client
-	grants   *grants.Store
-	cache    *tokencache.Cache
-	stored   storedTokens
-	settings settingsCache
-	idle     idleSchedule
+	life        *lifetime.Lifetime
+	store       *store.Store
+	requests    *throttle.Client
+	grants      *grants.Store
+	cache       *tokencache.Cache
+	stored      storedTokens
+	settings    settingsCache
+	definitions *definitions
+	idle        idleSchedule
 
 	verifying     store.Locks
 	verifications verifications
@@ -81,9 +82,12 @@ type Engine struct {
 
 // Options configures an [Engine].
 type Options struct {
+	// Catalog holds the built-in definitions.
 	Catalog *provider.Catalog
-	Client  *provider.Client
-	Logger  hclog.Logger
+	// Reserved lists the fields of a token for its reader, which a definition must not use for a provider's own.
+	Reserved []string
+	Client   *provider.Client
+	Logger   hclog.Logger
 	// Storage is the mount's.
 	Storage logical.Storage
 	// MayWrite reports whether this node may write the storage. Only then does it do work that no request asks for.
@@ -92,10 +96,11 @@ type Options struct {
 
 // New returns the engine of one mount.
 func New(o Options) *Engine {
-	e := &Engine{catalog: o.Catalog, logger: o.Logger, mayWrite: o.MayWrite}
+	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite}
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage)
 	e.settings.store = e.store
+	e.definitions = newDefinitions(o, e.store)
 	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger
 	e.requests = throttle.New(o.Client, e.life)
 	e.settings.changed = func(s Settings) { e.requests.SetMaxPerSecond(MaxRequestsPerSecond(s)) }
@@ -108,6 +113,7 @@ func New(o Options) *Engine {
 	e.cache = tokencache.New(tokencache.Options{
 		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, FetchTimeout: fetchTimeout,
 	})
+	e.definitions.changed = e.cache.InvalidateProvider
 	return e
 }
 
@@ -163,6 +169,9 @@ func (e *Engine) Invalidate(path string) {
 	switch changed := store.ChangedAt(path); {
 	case changed.Settings:
 		e.settings.forget()
+	case changed.Definition != "":
+		e.definitions.forget(changed.Definition)
+		e.cache.InvalidateProvider(changed.Definition)
 	case changed.Token:
 		e.cache.Invalidate(tokencache.Key(changed.Key))
 		e.stored.drop(changed.Key)
@@ -176,25 +185,6 @@ func (e *Engine) Invalidate(path string) {
 // SealWrapped returns the storage paths whose entries hold secrets.
 func SealWrapped() []string {
 	return store.SealWrapped()
-}
-
-// Catalog returns the definitions of the mount's providers.
-func (e *Engine) Catalog() *provider.Catalog {
-	return e.catalog
-}
-
-// Definition returns the definition of a config's provider.
-func (e *Engine) Definition(c *Config) (provider.Definition, bool) {
-	return e.catalog.Lookup(c.Provider)
-}
-
-// requireDefinition is Definition with the error of a provider that the catalog does not have.
-func (e *Engine) requireDefinition(c *Config) (provider.Definition, error) {
-	d, ok := e.catalog.Lookup(c.Provider)
-	if !ok {
-		return d, notOneOf("provider", c.Provider, e.catalog.Names())
-	}
-	return d, nil
 }
 
 // Ref names a token.

@@ -304,7 +304,7 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 	case err != nil || response.AccessToken == "":
 		return nil, err
 	}
-	token, err := newToken(response, x.ownerOf(now.config, now.role), policyOf(now.config, now.role, now.definition))
+	token, err := newToken(response, ownerOf(now.config, now.role, now.definition), policyOf(now.config, now.role, now.definition))
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func newEngine(
 	t.Helper()
 	if catalog == nil {
 		var err error
-		if catalog, err = provider.Builtin(); err != nil {
+		if catalog, err = builtin(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,6 +66,9 @@ func newEngine(
 		Storage: storage, MayWrite: node.mayWrite,
 	})
 }
+
+// builtin returns the built-in catalog, parsed once.
+var builtin = sync.OnceValues(func() (*provider.Catalog, error) { return provider.Builtin() })
 
 // newCatalog returns a catalog with one definition.
 func newCatalog(t *testing.T, definition string) *provider.Catalog {

@@ -82,16 +82,12 @@ func (e *Engine) grantedRoles(ctx context.Context) (map[string][]string, error) 
 
 // refreshIdleRoles looks at the grants of a config's roles.
 func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []string) error {
-	c, err := e.store.Config(ctx, config)
+	c, d, err := e.refreshable(ctx, config)
 	if err != nil {
 		if ctx.Err() != nil {
 			e.idle.checkAll(config, roles)
 		}
 		return err
-	}
-	var d provider.Definition
-	if c != nil {
-		d, _ = e.Definition(c)
 	}
 	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Response.RefreshExpiresIn) > 0
 	onlyUser := d.RefreshTokens.WithClientCredentials == ""
@@ -114,6 +110,20 @@ func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []st
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// refreshable returns a config, and the definition with which its refresh tokens can be used. The definition is zero if they
+// cannot be used until an operator changes something.
+func (e *Engine) refreshable(ctx context.Context, config string) (*Config, provider.Definition, error) {
+	c, err := e.store.Config(ctx, config)
+	if err != nil || c == nil {
+		return nil, provider.Definition{}, err
+	}
+	d, err := e.definitionFor(ctx, c)
+	if errors.As(err, new(*FieldError)) || errors.As(err, new(*RouteError)) || errors.As(err, new(*UnusableDefinitionError)) {
+		return c, provider.Definition{}, nil
+	}
+	return c, d, err
 }
 
 // refreshIfDue starts the refresh of a grant that is due, and schedules its next check. Storing a grant reschedules it, so

@@ -127,7 +127,7 @@ func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, er
 		return nil, tokencache.ErrNotShared
 	}
 	p := &prepared{key: key, config: c, merged: c}
-	if p.definition, err = s.requireDefinition(c); err != nil {
+	if p.definition, err = s.definitionFor(ctx, c); err != nil {
 		return nil, err
 	}
 	if key.Role != "" {
@@ -144,7 +144,7 @@ func (s *source) prepare(ctx context.Context, f tokencache.Fetch) (*prepared, er
 	}
 	p.call = s.call(key, p.merged, p.definition, settings)
 	p.call.Own, p.call.Check, p.call.Failed = f.Own, f.Check, f.Failed
-	p.owner, p.stores = s.ownerOf(c, p.role), settings.StoresTokens() && !f.Own
+	p.owner, p.stores = ownerOf(c, p.role, p.definition), settings.StoresTokens() && !f.Own
 	return p, nil
 }
 

@@ -111,7 +111,7 @@ func (e *Engine) revoke(name, clientGeneration, accessToken string) error {
 	if err != nil {
 		return err
 	}
-	d, err := e.requireDefinition(c)
+	d, err := e.definitionFor(ctx, c)
 	if err != nil {
 		return err
 	}

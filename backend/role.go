@@ -117,7 +117,12 @@ func (e *Engine) WriteRole(ctx context.Context, config, name string, write RoleW
 	if old == nil && write.Patch {
 		return &NotFoundError{Config: config, Role: name}
 	}
-	role, err := e.mergeRole(c, old, write)
+	unhold, err := e.definitions.holdForUse(ctx)
+	if err != nil {
+		return err
+	}
+	defer unhold()
+	role, err := e.mergeRole(ctx, c, old, write)
 	if err != nil {
 		return err
 	}
@@ -171,8 +176,12 @@ func (e *Engine) putRole(ctx context.Context, c *Config, key store.Key, change r
 }
 
 // mergeRole applies a write to the old role and returns the result.
-func (e *Engine) mergeRole(c *Config, old *Role, write RoleWrite) (*Role, error) {
-	d, err := e.requireDefinition(c)
+func (e *Engine) mergeRole(ctx context.Context, c *Config, old *Role, write RoleWrite) (*Role, error) {
+	set, err := e.definitions.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := set.require(c.Provider)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +303,7 @@ func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]stri
 	if err := e.checkFit(ctx, d); err != nil {
 		return nil, err
 	}
-	if !e.movesClient(d.old, d.config) {
+	if !d.movesClient() {
 		return nil, nil
 	}
 	return e.checkDiscard(ctx, d.old, discard, "this write changes the client or its endpoints, which invalidates")
@@ -311,27 +320,20 @@ func (e *Engine) checkFit(ctx context.Context, d *draft) error {
 	default:
 		return nil
 	}
-	names, err := e.store.Roles(ctx, d.config.Name)
+	roles, err := e.rolesOf(ctx, d.config)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		role, err := e.store.Role(ctx, d.config, name)
-		if err != nil {
-			return err
-		}
-		if role == nil {
-			continue
-		}
-		if err := checkRole(d.config, role, d.definition); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(roles)) {
+		if err := checkRole(d.config, roles[name], d.definition); err != nil {
 			return &FieldError{Field: field, Problem: "does not fit the role " + name + ": " + err.Error()}
 		}
 	}
 	return nil
 }
 
-// checkDiscard returns the roles that hold refresh tokens. It returns a *[FieldError] if there are any and discard is false.
-func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, change string) ([]string, error) {
+// authorizedRoles returns the roles of a config that hold refresh tokens.
+func (e *Engine) authorizedRoles(ctx context.Context, c *Config) ([]string, error) {
 	names, err := e.store.Grants(ctx, c.Name)
 	if err != nil {
 		return nil, err
@@ -345,6 +347,15 @@ func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, chan
 		if g != nil && g.Dead.IsZero() { // a candidate alone counts, too
 			authorized = append(authorized, name)
 		}
+	}
+	return authorized, nil
+}
+
+// checkDiscard returns the roles that hold refresh tokens. It returns a *[FieldError] if there are any and discard is false.
+func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, change string) ([]string, error) {
+	authorized, err := e.authorizedRoles(ctx, c)
+	if err != nil {
+		return nil, err
 	}
 	if len(authorized) == 0 || discard {
 		return authorized, nil

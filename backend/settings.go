@@ -28,9 +28,9 @@ func (e *Engine) Settings(ctx context.Context) (Settings, error) {
 	return e.store.Settings(ctx)
 }
 
-// settingsMaxAge is how long token requests use the settings in memory. Vault reports every write to the engine, from this
-// and other nodes, but not the restore of a snapshot.
-const settingsMaxAge = time.Minute
+// inMemory is how long token requests use the settings and the definitions in memory. Vault reports every write to the engine,
+// from this and other nodes, but not the restore of a snapshot.
+const inMemory = time.Minute
 
 // settingsCache keeps the settings for token requests, each of which would otherwise call back into Vault to read them.
 type settingsCache struct {
@@ -58,7 +58,7 @@ func (c *settingsCache) get(ctx context.Context) (Settings, error) {
 	if err != nil {
 		return Settings{}, err
 	}
-	if c.set(value, changes, now.Add(settingsMaxAge)) {
+	if c.set(value, changes, now.Add(inMemory)) {
 		c.changed(value)
 	}
 	return value, nil

@@ -59,8 +59,8 @@ type tokenWrite struct {
 }
 
 // ownerOf returns what the tokens of a config, or of a role of it, are minted for.
-func (e *Engine) ownerOf(c *Config, role *Role) store.Owner {
-	owner := store.Owner{ConfigID: c.ID, Generation: c.Generation, Definition: e.catalog.Digest(c.Provider)}
+func ownerOf(c *Config, role *Role, d provider.Definition) store.Owner {
+	owner := store.Owner{ConfigID: c.ID, Generation: c.Generation, Definition: d.Digest()}
 	if role != nil {
 		owner.RoleID, owner.RoleGeneration = role.ID, role.TokenGeneration()
 	}

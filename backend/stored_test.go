@@ -58,7 +58,7 @@ func TestStored_OneReadForAll(t *testing.T) {
 				c.Error(err)
 			}
 		}
-		if n := c.storage.reads.Load() - before; n > 3 { // the config, the settings, the token
+		if n := c.storage.reads.Load() - before; n > 4 { // the config, the list of definitions, the settings, the token
 			c.Errorf("%d reads of storage", n)
 		}
 		c.wantRequests(1)

@@ -19,11 +19,11 @@ const (
 	maxRequestTimeout = 15 * time.Second
 )
 
-// checkConfig returns a *[FieldError] if no token request can be made with the config.
-func (e *Engine) checkConfig(c *Config, settings Settings) error {
-	d, err := e.checkProvider(c)
+// checkConfig returns the definition of a config's provider, or a *[FieldError] if no token request can be made with the config.
+func (s *definitionSet) checkConfig(c *Config, settings Settings) (provider.Definition, error) {
+	d, err := s.checkProvider(c)
 	if err != nil {
-		return err
+		return d, err
 	}
 	for _, check := range []func() error{
 		func() error { return checkSize(c) },
@@ -38,14 +38,14 @@ func (e *Engine) checkConfig(c *Config, settings Settings) error {
 		func() error { return checkRequest(c, d, settings) },
 	} {
 		if err := check(); err != nil {
-			return err
+			return d, err
 		}
 	}
-	return nil
+	return d, nil
 }
 
-func (e *Engine) checkProvider(c *Config) (provider.Definition, error) {
-	names := e.catalog.Names()
+func (s *definitionSet) checkProvider(c *Config) (provider.Definition, error) {
+	names := s.Names()
 	if c.Provider == "" {
 		problem := "is required, because no provider has the name of the config"
 		if nearest := Nearest(c.Name, names); nearest != "" {
@@ -53,7 +53,7 @@ func (e *Engine) checkProvider(c *Config) (provider.Definition, error) {
 		}
 		return provider.Definition{}, &FieldError{Field: "provider", Problem: problem, Accepted: oneOf(names)}
 	}
-	d, err := e.requireDefinition(c)
+	d, err := s.require(c.Provider)
 	if err != nil {
 		return d, err
 	}

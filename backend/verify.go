@@ -30,6 +30,9 @@ const (
 type draft struct {
 	// old is the stored config; nil if there is none.
 	old, config *Config
+	// settings and definitions are what the write is checked against.
+	settings    Settings
+	definitions *definitionSet
 	definition  provider.Definition
 	// discarded lists the roles whose refresh tokens the write invalidates.
 	discarded []string
@@ -46,9 +49,8 @@ type verification struct {
 	token   *Token
 }
 
-// clientOf returns the client of a config.
-func (e *Engine) clientOf(c *Config) throttle.ClientID {
-	d, _ := e.Definition(c)
+// clientOf returns the client of a config with the definition of its provider.
+func (e *Engine) clientOf(c *Config, d provider.Definition) throttle.ClientID {
 	return e.requests.ClientOf(e.call(store.Key{Config: c.Name}, c, d, Settings{}))
 }
 
@@ -98,7 +100,7 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 	response, err := e.requests.Do(ctx, d.call)
 	if err == nil {
 		var token *Token
-		if token, err = newToken(response, e.ownerOf(d.config, nil), policyOf(d.config, nil, d.definition)); err == nil {
+		if token, err = newToken(response, ownerOf(d.config, nil, d.definition), policyOf(d.config, nil, d.definition)); err == nil {
 			return &verification{request: d.request, token: token}, nil
 		}
 	}

@@ -219,10 +219,10 @@ func TestWrite_UnsupportedPath(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for path, body := range map[string]fields{
-		"config":        {"client_id": "a"},
-		"roles":         {"scope": "read"},
-		"creds/a":       {"ttl": "5m"},
-		"providers/foo": {"definition": "x"},
+		"config":    {"client_id": "a"},
+		"roles":     {"scope": "read"},
+		"creds/a":   {"ttl": "5m"},
+		"providers": {"definition": "x"},
 	} {
 		w.Write(t, path, body).Refused(t, http.StatusMethodNotAllowed, "unsupported operation")
 	}

@@ -3,10 +3,7 @@
 package provider
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -16,10 +13,9 @@ import (
 //go:embed catalog/*.yaml
 var catalogFiles embed.FS
 
-// Catalog holds definitions by name.
+// Catalog holds definitions by name. It does not change.
 type Catalog struct {
 	definitions map[string]Definition
-	digests     map[string]string
 }
 
 // Builtin parses the definitions embedded in this package. See [ParseDefinition] for the reserved names.
@@ -48,33 +44,32 @@ func Builtin(reserved ...string) (*Catalog, error) {
 
 // NewCatalog returns a catalog of the given definitions.
 func NewCatalog(definitions ...Definition) *Catalog {
-	c := &Catalog{definitions: make(map[string]Definition, len(definitions)), digests: make(map[string]string, len(definitions))}
-	for _, definition := range definitions {
-		c.definitions[definition.Name] = definition
-		c.digests[definition.Name] = definition.digest()
+	c := &Catalog{definitions: make(map[string]Definition, len(definitions))}
+	for _, d := range definitions {
+		d.digest = digestOf(d.forTokens())
+		if !d.builtin {
+			d.route = digestOf(d.forSecrets())
+		}
+		c.definitions[d.Name] = d
 	}
 	return c
+}
+
+// With returns a catalog that has further definitions, which replace those of the same names.
+func (c *Catalog) With(definitions ...Definition) *Catalog {
+	all := NewCatalog(definitions...)
+	for name, d := range c.definitions {
+		if _, ok := all.definitions[name]; !ok {
+			all.definitions[name] = d
+		}
+	}
+	return all
 }
 
 // Lookup returns the definition with a name, and whether there is one.
 func (c *Catalog) Lookup(name string) (Definition, bool) {
 	definition, ok := c.definitions[name]
 	return definition, ok
-}
-
-// Digest returns a digest of all that the tokens of a definition depend on; empty if there is no such definition. A token that
-// was minted under another digest may not be one that the definition would mint now.
-func (c *Catalog) Digest(name string) string {
-	return c.digests[name]
-}
-
-// digest returns a digest of the definition, without what it says for readers alone.
-func (d Definition) digest() string {
-	d.Title, d.Documentation, d.Obtain, d.Use, d.Quirks = "", "", "", "", nil
-	d.TokenLifetime, d.TokenOverlap, d.Evidence, d.Extends = 0, nil, nil, ""
-	text, _ := json.Marshal(d) // strings, numbers, booleans, lists and maps always encode
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
 }
 
 // Names returns the definitions' names in order.

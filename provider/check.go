@@ -121,7 +121,7 @@ func (c *checker) checkEnvironments() {
 		for field, raw := range environment.URLs() {
 			path := "environments." + name + "." + field
 			expanded := variableSyntax.ReplaceAllString(raw, "x")
-			if err := c.network.CheckURL(expanded); err != nil {
+			if err := c.checkURL(field, expanded, d.hostVaries(raw)); err != nil {
 				c.add(path, "%s", err)
 				continue
 			}
@@ -146,6 +146,20 @@ func (c *checker) checkEnvironments() {
 			c.add(path, "is in no URL; remove it")
 		}
 	}
+}
+
+// checkURL checks a URL of an environment. A request checks a host that comes of a variable.
+func (c *checker) checkURL(field, raw string, hostVaries bool) error {
+	checks := []func(string) error{c.network.CheckURL}
+	if field != "api_url" && !hostVaries {
+		checks = append(checks, c.network.CheckLiteral, c.network.CheckHost)
+	}
+	for _, check := range checks {
+		if err := check(raw); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hostSyntax matches one or more DNS labels with dots.
@@ -400,13 +414,19 @@ func (c *checker) checkResponse() {
 		at := "answer.names." + member
 		oneOf(c, at, member, tokenMembers()...)
 		c.checkPath(at, path)
+		if member != "refresh_token" && c.d.staysInEngine(path) {
+			c.add(at, "is a secret that stays in the engine")
+		}
 	}
 	c.checkSuccess()
 	c.checkRefreshLifetimes()
 	for i, name := range r.Extra {
 		at := fmt.Sprintf("answer.extra[%d]", i)
-		if slices.Contains(tokenMembers(), name) || slices.Contains(c.reserved, name) {
-			c.add(at, "%s is a field of every token; use another", name)
+		if key := lastName(name); slices.Contains(tokenMembers(), key) || slices.Contains(c.reserved, key) {
+			c.add(at, "%s is a field of every token; use another", key)
+		}
+		if c.d.staysInEngine(name) {
+			c.add(at, "is a secret that stays in the engine")
 		}
 		c.checkPath(at, name)
 		if strings.HasPrefix(name, headerPrefix) {
@@ -460,11 +480,14 @@ func (c *checker) checkSuccess() {
 
 func (c *checker) checkErrors() {
 	e := c.d.Errors
-	for i, path := range e.Code {
-		c.checkPath(fmt.Sprintf("errors.code[%d]", i), path)
-	}
-	for i, path := range e.Description {
-		c.checkPath(fmt.Sprintf("errors.description[%d]", i), path)
+	for at, paths := range map[string][]string{"errors.code": e.Code, "errors.description": e.Description} {
+		for i, path := range paths {
+			at := fmt.Sprintf("%s[%d]", at, i)
+			c.checkPath(at, path)
+			if c.d.isSecret(path) {
+				c.add(at, "is a secret, which no error may repeat; use the path of a code or a text")
+			}
+		}
 	}
 	c.checkCodes("errors.codes", e.Codes)
 	c.checkCodes("errors.texts", e.Texts)

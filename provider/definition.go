@@ -139,6 +139,11 @@ type Definition struct {
 
 	// Evidence gives the source of each fact above.
 	Evidence []Evidence `yaml:"evidence"`
+
+	// builtin says that the definition is compiled in, so that its hosts are trusted.
+	builtin bool
+	// digest and route are what [Definition.Digest] and [Definition.Route] return. A catalog sets them.
+	digest, route string
 }
 
 // Environment holds the URLs of one environment of a provider.
@@ -450,26 +455,37 @@ func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
 	if c.finish() {
 		c.checkEvidence(text)
 	}
+	d.builtin = true
 	return d, c.err(d.Name)
 }
 
-// ParseOwn parses a definition that an operator has written, like [ParseDefinition]. It needs no evidence, and can extend one
-// that base returns.
-func ParseOwn(text []byte, base func(name string) (Definition, bool), reserved ...string) (Definition, error) {
+// ParseOptions say how [ParseOwn] parses a definition. The zero value is for one that extends none.
+type ParseOptions struct {
+	// Base returns the definition that another can extend; nil: there is none.
+	Base func(name string) (Definition, bool)
+	// Network is the policy for the definition's own URLs. Requests check it again.
+	Network NetworkPolicy
+	// Reserved are names that answer.extra must not have.
+	Reserved []string
+}
+
+// ParseOwn parses a definition that an operator has written, like [ParseDefinition]. It needs no evidence, and can extend
+// another one.
+func ParseOwn(text []byte, o ParseOptions) (Definition, error) {
 	var head struct {
 		Extends string `yaml:"extends"`
 	}
 	_ = yaml.Unmarshal(text, &head) // parseDocument reports what is wrong
 	var d Definition
 	extends := false
-	if head.Extends != "" {
-		if d, extends = base(head.Extends); extends {
-			d.Evidence, d.Name, d.Title = nil, "", ""
+	if head.Extends != "" && o.Base != nil {
+		if d, extends = o.Base(head.Extends); extends {
+			d.Evidence, d.Name, d.Title, d.builtin = nil, "", "", false
 		}
 	}
-	c := &checker{document: parseDocument(text, &d, extends), d: &d, network: NetworkPolicy{AllowPrivateAddresses: true}, reserved: reserved}
+	c := &checker{document: parseDocument(text, &d, extends), d: &d, network: o.Network, reserved: o.Reserved}
 	if head.Extends != "" && !extends {
-		c.add("extends", "is no definition; use the name of one in providers/")
+		c.add("extends", "is no built-in definition; use the name of one, as providers/ lists them")
 	}
 	setDefault(&d.Title, d.Name)
 	d.Format = cmp.Or(d.Format, Format)
@@ -477,14 +493,31 @@ func ParseOwn(text []byte, base func(name string) (Definition, bool), reserved .
 	return d, c.err(d.Name)
 }
 
-// finish sets the defaults and checks the definition, unless the document itself has mistakes. It reports whether it did.
+// finish sets the defaults and checks the definition. If the document itself has mistakes, finish leaves out what may follow from
+// them, and reports false.
 func (c *checker) finish() bool {
-	if len(c.mistakes) > 0 {
-		return false
-	}
+	read := slices.Clone(c.mistakes)
+	c.mistakes = nil
 	c.d.setDefaults()
 	c.check()
-	return true
+	if len(read) == 0 {
+		return true
+	}
+	c.mistakes = append(read, slices.DeleteFunc(c.mistakes, func(m Mistake) bool { return c.follows(m, read) })...)
+	return false
+}
+
+// follows reports whether a mistake may follow from those that were found when the document was read.
+func (c *checker) follows(m Mistake, read []Mistake) bool {
+	for _, r := range read {
+		if r.Path == "" || isWithin(m.Path, r.Path) || isWithin(r.Path, m.Path) {
+			return true
+		}
+		if _, given := c.lines[m.Path]; r.Path == "extends" && !given {
+			return true // the other definition would have it
+		}
+	}
+	return false
 }
 
 // setDefaults sets what the document leaves out. The maps can be those of the definition that this one extends, so it changes

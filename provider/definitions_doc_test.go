@@ -31,7 +31,7 @@ func TestDefinitionsPage_FragmentsAreValid(t *testing.T) {
 		t.Fatalf("the page has %d definitions", len(documents))
 	}
 	for _, text := range documents {
-		if _, err := provider.ParseOwn([]byte(text), lookup(t)); err != nil {
+		if _, err := provider.ParseOwn([]byte(text), options(t)); err != nil {
 			t.Errorf("%s\n%v", text, err)
 		}
 	}

@@ -342,6 +342,12 @@ func fieldsOf(t reflect.Type) map[string]int {
 	return fields
 }
 
+// isWithin reports whether a path leads to a value, or into it.
+func isWithin(path, outer string) bool {
+	rest, ok := strings.CutPrefix(path, outer)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
 // join returns the path of a member.
 func join(path, name string) string {
 	if path == "" {

@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,7 +136,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if definition, err = provider.ParseOwn(inner, lookup(t)); err != nil {
+		if definition, err = provider.ParseOwn(inner, options(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,11 +166,20 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 // lookup returns the function that finds the built-in definitions.
 func lookup(t *testing.T) func(name string) (provider.Definition, bool) {
 	t.Helper()
-	catalog, err := provider.Builtin()
+	catalog, err := builtinCatalog()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return catalog.Lookup
+}
+
+// builtinCatalog returns the built-in definitions, parsed once.
+var builtinCatalog = sync.OnceValues(func() (*provider.Catalog, error) { return provider.Builtin() })
+
+// options are those for an operator's definition on a mount that permits any host.
+func options(t *testing.T) provider.ParseOptions {
+	t.Helper()
+	return provider.ParseOptions{Base: lookup(t), Network: provider.NetworkPolicy{AllowPrivateAddresses: true}}
 }
 
 func builtin(t *testing.T, name string) provider.Definition {

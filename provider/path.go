@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -113,6 +114,29 @@ func lastName(path string) string {
 		}
 	}
 	return name
+}
+
+// standardTokens are the members of a response that hold tokens (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3).
+func standardTokens() []string { return []string{"access_token", "refresh_token", "id_token"} }
+
+// staysInEngine reports whether a path names the refresh token, or a secret of the client by its standard name.
+func (d Definition) staysInEngine(path string) bool {
+	name := lastName(path)
+	return d.leadsTo(path, "refresh_token") || name == "refresh_token" || name == "client_secret" || name == "password"
+}
+
+// leadsTo reports whether a path names a member of the token, by the definition's name for it.
+func (d Definition) leadsTo(path, member string) bool {
+	own := d.Response.name(member)
+	return path == own || d.Response.Object != "" && path == join(d.Response.Object, own)
+}
+
+// isSecret reports whether a path names a token, a member in answer.secret, or a secret by its standard name.
+func (d Definition) isSecret(path string) bool {
+	isListed := slices.ContainsFunc(d.Response.Secret, func(secret string) bool {
+		return path == secret || path == join(d.Response.Object, secret)
+	})
+	return isListed || slices.Contains(standardTokens(), lastName(path)) || d.leadsTo(path, "access_token") || d.staysInEngine(path)
 }
 
 // at returns the value at a path; nil if there is none. It also looks into strings that hold JSON.

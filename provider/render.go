@@ -28,7 +28,7 @@ func render(value reflect.Value) *yaml.Node {
 		node := &yaml.Node{Kind: yaml.MappingNode}
 		for i := range value.NumField() {
 			name := value.Type().Field(i).Tag.Get("yaml")
-			if inner := value.Field(i); !isEmpty(inner) {
+			if inner := value.Field(i); name != "" && !isEmpty(inner) {
 				node.Content = append(node.Content, scalar(name), render(inner))
 			}
 		}

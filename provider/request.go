@@ -146,9 +146,9 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if d.hostVaries(own) {
+	if !d.builtin || d.hostVaries(own) {
 		if err := r.Network.CheckHost(expanded); err != nil {
-			return "", asRequestError("params", err)
+			return "", asRequestError(d.hostField(own, field), err)
 		}
 	}
 	return r.checked(d, field, expanded)
@@ -226,6 +226,14 @@ func (d Definition) authorizationNames() []string {
 		}
 	}
 	return names
+}
+
+// hostField returns the field that sets the host in a URL of the definition.
+func (d Definition) hostField(raw, field string) string {
+	if d.hostVaries(raw) {
+		return FromParams
+	}
+	return field
 }
 
 // hostVaries reports whether the host in a URL depends on a variable.

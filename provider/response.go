@@ -561,9 +561,13 @@ func tokenTexts(d Definition, res rawResponse, top members) []string {
 		object = top
 	}
 	all := d.Response.secrets(object)
-	for _, name := range []string{"access_token", "refresh_token"} {
-		if text, ok := d.Response.text(object, d.Response.name(name)); ok {
-			all = append(all, text)
+	for _, name := range standardTokens() {
+		for _, path := range []string{name, d.Response.name(name)} {
+			for _, in := range []members{object, top} { // whatever the definition says
+				if text, ok := d.Response.text(in, path); ok {
+					all = append(all, text)
+				}
+			}
 		}
 	}
 	return all

@@ -46,6 +46,9 @@ type Config struct {
 	// TokenOverlap is how long a token stays valid after a newer one was minted; nil: until it expires.
 	TokenOverlap *time.Duration `json:"token_overlap,omitempty"`
 	TTL          time.Duration  `json:"ttl,omitempty"`
+	// Route is the provider's [provider.Definition.Route] for which the secrets were given. A request with another one would
+	// send them elsewhere, or otherwise.
+	Route string `json:"route,omitempty"`
 
 	// Name is the config's name, which is stored only in the path.
 	Name string `json:"-"`

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// maxLockWait bounds how long a caller waits for a lock.
-const maxLockWait = 30 * time.Second
+// MaxLockWait bounds how long a caller waits for a lock.
+const MaxLockWait = 30 * time.Second
 
 // Locks is a set of locks, one for each name. Callers get a lock in the order in which they came.
 type Locks struct {
@@ -28,7 +28,7 @@ type lock struct {
 // Acquire waits for the lock of that name and returns a function that releases it. It returns a *[BusyError] if the wait
 // takes 30 seconds, or if the caller leaves.
 func (l *Locks) Acquire(ctx context.Context, name string) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, maxLockWait)
+	ctx, cancel := context.WithTimeout(ctx, MaxLockWait)
 	defer cancel()
 	own := l.join(name)
 	if own.turn.Acquire(ctx, 1) != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package store reads and writes what a mount stores: configs, roles, grants, current tokens, pending authorizations and
-// settings.
+// Package store reads and writes what a mount stores: configs, roles, grants, current tokens, pending authorizations,
+// definitions and settings.
 //
 // Each kind has a file. The file's type is the stored JSON, so a new stored field goes there. The field's comment says what
 // an entry from an older plugin, without the field, means. A field that an older plugin must not drop when it rewrites the
@@ -42,12 +42,13 @@ func (k Key) path() string {
 
 // The paths of entries. They are part of the storage format.
 const (
-	configPrefix = "config/"
-	rolePrefix   = "role/"
-	grantPrefix  = "grant/"
-	statePrefix  = "state/"
-	tokenPrefix  = "token/"
-	settingsPath = "settings"
+	configPrefix     = "config/"
+	rolePrefix       = "role/"
+	grantPrefix      = "grant/"
+	statePrefix      = "state/"
+	tokenPrefix      = "token/"
+	definitionPrefix = "definition/"
+	settingsPath     = "settings"
 )
 
 // SealWrapped returns the storage paths whose entries hold secrets.
@@ -63,12 +64,17 @@ type Changed struct {
 	Key Key
 	// Token says that the entry holds the current token of the config or role.
 	Token bool
+	// Definition names the provider whose definition the entry holds; empty: it holds none.
+	Definition string
 }
 
 // ChangedAt returns what the entry at a storage path belongs to.
 func ChangedAt(path string) Changed {
 	if path == settingsPath {
 		return Changed{Settings: true}
+	}
+	if name, ok := strings.CutPrefix(path, definitionPrefix); ok {
+		return Changed{Definition: name}
 	}
 	if name, ok := strings.CutPrefix(path, configPrefix); ok {
 		return Changed{Key: Key{Config: name}}
@@ -121,7 +127,20 @@ func newestFormat(path string) int {
 	return format
 }
 
-// load reads an entry into value, and reports whether there is one. An error never repeats what is stored.
+// UnreadableError reports an entry that this version of the plugin cannot read. It never repeats what is stored.
+type UnreadableError struct {
+	// Entry is the storage entry, such as "config/shop".
+	Entry string
+	// Problem says why.
+	Problem string
+}
+
+// Error returns which entry cannot be read, and why.
+func (e *UnreadableError) Error() string {
+	return e.Entry + " in storage " + e.Problem
+}
+
+// load reads an entry into value, and reports whether there is one. The error can be an *[UnreadableError].
 func (s *Store) load(ctx context.Context, path string, value any) (bool, error) {
 	entry, err := s.storage.Get(ctx, path)
 	if err != nil || entry == nil {
@@ -131,20 +150,22 @@ func (s *Store) load(ctx context.Context, path string, value any) (bool, error) 
 		Format int `json:"format"`
 	}
 	if json.Unmarshal(entry.Value, &version) != nil {
-		return false, fmt.Errorf("%s in storage cannot be read", path)
+		return false, &UnreadableError{Entry: path, Problem: "cannot be read"}
 	}
 	if newest := newestFormat(path); version.Format > newest {
 		fate := ", and is left as it is"
 		if strings.HasPrefix(path, tokenPrefix) {
 			fate = "" // the next token replaces it
 		}
-		return false, fmt.Errorf("%s in storage was written by a newer version of the plugin (format %d, this one knows %d)%s",
-			path, version.Format, newest, fate)
+		return false, &UnreadableError{
+			Entry:   path,
+			Problem: fmt.Sprintf("was written by a newer version of the plugin (format %d, this one knows %d)%s", version.Format, newest, fate),
+		}
 	}
 	decoder := json.NewDecoder(bytes.NewReader(entry.Value))
 	decoder.UseNumber() // keeps all digits of a long identifier
 	if decoder.Decode(value) != nil {
-		return false, fmt.Errorf("%s in storage cannot be read", path)
+		return false, &UnreadableError{Entry: path, Problem: "cannot be read"}
 	}
 	return true, nil
 }

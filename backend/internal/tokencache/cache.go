@@ -19,6 +19,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -745,12 +746,12 @@ func (c *Cache) Refused(config string) bool {
 	return false
 }
 
-// ClearBackoff ends the backoffs of a config and its roles after failures of that kind.
-func (c *Cache) ClearBackoff(config string, kind provider.Kind) {
+// ClearBackoff ends the backoffs of a config and its roles after failures of those kinds. Without a kind, it ends all.
+func (c *Cache) ClearBackoff(config string, kinds ...provider.Kind) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, e := range c.entries {
-		if key.Config == config && e.backoff != nil && e.backoff.Cause.Kind == kind {
+		if key.Config == config && e.backoff != nil && (len(kinds) == 0 || slices.Contains(kinds, e.backoff.Cause.Kind)) {
 			e.failures, e.backoff = 0, nil
 		}
 	}
@@ -777,6 +778,17 @@ func (c *Cache) InvalidateConfig(config string) {
 	for key := range c.entries {
 		if key.Config == config {
 			c.evictLocked(key)
+		}
+	}
+}
+
+// InvalidateProvider replaces the entries whose tokens come from a provider, and those for which no provider is known yet.
+func (c *Cache) InvalidateProvider(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.entries {
+		if known := e.provider(); known == "" || known == name {
+			c.replaceLocked(key)
 		}
 	}
 }

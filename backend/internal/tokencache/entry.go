@@ -203,6 +203,19 @@ func (e *entry) serves(now time.Time, want Want) bool {
 	return e.current.Valid(now) && (want.Shared || e.current.ReuseToken)
 }
 
+// provider returns the provider of the entry's tokens; empty if there was none yet.
+func (e *entry) provider() string {
+	switch {
+	case e.current != nil:
+		return e.current.Provider
+	case e.lastOwn != nil:
+		return e.lastOwn.Provider
+	case e.backoff != nil:
+		return e.backoff.Cause.Provider
+	}
+	return ""
+}
+
 // remember keeps an access token among the last two.
 func (e *entry) remember(accessToken string) {
 	if !slices.Contains(e.recent, accessToken) {
