@@ -56,15 +56,19 @@ type goldenCase struct {
 	Params     map[string]string  `yaml:"params"`
 	Secrets    map[string]string  `yaml:"secret_params"`
 	State      string             `yaml:"state"`
+	Token      string             `yaml:"access_token"` // to revoke
+	Authorize  bool               `yaml:"authorize"`    // the request is the one of a user's browser
 	Headers    map[string]string  `yaml:"headers"`
 	DefaultIn  int                `yaml:"default_expires_in"`
 }
 
 // TestGolden runs the cases in testdata/golden. A line of four hyphens separates the four parts of a case:
 //   - the definition and the request
-//   - the request on the wire
+//   - the request on the wire, or the URL of an authorization request
 //   - the response on the wire
 //   - the expected token or error
+//
+// A random UUID in a request is written as <uuid>.
 //
 // To add a case, write its first and third part, run the test with -update, and review the parts that it wrote.
 func TestGolden(t *testing.T) {
@@ -92,7 +96,15 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	if len(parts) != 4 {
 		t.Fatalf("%s has %d parts, not 4", file, len(parts))
 	}
-	definition, request := readCase(t, parts[0])
+	c, definition, request := readCase(t, parts[0])
+	if c.Authorize {
+		target, err := request.AuthorizationURL(definition, c.State, "challenge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare(t, file, parts, target+"\n", "")
+		return
+	}
 	network.response = wire(parts[2])
 	request.CACert, request.Network.AllowPrivateAddresses = network.caCert, true
 	client := provider.NewClient(provider.Options{UserAgent: "test", Proxy: network.proxy})
@@ -105,6 +117,14 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	if !strings.HasSuffix(sent, "\n") {
 		sent += "\n"
 	}
+	compare(t, file, parts, uuidSyntax.ReplaceAllString(sent, "<uuid>"), got)
+}
+
+var uuidSyntax = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
+
+// compare compares what was sent and what came of it with the parts of a case, or writes it there.
+func compare(t *testing.T, file string, parts []string, sent, got string) {
+	t.Helper()
 	if *update {
 		parts[1], parts[3] = sent, got
 		if err := os.WriteFile(file, []byte(strings.Join(parts, "----\n")), 0o644); err != nil {
@@ -120,7 +140,7 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	}
 }
 
-func readCase(t *testing.T, text string) (provider.Definition, provider.Request) {
+func readCase(t *testing.T, text string) (goldenCase, provider.Definition, provider.Request) {
 	t.Helper()
 	var c goldenCase
 	decoder := yaml.NewDecoder(strings.NewReader(text))
@@ -140,7 +160,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 			t.Fatal(err)
 		}
 	}
-	return definition, provider.Request{
+	return c, definition, provider.Request{
 		GrantType:        cmp.Or(c.GrantType, provider.ClientCredentials),
 		Environment:      c.Environ,
 		TokenURL:         c.TokenURL,
@@ -157,6 +177,7 @@ func readCase(t *testing.T, text string) (provider.Definition, provider.Request)
 		Params:           c.Params,
 		SecretParams:     c.Secrets,
 		State:            c.State,
+		AccessToken:      c.Token,
 		Headers:          c.Headers,
 		Timeout:          10 * time.Second,
 		DefaultExpiresIn: time.Duration(c.DefaultIn) * time.Second,
@@ -211,13 +232,14 @@ func describe(t *testing.T, token provider.Token, err error, before time.Time) s
 			fmt.Fprintf(&b, "%s: %s\n", name, text)
 		}
 	}
-	if err == nil {
+	minted := err == nil && token.AccessToken != "" // a revocation returns no token
+	if minted {
 		line("access_token", token.AccessToken)
 		line("token_type", token.TokenType)
 		line("lifetime", token.Lifetime)
 		line("scope", token.Scope)
 	}
-	if (err == nil || token.RefreshToken != "") && (token.SentAt.Before(before) || token.SentAt.After(time.Now())) {
+	if (minted || token.RefreshToken != "") && (token.SentAt.Before(before) || token.SentAt.After(time.Now())) {
 		line("sent", "outside of the request")
 	}
 	line("refresh_token", token.RefreshToken)
