@@ -227,7 +227,7 @@ var newerOAuth2 string
 
 func mustParse(t *testing.T, document string) provider.Definition {
 	t.Helper()
-	d, err := provider.ParseDefinition([]byte(document))
+	d, err := provider.ParseDefinition([]byte(document), provider.ParseOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ var builtin = sync.OnceValues(func() (*provider.Catalog, error) { return provide
 // newCatalog returns a catalog with one definition.
 func newCatalog(t *testing.T, definition string) *provider.Catalog {
 	t.Helper()
-	d, err := provider.ParseDefinition([]byte(definition))
+	d, err := provider.ParseDefinition([]byte(definition), provider.ParseOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

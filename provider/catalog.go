@@ -18,28 +18,34 @@ type Catalog struct {
 	definitions map[string]Definition
 }
 
-// Builtin parses the definitions embedded in this package. See [ParseDefinition] for the reserved names.
+// Builtin parses the definitions embedded in this package. See [ParseOptions] for the reserved names.
 func Builtin(reserved ...string) (*Catalog, error) {
 	files, err := fs.Glob(catalogFiles, "catalog/*.yaml")
 	if err != nil {
 		return nil, err
 	}
-	var definitions []Definition
-	for _, file := range files {
-		text, err := catalogFiles.ReadFile(file)
-		if err != nil {
-			return nil, err
+	all := make(map[string]Definition, len(files))
+	lookup := func(name string) (Definition, bool) { d, ok := all[name]; return d, ok }
+	for _, extending := range []bool{false, true} { // so that each finds what it extends
+		for _, file := range files {
+			text, err := catalogFiles.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			if (extendedBy(text) != "") != extending {
+				continue
+			}
+			d, err := ParseDefinition(text, ParseOptions{Base: lookup, Reserved: reserved})
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			if file != "catalog/"+d.Name+".yaml" {
+				return nil, fmt.Errorf("%s: contains the definition %q; rename one of them", file, d.Name)
+			}
+			all[d.Name] = d
 		}
-		definition, err := ParseDefinition(text, reserved...)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		if file != "catalog/"+definition.Name+".yaml" {
-			return nil, fmt.Errorf("%s: contains the definition %q; rename one of them", file, definition.Name)
-		}
-		definitions = append(definitions, definition)
 	}
-	return NewCatalog(definitions...), nil
+	return NewCatalog(slices.Collect(maps.Values(all))...), nil
 }
 
 // NewCatalog returns a catalog of the given definitions.

@@ -127,7 +127,7 @@ func TestError_OmitsSecretInQuery(t *testing.T) {
 // shopWith returns the well-formed definition with other grants.
 func shopWith(t *testing.T, grant string) provider.Definition {
 	t.Helper()
-	definition, err := provider.ParseDefinition([]byte(strings.Replace(wellFormed, "client_credentials: {}", grant, 1)))
+	definition, err := provider.ParseDefinition([]byte(strings.Replace(wellFormed, "client_credentials: {}", grant, 1)), provider.ParseOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,8 +90,7 @@ type Definition struct {
 	// Obtain says which credentials the vendor issues, and how to get them.
 	Obtain string `yaml:"obtain"`
 
-	// Extends names the definition from which this one begins. Its own fields replace that one's; maps are merged by key. Only
-	// an operator's definition can extend another.
+	// Extends names the definition from which this one begins. Its own fields replace that one's; maps are merged by key.
 	Extends string `yaml:"extends"`
 
 	// Environments maps names to URLs; [DefaultEnvironment] is always among them.
@@ -445,21 +444,7 @@ type Errors struct {
 	Default string `yaml:"default"`
 }
 
-// ParseDefinition parses a definition from YAML, which includes JSON. It refuses unknown and repeated fields, values of the
-// wrong type, facts without evidence, and evidence without a fact. The error is a *[DefinitionError] with all mistakes.
-//
-// The names in answer.extra must be neither reserved nor those of a token's own members.
-func ParseDefinition(text []byte, reserved ...string) (Definition, error) {
-	var d Definition
-	c := &checker{document: parseDocument(text, &d, false), d: &d, reserved: reserved}
-	if c.finish() {
-		c.checkEvidence(text)
-	}
-	d.builtin = true
-	return d, c.err(d.Name)
-}
-
-// ParseOptions say how [ParseOwn] parses a definition. The zero value is for one that extends none.
+// ParseOptions say how a definition is parsed. The zero value is for one that extends none.
 type ParseOptions struct {
 	// Base returns the definition that another can extend; nil: there is none.
 	Base func(name string) (Definition, bool)
@@ -469,28 +454,49 @@ type ParseOptions struct {
 	Reserved []string
 }
 
-// ParseOwn parses a definition that an operator has written, like [ParseDefinition]. It needs no evidence, and can extend
-// another one.
+// ParseDefinition parses a definition of the catalog from YAML, which includes JSON. It refuses unknown and repeated fields, values
+// of the wrong type, facts without evidence, and evidence without a fact. The error is a *[DefinitionError] with all mistakes.
+func ParseDefinition(text []byte, o ParseOptions) (Definition, error) {
+	c, base := readDefinition(text, o)
+	if c.finish() {
+		c.checkEvidence(text)
+	}
+	c.d.Evidence = append(c.d.Evidence, inherited(base.Evidence, c.d.Evidence)...)
+	c.d.builtin = true
+	return *c.d, c.err(c.d.Name)
+}
+
+// ParseOwn parses a definition that an operator has written, like [ParseDefinition], but without evidence.
 func ParseOwn(text []byte, o ParseOptions) (Definition, error) {
+	c, _ := readDefinition(text, o)
+	setDefault(&c.d.Title, c.d.Name)
+	c.d.Format = cmp.Or(c.d.Format, Format)
+	c.finish()
+	return *c.d, c.err(c.d.Name)
+}
+
+// readDefinition reads a document into the definition that it extends, and also returns that one.
+func readDefinition(text []byte, o ParseOptions) (c *checker, base Definition) {
+	extended, found := extendedBy(text), false
+	if extended != "" && o.Base != nil {
+		base, found = o.Base(extended)
+	}
+	d := base
+	d.Name, d.Title, d.Evidence, d.builtin = "", "", nil, false
+	c = &checker{document: parseDocument(text, &d, found), d: &d, network: o.Network, reserved: o.Reserved}
+	if extended != "" && !found {
+		c.add("extends", "is no built-in definition; use the name of one, as providers/ lists them")
+	}
+	return c, base
+}
+
+// extendedBy returns the name of the definition that a document extends; empty if it extends none.
+func extendedBy(text []byte) string {
 	var head struct {
 		Extends string `yaml:"extends"`
 	}
 	_ = yaml.Unmarshal(text, &head) // parseDocument reports what is wrong
-	var d Definition
-	extends := false
-	if head.Extends != "" && o.Base != nil {
-		if d, extends = o.Base(head.Extends); extends {
-			d.Evidence, d.Name, d.Title, d.builtin = nil, "", "", false
-		}
-	}
-	c := &checker{document: parseDocument(text, &d, extends), d: &d, network: o.Network, reserved: o.Reserved}
-	if head.Extends != "" && !extends {
-		c.add("extends", "is no built-in definition; use the name of one, as providers/ lists them")
-	}
-	setDefault(&d.Title, d.Name)
-	d.Format = cmp.Or(d.Format, Format)
-	c.finish()
-	return d, c.err(d.Name)
+	return head.Extends
 }
 
 // finish sets the defaults and checks the definition. If the document itself has mistakes, finish leaves out what may follow from

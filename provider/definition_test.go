@@ -3,6 +3,7 @@
 package provider_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ evidence:
 
 func TestParseDefinition_IsStrict(t *testing.T) {
 	t.Parallel()
-	if _, err := provider.ParseDefinition([]byte(wellFormed)); err != nil {
+	if _, err := provider.ParseDefinition([]byte(wellFormed), provider.ParseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ old, new, says string }{
@@ -101,7 +102,7 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		if text == wellFormed {
 			t.Fatalf("%q is not in the definition", test.old)
 		}
-		_, err := provider.ParseDefinition([]byte(text))
+		_, err := provider.ParseDefinition([]byte(text), provider.ParseOptions{})
 		if err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%q for %q: %v, want an error that names %q", test.new, test.old, err, test.says)
 		}
@@ -112,10 +113,10 @@ func TestParseDefinition_RefusesReservedNames(t *testing.T) {
 	t.Parallel()
 	extra := strings.NewReplacer("grants:", "answer: {extra: [shop_id]}\ngrants:", "[environments, ", "[environments, answer, ")
 	text := []byte(extra.Replace(wellFormed))
-	if _, err := provider.ParseDefinition(text, "ttl"); err != nil {
+	if _, err := provider.ParseDefinition(text, provider.ParseOptions{Reserved: []string{"ttl"}}); err != nil {
 		t.Error(err)
 	}
-	_, err := provider.ParseDefinition(text, "ttl", "shop_id")
+	_, err := provider.ParseDefinition(text, provider.ParseOptions{Reserved: []string{"ttl", "shop_id"}})
 	if err == nil || !strings.Contains(err.Error(), "answer.extra[0]: shop_id is a field of every token") {
 		t.Errorf("a reserved name: %v", err)
 	}
@@ -124,11 +125,11 @@ func TestParseDefinition_RefusesReservedNames(t *testing.T) {
 func TestEvidence_LongerNameClaimsFact(t *testing.T) {
 	t.Parallel()
 	text := wellFormed + "  - {facts: [environments.production.token_url], known_by: derived}\n"
-	if _, err := provider.ParseDefinition([]byte(text)); err == nil {
+	if _, err := provider.ParseDefinition([]byte(text), provider.ParseOptions{}); err == nil {
 		t.Error("evidence for environments has no fact left, and there is no error")
 	}
 	text = strings.Replace(text, "token_url:", "api_url: https://api.example.com, token_url:", 1)
-	if _, err := provider.ParseDefinition([]byte(text)); err != nil {
+	if _, err := provider.ParseDefinition([]byte(text), provider.ParseOptions{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -149,7 +150,7 @@ func FuzzDefinition(f *testing.F) {
 	f.Add("{}")
 	f.Add("grants: {client_credentials: null}")
 	f.Fuzz(func(_ *testing.T, text string) {
-		definition, err := provider.ParseDefinition([]byte(text))
+		definition, err := provider.ParseDefinition([]byte(text), provider.ParseOptions{})
 		if err != nil {
 			return
 		}
@@ -157,4 +158,30 @@ func FuzzDefinition(f *testing.F) {
 		definition.Constant("audience")
 		definition.DefaultClientAuth()
 	})
+}
+
+// A family of marketplaces shares one description. Each member has evidence for what is its own, and shows that of the others.
+func TestParseDefinition_Extends(t *testing.T) {
+	t.Parallel()
+	const member = `{format: 1, name: member, title: M, extends: marktplaats,
+environments: {production: {token_url: "https://member.example.com/token"}},
+evidence: [{facts: [environments.production.token_url], known_by: derived, note: n}]}`
+	d, err := provider.ParseDefinition([]byte(member), options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := builtin(t, "marktplaats")
+	if len(d.Evidence) != len(base.Evidence)+1 || d.Title != "M" || !reflect.DeepEqual(d.Grants, base.Grants) {
+		t.Errorf("%+v", d)
+	}
+	unproven := strings.Replace(member, "known_by: derived, note: n", "known_by: derived, note: n}, {facts: [grants], known_by: derived, note: n", 1)
+	for problem, text := range map[string]string{
+		"grants is not a fact of the definition": unproven,
+		"use: has no evidence":                   strings.Replace(member, "title: M,", "title: M, use: U,", 1),
+		"extends: is no built-in definition":     strings.Replace(member, "extends: marktplaats", "extends: nothing-such", 1),
+	} {
+		if _, err := provider.ParseDefinition([]byte(text), options(t)); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%v, want %q", err, problem)
+		}
+	}
 }

@@ -38,7 +38,7 @@ func (c *checker) checkEvidence(text []byte) {
 	if yaml.Unmarshal(text, &document) != nil {
 		return // parseDocument has reported it
 	}
-	for _, field := range []string{"format", "name", "title", "documentation", "variables", "evidence"} {
+	for _, field := range []string{"format", "name", "title", "documentation", "extends", "variables", "evidence"} {
 		delete(document, field) // these need no evidence
 	}
 	facts := leaves("", document)
@@ -88,8 +88,25 @@ func (c *checker) checkSource(path string, e Evidence) {
 	}
 }
 
+// inherited returns the evidence of another definition, without the facts for which this one has evidence.
+func inherited(evidence, own []Evidence) []Evidence {
+	var kept []Evidence
+	for _, e := range evidence {
+		e.Facts = slices.DeleteFunc(slices.Clone(e.Facts), func(fact string) bool {
+			return slices.ContainsFunc(own, func(o Evidence) bool { return slices.Contains(o.Facts, fact) })
+		})
+		if len(e.Facts) > 0 {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
 // leaves returns the paths of all values in a document. A list counts as one value.
 func leaves(prefix string, value any) []string {
+	if value == nil {
+		return nil // removes what another definition has
+	}
 	object, ok := value.(map[string]any)
 	if !ok || len(object) == 0 && prefix != "" {
 		return []string{prefix}

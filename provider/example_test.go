@@ -121,7 +121,7 @@ evidence:
   - facts: [environments, client_auth, grants]
     known_by: documentation
     source: https://shop.example.com/docs
-`))
+`), provider.ParseOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

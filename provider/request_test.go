@@ -141,7 +141,7 @@ func TestDefinition_URLsRepeatNoParameter(t *testing.T) {
 		{"authorization_url", page + "?client_id=x", "client_id"},
 	} {
 		text := strings.Replace(wellFormed, `token_url: "`+token, test.field+`: "`+test.url, 1)
-		_, err := provider.ParseDefinition([]byte(text))
+		_, err := provider.ParseDefinition([]byte(text), provider.ParseOptions{})
 		got, want := fmt.Sprint(err), "<nil>"
 		if test.twice != "" {
 			want = "line 6: environments.production." + test.field + ": contains " + test.twice +
