@@ -393,7 +393,7 @@ type Response struct {
 	Extra []string `yaml:"extra"`
 	// Secret lists paths of further members that are secret, so that no error text repeats them.
 	Secret []string `yaml:"secret"`
-	// NoValue is a string that means the same as null.
+	// NoValue is a string or a number that means the same as null, such as "-1" for a lifetime without an end.
 	NoValue string `yaml:"no_value"`
 }
 

@@ -201,7 +201,11 @@ func (r Response) value(object members, path string) json.RawMessage {
 	if strings.HasPrefix(path, headerPrefix) {
 		raw = object[path]
 	}
-	if text, ok := decodeString(raw); string(raw) == "null" || ok && text != "" && text == r.NoValue {
+	text, ok := decodeString(raw)
+	if !ok {
+		text = string(raw) // a number, such as -1
+	}
+	if string(raw) == "null" || text != "" && text == r.NoValue {
 		return nil
 	}
 	return raw
