@@ -145,7 +145,7 @@ func refOf(path string) (backend.Ref, bool) {
 
 // tokenData returns the fields of a token for its reader.
 func tokenData(token *backend.Token) map[string]any {
-	shown := make(map[string]any, len(token.Extra)+10) // room for what static-creds/ adds
+	shown := make(map[string]any, len(token.Extra)+11) // room for what static-creds/ adds
 	maps.Copy(shown, token.Extra)
 	shown["access_token"] = token.AccessToken
 	shown["token_type"] = token.TokenType
@@ -158,7 +158,23 @@ func tokenData(token *backend.Token) map[string]any {
 	if token.Use != "" {
 		shown["use"] = token.Use
 	}
+	switch {
+	case token.API == nil:
+		shown[apiHeaders] = map[string]string{"Authorization": "Bearer " + token.AccessToken}
+	case token.API.Problem == nil:
+		shown[apiHeaders] = maps.Clone(token.API.Headers)
+	}
 	return shown
+}
+
+const apiHeaders = "api_headers"
+
+// withAPIProblem adds a warning if a token has no headers for the provider's API.
+func withAPIProblem(resp *logical.Response, token *backend.Token) *logical.Response {
+	if token.API != nil && token.API.Problem != nil {
+		resp.AddWarning("no " + apiHeaders + ", because of the header " + token.API.Problem.Error())
+	}
+	return resp
 }
 
 const credsSynopsis = `An access token with a lease.`
@@ -166,11 +182,12 @@ const credsSynopsis = `An access token with a lease.`
 const credsDescription = `
 Returns the config's current access token, or mints one if there is none. A token
 in use is replaced before it expires. The lease ends no later than the token.
-Revoking a lease needs no network. With minimum_ttl, a token that has less time
+Revoking a lease needs no network. "api_headers" are the request headers that the
+provider's API wants. With minimum_ttl, a token that has less time
 left is replaced first.
 `
 
 // reservedFields lists the fields of every token that a definition must not use for a provider's own.
 func reservedFields() []string {
-	return []string{"expires_at", "provider", "api_url", "use", "ttl", "rotation_period", "last_vault_rotation"}
+	return []string{"expires_at", "provider", "api_url", "use", apiHeaders, "ttl", "rotation_period", "last_vault_rotation"}
 }

@@ -156,6 +156,7 @@ func providerData(d provider.Definition) map[string]any {
 		"obtain":         d.Obtain,
 		"variables":      variableData(d.Variables),
 		"use":            d.Use,
+		"api":            omitEmpty(map[string]any{"headers": d.API.Headers}),
 		"token_lifetime": d.TokenLifetime,
 		"limit_headers": omitEmpty(map[string]any{
 			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,

@@ -44,7 +44,7 @@ func (p *plugin) staticToken(want backend.Ref, token *backend.Token) *logical.Re
 	shown["ttl"] = seconds(p.engine.NextRotation(want, token))
 	shown["rotation_period"] = max(seconds(token.RotationPeriod()), 1)
 	shown["last_vault_rotation"] = token.ObtainedAt.UTC().Format(time.RFC3339)
-	return &logical.Response{Data: shown}
+	return withAPIProblem(&logical.Response{Data: shown}, token)
 }
 
 const staticCredsSynopsis = `The shared current token, without a lease.`

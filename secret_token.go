@@ -45,7 +45,7 @@ func (p *plugin) leaseToken(config string, token *backend.Token, ttl time.Durati
 	}
 	resp := p.Secret(secretTokenType).Response(tokenData(token), internal)
 	resp.Secret.TTL = ttl
-	return resp
+	return withAPIProblem(resp, token)
 }
 
 // revokeToken ends a lease. It needs no network and always succeeds, so that a mount can be disabled while its provider

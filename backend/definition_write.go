@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,9 +103,10 @@ func (e *Engine) storeDefinition(ctx context.Context, set *definitionSet, d prov
 		Document: string(d.Document()), Source: source, Extends: d.Extends, BaseDigest: base.Digest(), UpdatedAt: time.Now().UTC(),
 	}
 	before, _ := set.Lookup(d.Name)
+	keeps := before.Digest() == d.Digest() && maps.Equal(before.API.Headers, d.API.Headers) // those of roles differ
 	err := e.store.PutDefinition(ctx, d.Name, stored)
 	e.definitions.forget(d.Name) // even if the write has failed: the storage may have committed it
-	if err != nil || before.Digest() != d.Digest() {
+	if err != nil || !keeps {
 		e.cache.InvalidateProvider(d.Name)
 	}
 	if err != nil {
@@ -113,7 +115,7 @@ func (e *Engine) storeDefinition(ctx context.Context, set *definitionSet, d prov
 	for _, c := range users { // the definition may mend what has failed
 		e.cache.ClearBackoff(c.Name)
 		e.requests.ClearBackoff(e.clientOf(c, before), c.Name)
-		if before.Digest() == d.Digest() {
+		if keeps {
 			e.cache.SetPolicy(c.Name, policyOf(c, nil, d))
 		}
 	}

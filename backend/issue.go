@@ -196,6 +196,7 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		Provider:         d.Name,
 		APIURL:           environment.APIURL,
 		Use:              d.Use,
+		APIHeaders:       d.APIHeaders(c.ClientID, c.Params),
 		MaxTTL:           c.TTL,
 		RefreshBefore:    c.RefreshBefore,
 		ReuseToken:       c.ReuseToken,
@@ -209,7 +210,7 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		policy.LimitedOverlap, policy.Overlap = true, time.Duration(*d.TokenOverlap)*time.Second
 	}
 	if role != nil {
-		policy.RoleTTL = role.TTL
+		policy.RoleTTL, policy.APIHeaders = role.TTL, d.APIHeaders(c.ClientID, c.With(role).Params)
 	}
 	return policy
 }

@@ -209,6 +209,40 @@ func TestDefinition_ChangeOrphansNobody(t *testing.T) {
 	unchanged(t, w, "providers/shop", before, got)
 }
 
+// A reader gets the headers that the API wants, ready to be sent. A role's params count before those of its config.
+func TestDefinition_APIHeaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.define(t)
+	token := w.Creds(t, "shop").AccessToken
+	bearer := fields{"api_headers": fields{"Authorization": "Bearer " + token}}
+	mustHave(t, w.Read(t, "creds/shop"), bearer)
+	mustHave(t, w.Read(t, "static-creds/shop"), bearer)
+
+	headers := fields{"headers": fields{"X-Token": "{access_token}", "X-Api-Key": "{client_id}", "X-Store": "no. {params.store}"}}
+	w.Write(t, "providers/shop", w.definition(t, fields{"api": headers})).OK(t)
+	for _, path := range []string{"creds/shop", "static-creds/shop"} {
+		got := w.Read(t, path)
+		mustHave(t, got, fields{"access_token": token, "api_headers": nil})
+		if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "X-Store: params.store is missing; set it in the config") {
+			t.Errorf("%s\n\twant a warning that names the parameter", got)
+		}
+	}
+	w.Write(t, "config/shop", fields{"params": fields{"store": "7"}}).OK(t)
+	w.Write(t, "roles/shop/north", fields{"params": fields{"store": "8"}}).OK(t)
+	for path, store := range map[string]string{"creds/shop": "no. 7", "static-creds/shop": "no. 7", "creds/shop/north": "no. 8"} {
+		got := w.Read(t, path).OK(t)
+		mustHave(t, got, fields{"api_headers": fields{"X-Token": got.Data["access_token"], "X-Api-Key": demoClient, "X-Store": store}})
+	}
+	w.Write(t, "config/shop", fields{"ttl": "5m"}).OK(t) // no token depends on it
+	mustHave(t, w.Read(t, "creds/shop/north"), fields{"api_headers": fields{
+		"X-Token": w.Creds(t, "shop/north").AccessToken, "X-Api-Key": demoClient, "X-Store": "no. 8",
+	}})
+	w.Write(t, "providers/shop", w.definition(t, fields{"api": fields{"headers": fields{"X-Other": "{access_token}"}}})).OK(t)
+	got := w.Read(t, "creds/shop/north").OK(t)
+	mustHave(t, got, fields{"api_headers": fields{"X-Other": got.Data["access_token"]}})
+}
+
 // An endpoint that redirects gets no second request, wherever a definition points.
 func TestHostileDefinition_RedirectNotFollowed(t *testing.T) {
 	t.Parallel()

@@ -68,6 +68,7 @@ func (c *checker) check() {
 	c.checkAuthorization()
 	c.checkRefreshTokens()
 	c.checkResponse()
+	c.checkAPI()
 	c.checkErrors()
 	c.checkLimits()
 	c.checkEnvironments() // last, because it uses the rest

@@ -133,7 +133,9 @@ type Definition struct {
 	SameToken bool `yaml:"same_token"`
 	// Quirks say, for readers, how the provider differs from others.
 	Quirks []string `yaml:"quirks"`
-	// Use says how to send the token to the API, if not as "Authorization: Bearer".
+	// API says how the provider's API takes the token.
+	API API `yaml:"api"`
+	// Use says, for readers, how to send the token to the API, if [API.Headers] cannot say all of it.
 	Use string `yaml:"use"`
 
 	// Evidence gives the source of each fact above.

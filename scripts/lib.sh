@@ -156,7 +156,7 @@ type_in() {
   output=$(cat "$work/output")
   rm -f "$work/output"
   if [[ -n $output ]]; then
-    printf '%s\n' "$output" | sed -E 's/^(access_token +.{8}).*/\1…/'
+    printf '%s\n' "$output" | sed -E 's/^(access_token +.{8}).*/\1…/; s/(Bearer .{8})[^] ]*/\1…/'
   fi
 }
 

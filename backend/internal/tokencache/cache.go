@@ -708,7 +708,9 @@ func (c *Cache) SetPolicy(config string, p Policy) {
 		e.policy, e.own = set[Policy]{p, now}, !p.ReuseToken
 		if e.current != nil {
 			next := p
-			next.RoleTTL = e.current.RoleTTL
+			if key.Role != "" {
+				next.RoleTTL, next.APIHeaders = e.current.RoleTTL, e.current.APIHeaders
+			}
 			c.setCurrentLocked(key, e, e.current.with(next), e.read)
 		}
 	}

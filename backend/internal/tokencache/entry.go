@@ -273,7 +273,7 @@ func (e *entry) adopt(token *Token, started time.Time) *Token {
 	policy := token.Policy
 	if e.policy.after(started) && e.policy.value.Generation == token.Generation {
 		policy = e.policy.value
-		policy.RoleTTL = token.RoleTTL
+		policy.RoleTTL, policy.APIHeaders = token.RoleTTL, token.APIHeaders
 	}
 	if e.roleTTL.after(started) {
 		policy.RoleTTL = e.roleTTL.value

@@ -21,6 +21,8 @@ type Token struct {
 	provider.Token
 	Policy
 	Origin
+	// API is for requests to the provider's API; nil: they have the default header.
+	API *APIRequest
 	// RefreshAt is when to replace the token: a random time before the moment that refresh_before sets.
 	RefreshAt time.Time
 }
@@ -39,6 +41,13 @@ type Origin struct {
 	Repeats bool
 }
 
+// APIRequest is how a token is sent to the provider's API.
+type APIRequest struct {
+	// Headers are ready to be sent; nil: there are none, and Problem says why.
+	Headers map[string]string
+	Problem error
+}
+
 // Policy is what a config, its role and its provider's definition say about how a token is handed out. A token depends on
 // none of it but the generations.
 type Policy struct {
@@ -46,6 +55,8 @@ type Policy struct {
 	ClientGeneration, Generation string
 	// Provider, APIURL and Use are the definition's; the last two can be empty.
 	Provider, APIURL, Use string
+	// APIHeaders are those for requests to the provider's API, for the config or the role.
+	APIHeaders provider.APIHeaders
 	// MaxTTL and RoleTTL are the config's and the role's caps on leases; 0: none.
 	MaxTTL, RoleTTL time.Duration
 	// RefreshBefore is the config's; 0: a fifth of the lifetime.
@@ -73,6 +84,10 @@ func NewToken(token provider.Token, origin Origin, policy Policy) *Token {
 		room = min(room, t.Overlap-before) // otherwise the token would end before its leases
 	}
 	t.RefreshAt = t.ExpiresAt().Add(-before - rand.N(max(room, 1)))
+	if policy.APIHeaders != "" { // the default is cheaper to make for each read than to keep
+		t.API = new(APIRequest)
+		t.API.Headers, t.API.Problem = policy.APIHeaders.For(token)
+	}
 	return t
 }
 
