@@ -144,14 +144,6 @@ func providerData(d provider.Definition) map[string]any {
 	for grant, request := range d.Grants {
 		parameters[string(grant)] = parameterData(request)
 	}
-	evidence := make([]any, 0, len(d.Evidence))
-	for _, e := range d.Evidence {
-		evidence = append(evidence, omitEmpty(map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note}))
-	}
-	limits := make([]any, 0, len(d.Limits))
-	for _, limit := range d.Limits {
-		limits = append(limits, map[string]any{"requests": limit.Requests, "per": limit.Per})
-	}
 	shown := omitEmpty(map[string]any{
 		"obtain":         d.Obtain,
 		"variables":      variableData(d.Variables),
@@ -179,9 +171,9 @@ func providerData(d provider.Definition) map[string]any {
 		"client_auth":          d.ClientAuth,
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
-		"limits":               limits,
+		"limits":               limitData(d.Limits),
 		"quirks":               list(d.Quirks),
-		"evidence":             evidence,
+		"evidence":             evidenceData(d.Evidence),
 	})
 	return shown
 }
@@ -197,6 +189,26 @@ func parameterData(request provider.GrantRequest) map[string]any {
 		parameters[name] = shown
 	}
 	return parameters
+}
+
+func limitData(limits []provider.Limit) []any {
+	shown := make([]any, 0, len(limits))
+	for _, limit := range limits {
+		one := map[string]any{"requests": limit.Requests, "per": limit.Per, "by": limit.By}
+		if len(limit.Grants) > 0 {
+			one["grants"] = limit.Grants
+		}
+		shown = append(shown, one)
+	}
+	return shown
+}
+
+func evidenceData(evidence []provider.Evidence) []any {
+	shown := make([]any, 0, len(evidence))
+	for _, e := range evidence {
+		shown = append(shown, omitEmpty(map[string]any{"facts": e.Facts, "known_by": e.KnownBy, "source": e.Source, "note": e.Note}))
+	}
+	return shown
 }
 
 func variableData(variables map[string]provider.Variable) map[string]any {

@@ -131,7 +131,7 @@ func TestProviders_Others(t *testing.T) {
 		},
 		"grants":         []string{"client_credentials"},
 		"client_auth":    []string{post},
-		"limits":         []fields{{"requests": 100, "per": 60}, {"requests": 1000, "per": hour}},
+		"limits":         []fields{{"requests": 100, "per": 60, "by": "client"}, {"requests": 1000, "per": hour, "by": "client"}},
 		"token_lifetime": hour,
 	})
 	mustHave(t, m.Read(t, "providers/winkelstraat"), fields{

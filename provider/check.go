@@ -526,6 +526,12 @@ func (c *checker) checkLimits() {
 		if limit.Requests <= 0 || limit.Per <= 0 || limit.Per > int64(maxLifetime/time.Second) {
 			c.add(path, "needs requests and per, both of them positive")
 		}
+		oneOf(c, path+".by", limit.By, LimitByClient, LimitByAddress)
+		for j, grant := range limit.Grants {
+			if !c.d.Has(grant) {
+				c.add(fmt.Sprintf("%s.grants[%d]", path, j), "%q is not a grant of the definition", string(grant))
+			}
+		}
 	}
 	oneOf(c, "limit_headers.reset_as", c.d.LimitHeaders.ResetAs, ExpiresUnixSeconds, ExpiresSeconds)
 	for field, name := range map[string]string{

@@ -349,10 +349,21 @@ type RefreshTokens struct {
 
 // Limit is a limit on the number of requests in a window of time.
 type Limit struct {
+	// Requests is how many requests the window permits.
 	Requests int `yaml:"requests"`
 	// Per is the length of the window, in seconds.
 	Per int64 `yaml:"per"`
+	// Grants lists the grant types whose requests count, together. Empty: all.
+	Grants []GrantType `yaml:"grants"`
+	// By says which requests the provider counts together: those of a "client" (the default), or all from one "address".
+	By string `yaml:"by"`
 }
+
+// The values of [Limit.By].
+const (
+	LimitByClient  = "client"
+	LimitByAddress = "address"
+)
 
 // LimitHeaders names the response headers that report the limits.
 type LimitHeaders struct {
@@ -545,6 +556,10 @@ func (d *Definition) setDefaults() {
 	}
 	if len(d.Errors.Description) == 0 {
 		d.Errors.Description = []string{"error_description"}
+	}
+	d.Limits = slices.Clone(d.Limits)
+	for i := range d.Limits {
+		setDefault(&d.Limits[i].By, LimitByClient)
 	}
 	for name, v := range d.Variables {
 		setDefault(&v.Kind, VariableLabel)

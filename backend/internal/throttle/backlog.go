@@ -32,6 +32,8 @@ type waiter struct {
 	// turn is closed when the request's turn has come in the queue that it waits in, or when it is refused.
 	turn    chan struct{}
 	refused *QueueError
+	// limits are the documented limits that the request waits for, and taken those among whose requests it counts.
+	limits, taken []*documentedLimit
 	// counted says that the demand on the host includes the request.
 	counted bool
 	// enteredAt is when the request got its place at the host.
@@ -157,6 +159,7 @@ func (b *backlog) review(now time.Time, expect func(w *waiter, nth int) estimate
 			return false
 		}
 		w.count(false)
+		w.waitsFor(nil)
 		close(w.turn)
 		return true
 	})
@@ -186,6 +189,7 @@ func (c *Client) await(ctx context.Context, w *waiter, queue *turns, path ...str
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if queue.remove(w, path...) {
+			w.waitsFor(nil)
 			return ctx.Err()
 		} // else its turn has just come, or it was refused
 	}

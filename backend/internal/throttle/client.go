@@ -6,12 +6,9 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-marketplace/backend/internal/backoff"
 	"vault-plugin-secrets-marketplace/backend/internal/digest"
@@ -28,14 +25,24 @@ type subject struct {
 	id ClientID
 	// way is how the client authenticates, and for which grant type. A refusal of the client counts only for requests of the
 	// same way, because the credentials may be right and the way wrong.
-	way            digest.Digest
-	grant          provider.GrantType
+	way   digest.Digest
+	grant provider.GrantType
+	// apart is the grant type if its requests wait apart from the client's others; else empty.
+	apart          provider.GrantType
 	host, provider string
 	config         string
 	// entry is the name by which it takes turns among the client's requests for its config.
 	entry    string
 	verifies bool
 }
+
+// clientKey names the requests of a client that wait together.
+type clientKey struct {
+	id    ClientID
+	apart provider.GrantType
+}
+
+func (s subject) key() clientKey { return clientKey{s.id, s.apart} }
 
 // clientLimit bounds the requests of one client.
 type clientLimit struct {
@@ -44,8 +51,8 @@ type clientLimit struct {
 	places, free int
 	// backlog holds the requests that wait for a place, by config and entry.
 	backlog
-	// documented are the limits of the provider's definition.
-	documented []*rate.Limiter
+	// documented are the limits of the provider's definition that apply to the requests.
+	documented []*documentedLimit
 	// limited is the backoff after a rate limit of the client, and failures counts its rate limits in a row. refused holds
 	// the backoffs after refusals of the client, by way.
 	limited  *backoff.Backoff
@@ -88,11 +95,15 @@ func (c *Client) subjectOf(call Call) subject {
 	if request.GrantType == provider.Revocation {
 		client = append(client, request.GrantType) // revocations have limits of their own
 	}
+	var apart provider.GrantType
+	if countsGrants(d.Limits) {
+		apart = request.GrantType
+	}
 	return subject{
 		id:    ClientID(c.keys.Of(client)),
 		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.SecretParams, request.CACert}),
-		grant: request.GrantType,
-		host:  host, provider: d.Name, config: call.Config, entry: call.entry(), verifies: call.Verifies,
+		grant: request.GrantType, apart: apart,
+		host: host, provider: d.Name, config: call.Config, entry: call.entry(), verifies: call.Verifies,
 	}
 }
 
@@ -180,7 +191,7 @@ func (c *Client) takePlace(ctx context.Context, w *waiter) (give func(), err err
 		if !w.sentAt.IsZero() {
 			l.meter.end(now, w.sentAt, l.places)
 		} else {
-			for _, r := range l.documented {
+			for _, r := range w.taken {
 				r.AllowN(now, -1) // it counts for nothing
 			}
 		}
@@ -195,19 +206,21 @@ func (c *Client) joinClient(w *waiter) error {
 	defer c.mu.Unlock()
 	l, now := w.client, time.Now()
 	nth := l.queue.ahead(w.config, w.entry) + 1
-	e := l.expect(now, nth).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
+	e := l.expect(now, nth, true).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
 	if w.late(now, e) {
 		return w.queueError(now, e)
 	}
 	l.push(now, w, w.config, w.entry)
+	w.waitsFor(l.documented)
 	w.count(true)
 	c.startClientLocked(l)
 	return nil
 }
 
-// expect estimates how long the nth request from now has to wait for a place, and for the documented limits.
-func (l *clientLimit) expect(now time.Time, nth int) estimate {
-	wait := l.documentedWait(nth)
+// expect estimates how long the nth request from now has to wait for a place, and for the documented limits. joins says that it
+// is a new one, so that those that wait at other clients for the same limit come first.
+func (l *clientLimit) expect(now time.Time, nth int, joins bool) estimate {
+	wait := l.documentedWait(nth, joins)
 	if l.queue.size > 0 {
 		wait = max(wait, l.meter.wait(now, nth, l.places))
 	}
@@ -219,13 +232,15 @@ func (c *Client) startClientLocked(l *clientLimit) {
 	now, wait := time.Now(), reviewEvery
 	l.review(now, c.estimatesOf(l, now))
 	for l.free > 0 && l.queue.size > 0 {
-		if wait = l.documentedWait(1); wait > 0 {
+		if wait = l.documentedWait(1, false); wait > 0 {
 			break
 		}
-		for _, r := range l.documented {
+		w := l.queue.next()
+		w.waitsFor(nil)
+		w.taken = l.documented
+		for _, r := range w.taken {
 			r.Allow()
 		}
-		w := l.queue.next()
 		close(w.turn)
 		l.free--
 		wait = reviewEvery
@@ -254,19 +269,8 @@ func (c *Client) estimatesOf(l *clientLimit, now time.Time) func(w *waiter, nth 
 			r.ahead = demand.depths.upTo(r.number - 1)
 		}
 		rounds[key] = round{r.number + 1, r.ahead + demand.depths.at(r.number)}
-		return l.expect(now, nth).or(c.expectAt(w.host, now, max(nth, r.ahead+1)))
+		return l.expect(now, nth, false).or(c.expectAt(w.host, now, max(nth, r.ahead+1)))
 	}
-}
-
-// documentedWait returns how long it takes until the documented limits permit that many requests more.
-func (l *clientLimit) documentedWait(requests int) time.Duration {
-	longest := time.Duration(0)
-	for _, r := range l.documented {
-		if missing := float64(requests) - r.Tokens(); missing > 0 {
-			longest = max(longest, time.Duration(math.Ceil(missing/float64(r.Limit())*float64(time.Second))))
-		}
-	}
-	return longest
 }
 
 // markSent notes that a request has both turns. The wait for the host is not part of how long the client's requests take.
@@ -279,21 +283,17 @@ func (c *Client) markSent(w *waiter) {
 
 // useLocked returns the limit of a subject's client, and counts one more user of it.
 func (c *Client) useLocked(who subject, documented []provider.Limit) *clientLimit {
-	l, ok := c.clients[who.id]
+	l, ok := c.clients[who.key()]
 	if !ok {
 		c.sweepLocked()
 		places := maxConcurrentPerClient
 		if who.grant == provider.Revocation {
-			places, documented = maxRevocationsPerClient, nil
+			places = maxRevocationsPerClient
 		}
 		l = &clientLimit{places: places, free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
-		for _, d := range documented {
-			// Never start a whole window's requests together. Start half of them together, and the others one by one.
-			every := time.Duration(d.Per) * time.Second / time.Duration(d.Requests)
-			l.documented = append(l.documented, rate.NewLimiter(rate.Every(2*every), max(d.Requests/2, 1)))
-		}
-		c.clients[who.id] = l
+		c.clients[who.key()] = l
 	}
+	l.documented = c.documentedLocked(who, documented) // again, because an operator may have changed the definition
 	l.users++
 	return l
 }
@@ -318,7 +318,7 @@ func concernsClient(failure *provider.Error, grant provider.GrantType) bool {
 func (c *Client) record(who subject, failure *provider.Error) *backoff.Backoff {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l, ok := c.clients[who.id]
+	l, ok := c.clients[who.key()]
 	switch {
 	case !ok:
 		return nil
@@ -363,27 +363,36 @@ func (c *Client) checkBackoff(l *clientLimit, who subject) error {
 func (c *Client) ClearBackoff(id ClientID, config string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l, ok := c.clients[id]
-	if !ok {
-		return
-	}
-	maps.DeleteFunc(l.refused, func(_ digest.Digest, b *backoff.Backoff) bool {
-		ends := config == "" || b.Config == config
-		if ends {
-			b.Clear()
+	for _, l := range c.limitsOfLocked(id) {
+		maps.DeleteFunc(l.refused, func(_ digest.Digest, b *backoff.Backoff) bool {
+			ends := config == "" || b.Config == config
+			if ends {
+				b.Clear()
+			}
+			return ends
+		})
+		if config == "" || l.limited != nil && l.limited.Config == config {
+			l.clearLimited()
 		}
-		return ends
-	})
-	if config == "" || l.limited != nil && l.limited.Config == config {
-		l.clearLimited()
 	}
+}
+
+// limitsOfLocked returns the limits of a client: one, or one for each grant type.
+func (c *Client) limitsOfLocked(id ClientID) []*clientLimit {
+	var all []*clientLimit
+	for _, apart := range []provider.GrantType{"", provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+		if l, ok := c.clients[clientKey{id, apart}]; ok {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // ClearRateLimit ends the wait after a rate limit of the client, whichever config has met it.
 func (c *Client) ClearRateLimit(id ClientID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l, ok := c.clients[id]; ok {
+	for _, l := range c.limitsOfLocked(id) {
 		l.clearLimited()
 	}
 }
@@ -428,15 +437,6 @@ func (c *Client) sweepLocked() {
 			delete(c.hosts, key)
 		}
 	}
+	c.sweepLimitsLocked()
 	c.sweepAt = 2 * (len(c.clients) + len(c.hosts))
-}
-
-// full reports whether the documented limits permit as many requests as they ever do, so that the past can be forgotten.
-func (l *clientLimit) full() bool {
-	for _, r := range l.documented {
-		if r.Tokens() < float64(r.Burst()) {
-			return false
-		}
-	}
-	return true
 }

@@ -86,7 +86,8 @@ type Client struct {
 	mu sync.Mutex // guards what follows, and the fields of each client, host and waiter
 	// perSecond bounds the token requests that start at a host in any second.
 	perSecond int
-	clients   map[ClientID]*clientLimit
+	clients   map[clientKey]*clientLimit
+	limits    map[limitKey]*documentedLimit
 	hosts     map[hostKey]*hostLimit
 	// sweepAt is how many clients and hosts there can be before the idle ones are removed.
 	sweepAt int
@@ -96,7 +97,7 @@ type Client struct {
 func New(client *provider.Client, life *lifetime.Lifetime) *Client {
 	return &Client{
 		provider: client, life: life, keys: digest.NewKey(), perSecond: defaultPerSecond,
-		clients: make(map[ClientID]*clientLimit), hosts: make(map[hostKey]*hostLimit),
+		clients: make(map[clientKey]*clientLimit), limits: make(map[limitKey]*documentedLimit), hosts: make(map[hostKey]*hostLimit),
 	}
 }
 
