@@ -187,22 +187,12 @@ func (g *guard) definitionOf(ctx context.Context, req *logical.Request, config s
 	return g.plugin.engine.Definition(ctx, c)
 }
 
-// configCommand returns the command that creates a config, with all that its provider requires. Only a config with the name
-// of a provider needs no provider field.
+// configCommand returns the command that creates a config. If the config has no provider's name, it leaves the provider open.
 func (g *guard) configCommand(ctx context.Context, req *logical.Request, config string) string {
-	command := "vault write " + req.MountPoint + "config/" + config
-	d, known := g.plugin.engine.Definition(ctx, &backend.Config{Provider: config})
-	if !known {
-		command += " provider=…"
+	if d, known := g.plugin.engine.Definition(ctx, &backend.Config{Provider: config}); known {
+		return ConfigCommand(req.MountPoint, config, d)
 	}
-	command += " client_id=… client_secret=…"
-	if known && d.Environments[provider.DefaultEnvironment].TokenURL == "" {
-		command += " token_url=…"
-	}
-	if d.ClientAuthRequired {
-		command += " client_auth=…"
-	}
-	return command
+	return "vault write " + req.MountPoint + configPrefix + config + " provider=… client_id=… client_secret=…"
 }
 
 // roleCommand returns the command that creates a role with which the request can be repeated.

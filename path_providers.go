@@ -60,6 +60,7 @@ func (p *plugin) listProviders(ctx context.Context, _ *logical.Request, _ *frame
 		names[i] = known.Name
 		info[known.Name] = map[string]any{
 			"title":        known.Definition.Title,
+			"countries":    list(known.Definition.Countries),
 			"grants":       grantsOf(known.Definition),
 			"environments": slices.Sorted(maps.Keys(known.Definition.Environments)),
 			"builtin":      !known.Own,
@@ -86,7 +87,7 @@ func warnOf(resp *logical.Response, known backend.Provider) {
 	}
 }
 
-func (p *plugin) readProvider(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (p *plugin) readProvider(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	known, err := p.engine.Provider(ctx, data.Get("provider").(string))
 	if err != nil || known == nil {
 		return nil, err
@@ -97,6 +98,7 @@ func (p *plugin) readProvider(ctx context.Context, _ *logical.Request, data *fra
 	shown := providerData(known.Definition)
 	shown["definition"] = string(known.Definition.Document())
 	shown["builtin"] = !known.Own
+	shown["commands"] = Commands(req.MountPoint, known.Name, known.Definition)
 	if known.Own {
 		shown["source"] = known.Source
 		shown["updated_at"] = known.UpdatedAt.Format(time.RFC3339)
@@ -165,6 +167,7 @@ func providerData(d provider.Definition) map[string]any {
 	maps.Copy(shown, map[string]any{
 		"name":                 d.Name,
 		"title":                d.Title,
+		"countries":            list(d.Countries),
 		"documentation":        d.Documentation,
 		"environments":         environments,
 		"grants":               grantsOf(d),

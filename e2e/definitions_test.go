@@ -55,7 +55,7 @@ func TestDefinition_WrittenAndRead(t *testing.T) {
 		t.Errorf("%s\n\twant the whole definition, with what it extends", document)
 	}
 	mustHave(t, w.List(t, "providers"), fields{"key_info": with(w.builtinInfo(t), fields{"shop": fields{
-		"title": "My shop", "builtin": false, "environments": []string{"production"},
+		"title": "My shop", "countries": nil, "builtin": false, "environments": []string{"production"},
 		"grants": []string{"authorization_code", "client_credentials", "refresh_token"},
 	}})})
 
@@ -80,7 +80,7 @@ func (w world) builtinInfo(t testing.TB) fields {
 		d := w.Read(t, "providers/"+name).OK(t).Data
 		environments, _ := d["environments"].(map[string]any)
 		info[name] = fields{
-			"title": d["title"], "builtin": true, "grants": d["grants"], "environments": slices.Sorted(maps.Keys(environments)),
+			"title": d["title"], "countries": d["countries"], "builtin": true, "grants": d["grants"], "environments": slices.Sorted(maps.Keys(environments)),
 		}
 	}
 	return info

@@ -18,6 +18,7 @@ var (
 	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	variableSyntax = regexp.MustCompile(`\{([^{}]*)\}`)
 	headerSyntax   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	countrySyntax  = regexp.MustCompile(`^[A-Z]{2}$`)
 	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 )
 
@@ -88,6 +89,11 @@ func (c *checker) checkTexts() {
 	for path, text := range map[string]string{"title": c.d.Title, "obtain": c.d.Obtain, "use": c.d.Use} {
 		if HasControl(text) {
 			c.add(path, "contains a line break or another control character")
+		}
+	}
+	for i, code := range c.d.Countries {
+		if !countrySyntax.MatchString(code) {
+			c.add(fmt.Sprintf("countries[%d]", i), "is not a country; use two capital letters, such as NL (ISO 3166-1 alpha-2)")
 		}
 	}
 	for i, text := range c.d.Quirks {

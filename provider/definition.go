@@ -85,6 +85,8 @@ type Definition struct {
 	Name string `yaml:"name"`
 	// Title is the marketplace's own name, for readers.
 	Title string `yaml:"title"`
+	// Countries lists where the marketplace sells, by the codes of ISO 3166-1 alpha-2, for readers; empty: in many countries.
+	Countries []string `yaml:"countries"`
 	// Documentation is the page on which the vendor, or the standard, describes the token endpoint.
 	Documentation string `yaml:"documentation"`
 	// Obtain says which credentials the vendor issues, and how to get them.

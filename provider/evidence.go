@@ -38,7 +38,7 @@ func (c *checker) checkEvidence(text []byte) {
 	if yaml.Unmarshal(text, &document) != nil {
 		return // parseDocument has reported it
 	}
-	for _, field := range []string{"format", "name", "title", "documentation", "extends", "variables", "evidence"} {
+	for _, field := range []string{"format", "name", "title", "countries", "documentation", "extends", "variables", "evidence"} {
 		delete(document, field) // these need no evidence
 	}
 	facts := leaves("", document)

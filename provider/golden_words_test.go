@@ -13,7 +13,7 @@ import (
 
 // forReaders are the fields that no request and no response depends on.
 var forReaders = []string{
-	"Definition.title", "Definition.documentation", "Definition.obtain", "Definition.use", "Definition.quirks",
+	"Definition.title", "Definition.countries", "Definition.documentation", "Definition.obtain", "Definition.use", "Definition.quirks",
 	"Definition.token_lifetime", "Definition.evidence", "Environment.api_url", "Variable.description", "Parameter.description",
 }
 

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"text/template"
 	"time"
 
+	marketplace "vault-plugin-secrets-marketplace"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
@@ -40,7 +42,10 @@ func run() error {
 		"names":      names,
 		"duration":   func(seconds int64) string { return shortDuration(time.Duration(seconds) * time.Second) },
 		"parameters": parameters,
-		"command":    command,
+		"grants":     func(d provider.Definition) []provider.GrantType { return slices.Sorted(maps.Keys(d.Grants)) },
+		"join":       join,
+		"needs":      needs,
+		"commands":   func(d provider.Definition) []string { return marketplace.Commands("marketplace/", d.Name, d) },
 		"facts":      func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
 		"cell":       func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
 		"known":      known,
@@ -80,6 +85,26 @@ func shortDuration(d time.Duration) string {
 	return d.String()
 }
 
+// join returns a list of words.
+func join(words any) string {
+	var texts []string
+	for _, word := range reflect.ValueOf(words).Seq2() {
+		texts = append(texts, word.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// needs returns the fields that the command for a config has.
+func needs(d provider.Definition) string {
+	var fields []string
+	for _, word := range strings.Fields(marketplace.ConfigCommand("", "", d))[3:] {
+		if field := strings.TrimSuffix(word, "=…"); field != "provider="+d.Name {
+			fields = append(fields, "`"+field+"`")
+		}
+	}
+	return strings.Join(fields, ", ")
+}
+
 // parameters describes the parameters of a client credentials request.
 func parameters(d provider.Definition) []string {
 	request := d.Grants[provider.ClientCredentials]
@@ -98,18 +123,6 @@ func parameters(d provider.Definition) []string {
 		}
 	}
 	return words
-}
-
-// command returns the command that writes a config with all the fields that the provider requires.
-func command(d provider.Definition) string {
-	words := []string{"vault write marketplace/config/" + d.Name, "client_id=… client_secret=…"}
-	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {
-		words = append(words, "token_url=https://…")
-	}
-	if d.ClientAuthRequired {
-		words = append(words, "client_auth="+string(d.ClientAuth[0]))
-	}
-	return strings.Join(words, " ")
 }
 
 // known returns the description of a kind of source.
