@@ -97,6 +97,9 @@ func (p *plugin) readProvider(ctx context.Context, req *logical.Request, data *f
 	}
 	shown := providerData(known.Definition)
 	shown["definition"] = string(known.Definition.Document())
+	if known.Own && known.Extends == "" {
+		shown["definition"] = known.Source // it is whole, and tools compare it with what they wrote
+	}
 	shown["builtin"] = !known.Own
 	shown["commands"] = Commands(req.MountPoint, known.Name, known.Definition)
 	if known.Own {

@@ -38,6 +38,8 @@ var configFields = fields[Config]{
 	{"ca_cert", func(c *Config) any { return &c.CACert }, repoints | affectsToken},
 	{"request_timeout", func(c *Config) any { return &c.RequestTimeout }, 0},
 	{"default_expires_in", func(c *Config) any { return &c.DefaultExpiresIn }, affectsToken},
+	{"max_expires_in", func(c *Config) any { return &c.MaxExpiresIn }, affectsToken},
+	{"refresh_token_expires_in", func(c *Config) any { return &c.RefreshTokenExpiresIn }, 0},
 	{"refresh_before", func(c *Config) any { return &c.RefreshBefore }, 0},
 	{"reuse_token", func(c *Config) any { return &c.ReuseToken }, 0},
 	{"ttl", func(c *Config) any { return &c.TTL }, 0},
@@ -179,6 +181,9 @@ func (e *Engine) storePolicy(ctx context.Context, d *draft) error {
 	}
 	name := d.config.Name
 	e.cache.SetPolicy(name, policyOf(d.config, nil, d.definition))
+	if d.old.RefreshTokenExpiresIn != d.config.RefreshTokenExpiresIn {
+		e.idle.reset() // some refresh tokens may be due by now
+	}
 	if d.old.RequestTimeout != d.config.RequestTimeout {
 		e.cache.ClearBackoff(name, provider.Timeout)
 	}

@@ -89,7 +89,7 @@ func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []st
 		}
 		return err
 	}
-	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Response.RefreshExpiresIn) > 0
+	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Response.RefreshExpiresIn) > 0 || c != nil && c.RefreshTokenExpiresIn > 0
 	onlyUser := d.RefreshTokens.WithClientCredentials == ""
 	var failures []error
 	for i, role := range roles {
@@ -133,7 +133,7 @@ func (e *Engine) refreshIfDue(ctx context.Context, c *Config, d provider.Definit
 	if err != nil || g == nil || !g.Dead.IsZero() {
 		return err
 	}
-	expires := grants.ExpiresAt(g, d)
+	expires := grants.ExpiresAt(g, c, d)
 	if expires.IsZero() {
 		return nil
 	}

@@ -48,6 +48,18 @@ func TestRefreshIdle_LifetimeInResponse(t *testing.T) {
 	}
 }
 
+// The operator knows the lifetime, because neither the response nor the definition has it. A change takes effect at once.
+func TestRefreshIdle_LifetimeInConfig(t *testing.T) {
+	withExpiringRole(t, 0, func(f roleFixture) {
+		f.wantIdleRefreshes(0, 0, 10*day)
+		f.configure("oauth2", backend.Fields{"refresh_token_expires_in": 30 * day})
+		f.wantIdleRefreshes(0, 0, 4*day)
+		f.wantIdleRefreshes(1, 1, 2*day)
+		f.wantIdleRefreshes(6, 8, 105*day)
+		f.wantRefreshWorks()
+	})
+}
+
 func TestRefreshIdle_UnlimitedLifetimeIsLeftAlone(t *testing.T) {
 	for name, body := range map[string]string{
 		"a lifetime of 0": `{"access_token":"t","expires_in":60,"refresh_token":%q,"refresh_expires_in":0}`, "no lifetime": "",

@@ -46,7 +46,7 @@ func acceptedForms(ca string) []acceptedForm {
 	for _, value := range []any{"12s", 12, "12"} {
 		forms = append(forms, acceptedForm{"request_timeout", value, 12})
 	}
-	for _, name := range []string{"default_expires_in", "refresh_before", "ttl"} {
+	for _, name := range []string{"default_expires_in", "max_expires_in", "refresh_token_expires_in", "refresh_before", "ttl"} {
 		for _, value := range []any{"90s", 90, "90", "1m30s"} {
 			forms = append(forms, acceptedForm{name, value, 90})
 		}
@@ -86,7 +86,7 @@ func TestConfig_Defaults(t *testing.T) {
 	w.Write(t, "config/kleinanzeigen", w.kleinanzeigen(unverified, fields{"provider": without})).OK(t)
 	mustHave(t, w.Read(t, "config/kleinanzeigen"), fields{
 		"provider": "kleinanzeigen", "environment": "production", "request_timeout": 10, "reuse_token": true,
-		"scope": nil, "audience": nil, "redirect_uri": nil, "params": nil, "secret_param_names": nil, "headers": nil, "refresh_url": nil,
+		"scope": nil, "audience": nil, "redirect_uri": nil, "params": nil, "secret_param_names": nil, "header_names": nil, "max_expires_in": nil, "refresh_token_expires_in": nil, "refresh_url": nil,
 		"ca_cert": nil, "default_expires_in": nil, "refresh_before": nil, "ttl": nil, "token_overlap": nil,
 	})
 }
@@ -111,7 +111,7 @@ func TestConfig_ReadOmitsSecrets(t *testing.T) {
 		if unset(got.Data["client_secret_updated_at"]) {
 			t.Errorf("%s\n\twant client_secret_updated_at", got)
 		}
-		if !strings.Contains(fmt.Sprint(got.Data["headers"]), "X-Api-Key") {
+		if !strings.Contains(fmt.Sprint(got.Data["header_names"]), "X-Api-Key") {
 			t.Errorf("%s\n\twant the header's name", got)
 		}
 		if _, has := got.Data["verify_connection"]; has {

@@ -18,7 +18,7 @@ func (w world) allFields() fields {
 		"params": fields{"a": "1", "b": "2"}, "headers": fields{"X-A": "1", "X-B": "2"},
 		"token_url": "https://auth.example.com/token", "refresh_url": "https://auth.example.com/refresh",
 		"authorization_url": "https://auth.example.com/authorize", "revocation_url": "https://auth.example.com/revoke",
-		"ca_cert": w.Sim.CACert, "request_timeout": "12s", "default_expires_in": "90s", "refresh_before": "30s",
+		"ca_cert": w.Sim.CACert, "request_timeout": "12s", "default_expires_in": "90s", "max_expires_in": "1h", "refresh_token_expires_in": "30d", "refresh_before": "30s",
 		"reuse_token": false, "ttl": "5m",
 	})
 }
@@ -81,7 +81,7 @@ func TestConfig_PatchNullSetsDefault(t *testing.T) {
 	w := newWorld(t)
 	defaults := fields{
 		"environment": "production", "scope": nil, "audience": nil, "params": nil,
-		"request_timeout": 10, "default_expires_in": nil, "refresh_before": nil, "reuse_token": true, "ttl": nil,
+		"request_timeout": 10, "default_expires_in": nil, "max_expires_in": nil, "refresh_token_expires_in": nil, "refresh_before": nil, "reuse_token": true, "ttl": nil,
 	}
 	for name, value := range defaults {
 		before := w.writeAllFields(t, "config/a")

@@ -47,9 +47,9 @@ func TestConfig_ClientAuthMustMatchVendor(t *testing.T) {
 	for provider := range marketplaces {
 		accepted := post
 		if provider == winkelstraat {
-			accepted = basic
+			accepted = basicRaw
 		}
-		for _, auth := range []string{basic, post, "client_secret_json", "client_secret_query", "none"} {
+		for _, auth := range []string{basic, basicRaw, post, "client_secret_json", "client_secret_query", "none"} {
 			got := w.Write(t, "config/a", w.at(provider, unverified, fields{"client_auth": auth}))
 			if auth == accepted {
 				got.OK(t)

@@ -46,6 +46,26 @@ var lifetimes = []lifetime{
 	{`"expires_in":[3600]`, 0},
 }
 
+// A provider that gives milliseconds, or ends tokens early, is not believed for longer than max_expires_in.
+func TestLifetimes_MaxExpiresIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Sim.ExpiresIn(t, oauth2, 3600_000)
+	w.Write(t, "config/a", w.oauth2(fields{"max_expires_in": "10m"})).OK(t)
+	got := w.Creds(t, "a")
+	if got.LeaseDuration > 600 || got.LeaseDuration < 590 || time.Until(got.ExpiresAt) > 10*time.Minute {
+		t.Errorf("a lease of %d s on a token until %s, want ten minutes", got.LeaseDuration, got.ExpiresAt)
+	}
+	if static := w.staticCreds(t, "a"); static.Period > 10*time.Minute {
+		t.Errorf("the rotation period is %s", static.Period)
+	}
+	w.Sim.ExpiresIn(t, oauth2, 120)
+	w.Write(t, "config/a", fields{"max_expires_in": "1h"}).OK(t)
+	if got := w.Creds(t, "a"); got.LeaseDuration > 120 {
+		t.Errorf("a lease of %d s, want two minutes at most", got.LeaseDuration)
+	}
+}
+
 func TestLifetimes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

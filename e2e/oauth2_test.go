@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	basic = "client_secret_basic"
-	post  = "client_secret_post"
+	basic    = "client_secret_basic"
+	basicRaw = "client_secret_basic_raw"
+	post     = "client_secret_post"
 )
 
 func TestOAuth2_ClientAuthentication(t *testing.T) {

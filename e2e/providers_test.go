@@ -141,7 +141,7 @@ func TestProviders_Others(t *testing.T) {
 			"api_url":     "https://content.winkelstraat.nl/api/rest/v1",
 		}},
 		"grants":         []string{"client_credentials", "refresh_token"},
-		"client_auth":    []string{basic},
+		"client_auth":    []string{basicRaw},
 		"token_lifetime": hour,
 	})
 }

@@ -63,6 +63,8 @@ type Request struct {
 	Timeout time.Duration
 	// DefaultExpiresIn is the token's lifetime if the response gives none; 0: the definition's.
 	DefaultExpiresIn time.Duration
+	// MaxExpiresIn is the longest lifetime that is believed; 0: any. It is for a provider that ends tokens earlier than it says.
+	MaxExpiresIn time.Duration
 	// Network restricts the request's target.
 	Network NetworkPolicy
 }

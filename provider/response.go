@@ -358,9 +358,17 @@ func readScope(raw json.RawMessage, separator string) (string, bool) {
 	return scope, !HasControl(scope)
 }
 
-// readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order. It
-// returns an error if the response's value is not a lifetime.
+// readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order, and at most
+// the longest one that the request believes. It returns an error if the response's value is not a lifetime.
 func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
+	lifetime, failure := statedLifetime(d, r, res, object)
+	if r.MaxExpiresIn > 0 {
+		lifetime = min(lifetime, r.MaxExpiresIn)
+	}
+	return lifetime, failure
+}
+
+func statedLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
 	name := d.Response.name("expires_in")
 	text, ok := d.Response.text(object, name)
 	if !ok {

@@ -318,12 +318,14 @@ func DeadReason(g *store.Grant) string {
 	return fmt.Sprintf("the role must be authorized again (since %s): %s", g.Dead.Format(time.RFC3339), g.Reason)
 }
 
-// ExpiresAt returns when a grant expires unless it is used: as the provider's response said, else as the definition does.
-// It is zero if neither says so.
-func ExpiresAt(g *store.Grant, d provider.Definition) time.Time {
+// ExpiresAt returns when a grant expires unless it is used: as the provider's response said, else as the config or the definition
+// does. It is zero if none of them says so.
+func ExpiresAt(g *store.Grant, c *store.Config, d provider.Definition) time.Time {
 	switch {
 	case !g.ExpiresAt.IsZero():
 		return g.ExpiresAt
+	case c.RefreshTokenExpiresIn > 0:
+		return g.LastUsed().Add(c.RefreshTokenExpiresIn)
 	case d.RefreshTokens.ExpiresIn > 0:
 		return g.LastUsed().Add(time.Duration(d.RefreshTokens.ExpiresIn) * time.Second)
 	}

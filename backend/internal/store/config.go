@@ -41,6 +41,8 @@ type Config struct {
 	CACert                string            `json:"ca_cert,omitempty"`
 	RequestTimeout        time.Duration     `json:"request_timeout"`
 	DefaultExpiresIn      time.Duration     `json:"default_expires_in,omitempty"`
+	MaxExpiresIn          time.Duration     `json:"max_expires_in,omitempty"`
+	RefreshTokenExpiresIn time.Duration     `json:"refresh_token_expires_in,omitempty"`
 	RefreshBefore         time.Duration     `json:"refresh_before,omitempty"`
 	ReuseToken            bool              `json:"reuse_token"`
 	// TokenOverlap is how long a token stays valid after a newer one was minted; nil: until it expires.
@@ -92,6 +94,8 @@ func (s *Store) Configs(ctx context.Context) ([]string, error) {
 func (s *Store) PutConfig(ctx context.Context, c *Config) error {
 	c.Format = format
 	switch {
+	case c.MaxExpiresIn > 0 || c.RefreshTokenExpiresIn > 0:
+		c.Format = lifetimesFormat
 	case len(c.SecretParams) > 0:
 		c.Format = secretParamsFormat
 	case c.TokenOverlap != nil:
@@ -134,6 +138,7 @@ func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 		CACert:                c.CACert,
 		Timeout:               c.RequestTimeout,
 		DefaultExpiresIn:      c.DefaultExpiresIn,
+		MaxExpiresIn:          c.MaxExpiresIn,
 		Network:               network,
 	}
 }

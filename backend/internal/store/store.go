@@ -106,6 +106,9 @@ const (
 	overlapFormat = 2
 	// secretParamsFormat is the version of a config with secret_params, which an older plugin would drop.
 	secretParamsFormat = 3
+	// lifetimesFormat is the version of a config with max_expires_in or refresh_token_expires_in. A plugin that does not know
+	// these fields would hand tokens out after their end, or let refresh tokens expire.
+	lifetimesFormat = 4
 	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
 	// store_tokens=false and max_requests_per_second.
 	policyFormat = 2
@@ -120,7 +123,7 @@ func newestFormat(path string) int {
 	case strings.HasPrefix(path, grantPrefix):
 		return candidateFormat
 	case strings.HasPrefix(path, configPrefix):
-		return secretParamsFormat
+		return lifetimesFormat
 	case path == settingsPath:
 		return policyFormat
 	}
