@@ -93,14 +93,14 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, &unauthorized):
 		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
 	case errors.As(err, &backoff):
-		return backoffStatus(backoff.Cause.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
+		return backoffStatus(backoff.Cause.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err), backoff.Cause)
 	case errors.As(err, new(*backend.BusyError)):
 		return http.StatusServiceUnavailable, err.Error() + "; nothing was stored, so repeat the write in a moment"
 	case errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)),
 		errors.Is(err, backend.ErrGrantChanged), errors.Is(err, backend.ErrClosing):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
-		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err))
+		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err), failure)
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)), errors.As(err, new(*backend.UnusableDefinitionError)):
 		return http.StatusInternalServerError, err.Error()
 	}
@@ -114,12 +114,17 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	return 0, ""
 }
 
-// nothingStored adds to the failure of a verification that nothing was stored.
-func nothingStored(req *logical.Request, text string) string {
+// nothingStored adds to the failure of a verification that nothing was stored. If the client may have no client credentials grant,
+// it adds how to store the config.
+func nothingStored(req *logical.Request, text string, failure *provider.Error) string {
 	if req.Operation == logical.ReadOperation || !strings.HasPrefix(req.Path, configPrefix) {
 		return text
 	}
-	return strings.TrimSuffix(text, ".") + "; nothing was stored"
+	text = strings.TrimSuffix(text, ".") + "; nothing was stored"
+	if failure.Code == "unsupported_grant_type" || failure.Code == "unauthorized_client" {
+		text += ". If this client gets tokens for users alone, store the config with verify_connection=false"
+	}
+	return text
 }
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
@@ -159,7 +164,8 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 	default:
 		text = missing.Error()
 	}
-	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) {
+	creates := req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation // a role
+	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) && !creates {
 		return http.StatusNotFound, text
 	}
 	if missing.Role == "" {

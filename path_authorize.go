@@ -41,6 +41,7 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 				"role":              roleField(),
 				"code":              {Type: framework.TypeString, Description: "Code from the redirect.", DisplayAttrs: sensitive},
 				"state":             {Type: framework.TypeString, Description: "State from the redirect.", DisplayAttrs: sensitive},
+				"redirect":          {Type: framework.TypeString, Description: "The whole URL of the redirect, in place of code and state.", DisplayAttrs: sensitive},
 				"error":             {Type: framework.TypeString, Description: "Error from the redirect, if it has one instead of a code."},
 				"error_description": {Type: framework.TypeString, Description: "Description of that error, from the redirect."},
 			},
@@ -73,9 +74,19 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 		value, _ := fieldsOf(ctx)[field].(string)
 		return value
 	}
-	token, err := p.engine.Exchange(ctx, configName(data), roleName(data), backend.Callback{
+	callback := backend.Callback{
 		Code: text("code"), State: text("state"), Error: text("error"), ErrorDescription: text("error_description"),
-	})
+	}
+	if redirect := text("redirect"); redirect != "" {
+		if callback != (backend.Callback{}) {
+			return nil, &backend.FieldError{Field: "redirect", Problem: "stands for all other fields; give it alone"}
+		}
+		var err error
+		if callback, err = backend.ParseCallback(redirect); err != nil {
+			return nil, err
+		}
+	}
+	token, err := p.engine.Exchange(ctx, configName(data), roleName(data), callback)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +106,7 @@ The state is valid once, for this role, for ten minutes.
 const exchangeSynopsis = `Complete the authorization code grant for a role.`
 
 const exchangeDescription = `
-Takes the code and the state from the redirect, and exchanges the code for a
-refresh token, which stays in Vault. After that, creds/<config>/<role> returns
-access tokens.
+Takes the code and the state from the redirect, or the whole URL of the redirect,
+and exchanges the code for a refresh token, which stays in Vault. After that,
+creds/<config>/<role> returns access tokens.
 `

@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-marketplace/backend"
-	"vault-plugin-secrets-marketplace/provider"
 )
 
 const configPrefix = "config/"
@@ -108,25 +107,22 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	fields := fieldsOf(ctx)
 	verify, given := fields["verify_connection"].(bool)
 	name := configName(data)
-	err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
+	unverified, err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
 		Fields:        fields,
 		Patch:         req.Operation == logical.PatchOperation,
 		Verify:        verify || !given,
 		DiscardGrants: discardGrants(ctx),
 	})
-	if err != nil || given && !verify {
+	if err != nil || !unverified {
 		return nil, err
 	}
-	config, err := p.engine.Config(ctx, name)
-	if err != nil || config == nil {
-		return nil, err
+	reason := "of verify_connection=false"
+	if verify || !given {
+		reason = "the provider has no client credentials grant"
 	}
-	if d, ok := p.engine.Definition(ctx, config); ok && !d.Has(provider.ClientCredentials) {
-		resp := new(logical.Response)
-		resp.AddWarning("the credentials were not verified, because " + d.Name + " has no client credentials grant")
-		return resp, nil
-	}
-	return nil, nil
+	resp := new(logical.Response)
+	resp.AddWarning("the credentials were stored, and not verified, because " + reason)
+	return resp, nil
 }
 
 func (p *plugin) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

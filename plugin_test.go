@@ -274,7 +274,7 @@ func TestFactory_TouchesNothing(t *testing.T) {
 
 func TestStorage_NewerFormatIsLeftUnchanged(t *testing.T) {
 	t.Parallel()
-	const newer = `{"format":4,"client_secret":"S3CRET"}`
+	const newer = `{"format":1000,"client_secret":"S3CRET"}`
 	credentials := map[string]any{"client_id": "id", "client_secret": "new", "verify_connection": false}
 	for _, test := range []struct {
 		stored, path string

@@ -95,22 +95,25 @@ type ConfigWrite struct {
 }
 
 // WriteConfig creates or changes a config. It stores the config whole or not at all. If it fails, the old config and its
-// token stay.
+// token stay. unverified says that tokens depend on what has changed, and that none was minted.
 //
 // It holds no lock that others need while it asks the provider. Afterwards it merges the write again, into what is stored
 // by then, and the verification counts only if it was made with the same request.
-func (e *Engine) WriteConfig(ctx context.Context, name string, write ConfigWrite) error {
+func (e *Engine) WriteConfig(ctx context.Context, name string, write ConfigWrite) (unverified bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxWrite)
 	defer cancel()
 	d, err := e.storeVerified(ctx, name, write, nil)
-	if err != nil || d == nil {
-		return err
+	switch {
+	case err != nil:
+		return false, err
+	case d.stored:
+		return d.unverified, nil
 	}
-	return e.verifyAndStore(ctx, name, write)
+	return false, e.verifyAndStore(ctx, name, write)
 }
 
 // storeVerified merges a write into what is stored, validates it, and stores it. If the provider has to be asked first, it
-// stores nothing and returns the draft to verify.
+// stores nothing. It returns the draft that was stored, or that has to be verified.
 func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWrite, verified *verification) (*draft, error) {
 	release, err := e.store.Lock(ctx, store.ConfigLock(name))
 	if err != nil {
@@ -127,7 +130,8 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		return nil, err
 	}
 	if d.old != nil && d.old.Generation == d.config.Generation {
-		return nil, e.storePolicy(ctx, d)
+		d.stored = true
+		return d, e.storePolicy(ctx, d)
 	}
 	var token *Token
 	if write.Verify && d.definition.Has(provider.ClientCredentials) {
@@ -138,7 +142,8 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		origin.Owner = ownerOf(d.config, nil, d.definition).String()
 		token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
 	}
-	return nil, e.storeGeneration(ctx, d, token)
+	d.stored, d.unverified = true, token == nil
+	return d, e.storeGeneration(ctx, d, token)
 }
 
 // draft merges and validates a write. Hold the config's lock.

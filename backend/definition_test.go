@@ -76,7 +76,7 @@ func TestDefinition_ChangedRouteNeedsSecretsAgain(t *testing.T) {
 		c.wantSuspended(c.active)
 		c.wantForwarded("the definition has changed")
 		for _, write := range []backend.Fields{{"ttl": time.Minute}, {"scope": []string{"read"}}} {
-			err := c.active.WriteConfig(c.Context(), "shop", backend.ConfigWrite{Fields: write, Verify: true})
+			_, err := c.active.WriteConfig(c.Context(), "shop", backend.ConfigWrite{Fields: write, Verify: true})
 			wantField(c.T, err, "client_secret", "the definition of own")
 		}
 		c.wantRequests(1)
@@ -243,9 +243,9 @@ func TestDefinition_WritesRaceWithConfigs(t *testing.T) {
 			wait := func() { time.Sleep(rand.N(8 * time.Millisecond)) }
 			wrote := inBackground(func() error {
 				wait()
-				return c.active.WriteConfig(c.Context(), "late", backend.ConfigWrite{Fields: backend.Fields{
+				return failure(c.active.WriteConfig(c.Context(), "late", backend.ConfigWrite{Fields: backend.Fields{
 					"provider": "own", "client_id": "id", "client_secret": "s3cret",
-				}})
+				}}))
 			})
 			deleted := inBackground(func() error {
 				wait()

@@ -19,13 +19,6 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Callback is what comes back with the user (RFC 6749, section 4.1.2).
-type Callback struct {
-	Code, State string
-	// Error and ErrorDescription are set if the user or the provider has refused (section 4.1.2.1).
-	Error, ErrorDescription string
-}
-
 // Exchange finishes the authorization code grant: it exchanges the code for a refresh token, which stays in the engine.
 //
 // Vault's API client repeats a request that gets a 5xx. So a repeat with the same state joins the exchange in flight, or
@@ -37,11 +30,10 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 		return nil, err
 	}
 	call := e.exchanges.get(callback, u)
-	switch {
-	case call != nil:
-	case callback.Code == "" && callback.Error == "":
-		return nil, &FieldError{Field: "code", Problem: "is required; take it from the redirect, together with the state"}
-	default:
+	if call == nil {
+		if err := callback.check(); err != nil {
+			return nil, err
+		}
 		x := &exchange{Engine: e, key: key, userRole: *u, callback: callback}
 		if call, err = x.start(ctx); err != nil {
 			return nil, err
@@ -333,12 +325,17 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 	switch {
 	case err != nil:
 		return nil, err
+	case pending == nil && x.exchanges.used(state, &x.userRole):
+		return refuse("was used before, with another code")
 	case pending == nil:
 		return refuse("is unknown: it was never issued, was used before, or has expired")
 	case pending.Config != x.key.Config || pending.Role != x.key.Role:
 		return refuse("belongs to another role")
 	case pending.ClientGeneration != x.config.ClientGeneration || pending.RoleID != x.role.ID:
 		return refuse("was issued before the role or its client was changed")
+	}
+	if !x.callback.cameBackTo(pending.RedirectURI, x.definition) {
+		return nil, &FieldError{Field: "redirect", Problem: "does not lead to the redirect URI of this authorization", Accepted: "a URL that begins with " + pending.RedirectURI}
 	}
 	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
 		return nil, err
@@ -393,10 +390,18 @@ func (x *exchanges) get(callback Callback, u *userRole) *exchangeCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	call, ok := x.calls[store.StatePath(callback.State)]
-	if !ok || call.roleID != u.role.ID || call.client != u.config.ClientGeneration || call.callback != callback || call.expired() {
+	if !ok || call.roleID != u.role.ID || call.client != u.config.ClientGeneration || !call.callback.is(callback) || call.expired() {
 		return nil
 	}
 	return call
+}
+
+// used reports whether there was an exchange of a state of the role.
+func (x *exchanges) used(state string, u *userRole) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	call, ok := x.calls[store.StatePath(state)]
+	return ok && call.roleID == u.role.ID && call.client == u.config.ClientGeneration && !call.expired()
 }
 
 // forgetFailures removes the failed exchanges of a role, because its refresh token was stored after all.

@@ -207,7 +207,7 @@ func TestExchange_WaitsForConfigWrite(t *testing.T) {
 			}
 		})
 		written := inBackground(func() error {
-			return f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}})
+			return failure(f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: backend.Fields{"ttl": time.Minute}}))
 		})
 		time.Sleep(time.Second)
 		if err := exchange(); err != nil {
@@ -225,7 +225,7 @@ func TestLimits_BackoffIsReportedAtOnce(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		config := backend.ConfigWrite{Fields: backend.Fields{"client_id": "id", "client_secret": "s3cret"}}
-		if err := f.engine.WriteConfig(f.Context(), "fuuffy", config); err != nil {
+		if _, err := f.engine.WriteConfig(f.Context(), "fuuffy", config); err != nil {
 			f.Fatal(err)
 		}
 		role := func(i int) string { return fmt.Sprint("role-", i) }
@@ -331,7 +331,7 @@ func TestExchange_VerificationDoesNotDelayStorage(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.latency, p.down = 9*time.Second, true })
 		written := inBackground(func() error {
 			write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-			return f.engine.WriteConfig(f.Context(), f.config, write)
+			return failure(f.engine.WriteConfig(f.Context(), f.config, write))
 		})
 		time.Sleep(grantIsStored - verificationStarts)
 		if !f.grantStatus().Authorized {
@@ -361,7 +361,7 @@ func TestExchange_WaitForStorageOccupiesNoTurn(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // until the provider has committed all of them
 		began := time.Now()
 		write := backend.ConfigWrite{Fields: backend.Fields{"client_secret": "new"}, Verify: true}
-		if err := f.engine.WriteConfig(f.Context(), f.config, write); err != nil || time.Since(began) > time.Second {
+		if _, err := f.engine.WriteConfig(f.Context(), f.config, write); err != nil || time.Since(began) > time.Second {
 			f.Errorf("%v after %v", err, time.Since(began))
 		}
 		for _, done := range exchanged {

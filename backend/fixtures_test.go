@@ -50,6 +50,9 @@ const day = 24 * time.Hour
 
 func ptr(text string) *string { return &text }
 
+// failure returns the error of a call.
+func failure[T any](_ T, err error) error { return err }
+
 // newEngine returns an engine. A nil catalog is the builtin one.
 func newEngine(
 	t *testing.T, catalog *provider.Catalog, network http.RoundTripper, storage logical.Storage, node *node,
@@ -171,7 +174,7 @@ func (f fixture) configure(fields backend.Fields) {
 }
 
 func (f fixture) writeConfig(fields backend.Fields, verify bool) error {
-	return f.engine.WriteConfig(f.Context(), "kleinanzeigen", backend.ConfigWrite{Fields: fields, Verify: verify})
+	return failure(f.engine.WriteConfig(f.Context(), "kleinanzeigen", backend.ConfigWrite{Fields: fields, Verify: verify}))
 }
 
 // configureClient writes a config with all required fields.
@@ -466,7 +469,7 @@ func (f roleFixture) configure(name string, fields backend.Fields) {
 	f.Helper()
 	write := backend.Fields{"client_id": "id", "client_secret": "s3cret"}
 	maps.Copy(write, fields)
-	if err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: write}); err != nil {
+	if _, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: write}); err != nil {
 		f.Fatal(err)
 	}
 }
@@ -475,7 +478,7 @@ func (f roleFixture) configure(name string, fields backend.Fields) {
 func (f roleFixture) writeConfig(fields backend.Fields) error {
 	write := backend.Fields{"client_secret": "s3cret"}
 	maps.Copy(write, fields)
-	return f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: write})
+	return failure(f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{Fields: write}))
 }
 
 // configureRole writes a role. A refresh token that is not nil is imported.
@@ -1028,7 +1031,7 @@ func (f tenantsFixture) wantRequests(want int) {
 }
 
 func (f tenantsFixture) writeConfig(name string, fields backend.Fields, verify bool) error {
-	return f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields, Verify: verify})
+	return failure(f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields, Verify: verify}))
 }
 
 // configure writes a config without verifying it.
@@ -1321,7 +1324,7 @@ func (r *scheduleRun) giveGrant(do func() error) (err error) {
 }
 
 func (r *scheduleRun) writeConfig(fields backend.Fields, verify bool) error {
-	return r.engine().WriteConfig(r.Context(), r.config, backend.ConfigWrite{Fields: fields, Verify: verify})
+	return failure(r.engine().WriteConfig(r.Context(), r.config, backend.ConfigWrite{Fields: fields, Verify: verify}))
 }
 
 func (r *scheduleRun) writeRole(fields backend.Fields, refreshToken *string) error {

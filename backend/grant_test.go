@@ -391,9 +391,9 @@ func TestRefresh_LateRefusalKeepsANewerGrant(t *testing.T) {
 func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		write := func(discard bool) error {
-			return f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{
+			return failure(f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{
 				Fields: backend.Fields{"client_id": "other", "client_secret": "s3cret"}, DiscardGrants: discard,
-			})
+			}))
 		}
 		var field *backend.FieldError
 		if err := write(false); !errors.As(err, &field) || field.Field != "discard_grants" || !strings.Contains(field.Problem, "shop") {
@@ -460,7 +460,7 @@ func TestExchange_States(t *testing.T) {
 		if _, err := f.engine.Exchange(f.Context(), "marktplaats", "shop", backend.Callback{Code: "c", State: once}); err != nil {
 			f.Fatal(err)
 		}
-		refused("shop", backend.Callback{Code: "another", State: once}, "unknown")
+		refused("shop", backend.Callback{Code: "another", State: once}, "was used before, with another code")
 		f.provider.set(func(p *rotatingProvider) { p.body = `{"access_token":"t","expires_in":60,"was":%q}` })
 		refused("shop", backend.Callback{Code: "c", State: begin()}, "without a refresh token")
 		f.provider.set(func(p *rotatingProvider) { p.body = "" })
@@ -508,7 +508,7 @@ func TestToken_UnauthorizedRole(t *testing.T) {
 func TestWriteConfig_RotatingTokensMustBeShared(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		var field *backend.FieldError
-		err := f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})
+		_, err := f.engine.WriteConfig(f.Context(), "marktplaats", backend.ConfigWrite{Fields: backend.Fields{"reuse_token": false}})
 		if !errors.As(err, &field) || field.Field != "reuse_token" {
 			f.Errorf("%v", err)
 		}

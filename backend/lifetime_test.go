@@ -108,7 +108,7 @@ func TestOverlap_RefusedReplacementKeepsStoredToken(t *testing.T) {
 func TestOverlap_NotWithOwnTokens(t *testing.T) {
 	withCluster(t, new(issuer), func(c *cluster) {
 		write := func(fields backend.Fields) error {
-			return c.active.WriteConfig(c.Context(), "shop", backend.ConfigWrite{Fields: fields})
+			return failure(c.active.WriteConfig(c.Context(), "shop", backend.ConfigWrite{Fields: fields}))
 		}
 		wantField(t, write(backend.Fields{"token_overlap": time.Duration(0), "reuse_token": false}), "token_overlap", "reuse_token=true")
 		wantField(t, write(backend.Fields{"token_overlap": 1500 * time.Millisecond}), "token_overlap", "fraction")
@@ -174,7 +174,7 @@ func TestRepeats_DyingTokenIsAwaited(t *testing.T) {
 		e := newEngine(t, catalog, network, newStorage(), new(node))
 		defer e.Close()
 		fields := backend.Fields{"provider": "extra", "client_id": "id", "client_secret": "s"}
-		if err := e.WriteConfig(t.Context(), "shop", backend.ConfigWrite{Fields: fields, Verify: true}); err != nil {
+		if _, err := e.WriteConfig(t.Context(), "shop", backend.ConfigWrite{Fields: fields, Verify: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10500 * time.Millisecond) // no caller has read the token, so nothing replaces it

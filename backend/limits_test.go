@@ -24,7 +24,7 @@ func (f fixture) readColdConfigs(n int, fields backend.Fields) (took time.Durati
 		for name, value := range fields {
 			write[name] = value
 		}
-		if err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
+		if _, err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: write}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestLimits_HangingClientsDelayNoOther(t *testing.T) {
 		f.endpoint.setLatency(time.Hour)
 		for i := range 10 {
 			name := fmt.Sprint("hangs-", i)
-			err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
+			_, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
 				"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret", "reuse_token": false,
 			}})
 			if err != nil {
@@ -183,7 +183,7 @@ func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 			"another-path":   {"client_id": "id", "client_secret": "s3cret", "token_url": "https://gateway.kleinanzeigen.de/of/mine"},
 		} {
 			fields["provider"] = "kleinanzeigen"
-			if err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields}); err != nil {
+			if _, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields}); err != nil {
 				f.Fatal(err)
 			}
 			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: name}); err == nil {
@@ -200,10 +200,10 @@ func TestLimits_BackoffEnds(t *testing.T) {
 	for name, end := range map[string]func(f fixture) error{
 		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), "met", false) },
 		"changed": func(f fixture) error {
-			return f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}})
+			return failure(f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}}))
 		},
 		"written again": func(f fixture) error {
-			return f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}})
+			return failure(f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "s3cret"}}))
 		},
 		"another of the client written again": func(f fixture) error { return f.writeConfig(backend.Fields{"client_secret": "s3cret"}, false) },
 	} {
@@ -211,7 +211,7 @@ func TestLimits_BackoffEnds(t *testing.T) {
 			withFixture(t, func(f fixture) {
 				f.configureClient()
 				fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": "s3cret"}
-				if err := f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: fields}); err != nil {
+				if _, err := f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: fields}); err != nil {
 					f.Fatal(err)
 				}
 				f.endpoint.respond(http.StatusTooManyRequests, "Retry-After", "3600")
@@ -282,7 +282,7 @@ func TestLimits_DocumentedPerMinute(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		f.endpoint.setLatency(time.Millisecond)
-		err := f.engine.WriteConfig(f.Context(), "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
+		_, err := f.engine.WriteConfig(f.Context(), "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
 			"client_id": "id", "client_secret": "s3cret", "reuse_token": false,
 		}})
 		if err != nil {
@@ -310,7 +310,7 @@ func TestLimits_DocumentedLimitIsPerProvider(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.setLatency(time.Millisecond)
 		for _, name := range []string{"fuuffy", "kleinanzeigen"} {
-			err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
+			_, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: backend.Fields{
 				"client_id": "id", "client_secret": "s3cret", "reuse_token": false, "token_url": "https://gateway.example.com/token",
 			}})
 			if err != nil {
@@ -361,7 +361,7 @@ func TestLimits_StrangersWithoutASecretCauseNoBackoff(t *testing.T) {
 					fields := backend.Fields{
 						"provider": "oauth2", "client_auth": "none", "client_id": "id", "token_url": "https://auth.example.com/token", "headers": headers[i],
 					}
-					if err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields}); err != nil {
+					if _, err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields}); err != nil {
 						f.Fatal(err)
 					}
 				}
@@ -384,7 +384,7 @@ func TestLimits_MadeUpClientsDelayNoOther(t *testing.T) {
 		f.configureClient()
 		for i := range 3500 {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": fmt.Sprint("made-up-", i), "client_secret": "guess"}
-			if err := f.engine.WriteConfig(f.Context(), "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
+			if _, err := f.engine.WriteConfig(f.Context(), "attacker", backend.ConfigWrite{Fields: fields}); err != nil {
 				f.Fatal(err)
 			}
 			ctx, leave := context.WithTimeout(f.Context(), time.Millisecond)
@@ -412,7 +412,7 @@ func TestWriteConfig_RefusalsAreEachConfigsOwn(t *testing.T) {
 		f.endpoint.respond(http.StatusUnauthorized)
 		verify := func(config, secret string) {
 			fields := backend.Fields{"provider": "kleinanzeigen", "client_id": "id", "client_secret": secret}
-			if err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
+			if _, err := f.engine.WriteConfig(f.Context(), config, backend.ConfigWrite{Fields: fields, Verify: true}); err == nil {
 				f.Fatal("the secret was accepted")
 			}
 		}

@@ -48,7 +48,7 @@ func (f fixture) configureMany(n int) {
 	f.endpoint.expiresIn = `""`
 	for i := range n {
 		fields["client_id"] = fmt.Sprint("client-", i)
-		err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
+		_, err := f.engine.WriteConfig(f.Context(), fmt.Sprint("config-", i), backend.ConfigWrite{Fields: fields})
 		if err != nil {
 			f.Fatal(err)
 		}

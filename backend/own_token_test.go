@@ -259,7 +259,7 @@ func TestOwnToken_QueuedCallersBackOff(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.endpoint.wrapInData = true
 		f.endpoint.setLatency(time.Millisecond)
-		err := f.engine.WriteConfig(f.Context(), "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
+		_, err := f.engine.WriteConfig(f.Context(), "fuuffy", backend.ConfigWrite{Fields: backend.Fields{
 			"client_id": "id", "client_secret": "s3cret", "reuse_token": false,
 		}})
 		if err != nil {

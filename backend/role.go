@@ -108,7 +108,7 @@ func (e *Engine) WriteRole(ctx context.Context, config, name string, write RoleW
 		return err
 	}
 	if c == nil {
-		return &FieldError{Field: "config", Problem: "does not exist; create the config before its roles"}
+		return &NotFoundError{Config: config}
 	}
 	old, err := e.store.Role(ctx, c, name)
 	if err != nil {

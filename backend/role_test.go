@@ -38,7 +38,7 @@ func TestWriteConfig_ProviderMustSupportTheRoles(t *testing.T) {
 			Fields:        backend.Fields{"provider": "fuuffy", "client_secret": "s3cret", "redirect_uri": ""},
 			DiscardGrants: true,
 		}
-		wantField(f.T, f.engine.WriteConfig(f.Context(), f.config, move), "provider", "the role shop: grant_type: ")
+		wantField(f.T, failure(f.engine.WriteConfig(f.Context(), f.config, move)), "provider", "the role shop: grant_type: ")
 		f.wantRefreshWorks()
 	})
 }

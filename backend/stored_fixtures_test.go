@@ -188,7 +188,7 @@ func (c *cluster) configureAs(name string) {
 
 func (c *cluster) writeConfig(name string, write backend.Fields) {
 	c.Helper()
-	if err := c.active.WriteConfig(c.Context(), name, backend.ConfigWrite{Fields: write}); err != nil {
+	if _, err := c.active.WriteConfig(c.Context(), name, backend.ConfigWrite{Fields: write}); err != nil {
 		c.Fatal(err)
 	}
 }

@@ -264,7 +264,7 @@ func TestStored_KeepsExtraMembers(t *testing.T) {
 		for range 2 {
 			e := newEngine(t, catalog, network, storage, new(node))
 			fields := backend.Fields{"provider": "extra", "client_id": "id", "client_secret": "s"}
-			if err := e.WriteConfig(t.Context(), "shop", backend.ConfigWrite{Fields: fields}); err != nil {
+			if _, err := e.WriteConfig(t.Context(), "shop", backend.ConfigWrite{Fields: fields}); err != nil {
 				t.Fatal(err)
 			}
 			token, err := e.Token(t.Context(), backend.Ref{Config: "shop"})

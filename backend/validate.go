@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -233,8 +234,13 @@ func checkURLs(c *Config, d provider.Definition, settings Settings) error {
 			}
 		}
 	}
-	if d.Environments[c.Environment].RefreshURL != "" && (c.TokenURL == "") != (c.RefreshURL == "") {
-		return &FieldError{Field: "token_url", Problem: d.Name + " refreshes at a URL of its own", Accepted: "token_url and refresh_url together, or neither"}
+	own := d.Environments[c.Environment]
+	if own.RefreshURL != "" && (c.TokenURL == "") != (c.RefreshURL == "") {
+		return &FieldError{
+			Field: "token_url", Problem: d.Name + " refreshes at a URL of its own",
+			Accepted: "token_url=" + cmp.Or(c.TokenURL, own.TokenURL) + " and refresh_url=" + cmp.Or(c.RefreshURL, own.RefreshURL) +
+				" together, each with the right value, or neither",
+		}
 	}
 	return nil
 }

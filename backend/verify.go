@@ -34,6 +34,8 @@ type draft struct {
 	settings    Settings
 	definitions *definitionSet
 	definition  provider.Definition
+	// stored says that the draft was stored, and unverified that no token was minted before.
+	stored, unverified bool
 	// discarded lists the roles whose refresh tokens the write invalidates.
 	discarded []string
 	// resent says that the write includes the client secret of an existing config. This is how an operator ends a backoff.
@@ -65,7 +67,7 @@ func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWr
 	var verified *verification
 	for attempt := range maxVerifications + 1 {
 		d, err := e.storeVerified(ctx, name, write, verified) // earlier writes may have changed what is stored
-		if err != nil || d == nil {
+		if err != nil || d.stored {
 			return err
 		}
 		if attempt == maxVerifications {

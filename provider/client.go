@@ -96,6 +96,7 @@ func read(d Definition, r Request, x exchange) (Token, error) {
 	res := rawResponse{
 		status: x.received.StatusCode,
 		header: x.received.Header,
+		url:    x.request.URL,
 		body:   body,
 		whole:  err == nil && len(body) <= maxResponse,
 		sentAt: x.sentAt,

@@ -31,6 +31,7 @@ type rawResponse struct {
 	whole  bool // body is complete
 	sentAt time.Time
 	redact redactor
+	url    *url.URL // of the request; nil: unknown
 }
 
 func (res rawResponse) succeeded() bool {
@@ -489,8 +490,26 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	}
 	if e.Kind == Malformed && res.status >= 300 && res.status < 400 {
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"
+		if target := res.redirectTarget(); target != "" && !redact.repeats(target) {
+			e.Description = "it redirects to " + oneLine(target) + ", and redirects are not followed"
+		}
 	}
 	return e
+}
+
+// redirectTarget returns where a response redirects, without the query, which can hold secrets; empty if it does not say.
+func (res rawResponse) redirectTarget() string {
+	target, err := url.Parse(res.header.Get("Location"))
+	if err != nil || res.header.Get("Location") == "" {
+		return ""
+	}
+	if res.url != nil {
+		target = res.url.ResolveReference(target)
+	}
+	if target.Opaque != "" || target.Host == "" {
+		return ""
+	}
+	return target.Scheme + "://" + target.Host + target.EscapedPath()
 }
 
 // errorCode returns the code of RFC 6749 that an error stands for, and whether the definition says so. Otherwise the code is the

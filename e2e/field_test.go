@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"vault-plugin-secrets-marketplace/e2e/harness"
+)
+
+// A server without the client credentials grant refuses the verification. The error says how to store the config, and later
+// changes of the secret say that they were not verified.
+func TestField_ServerForUsersAlone(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"unsupported_grant_type", "unauthorized_client"} {
+		w := newWorld(t)
+		w.Sim.Fault(t, oauth2, fields{"kind": "answer", "status": 400, "times": 100, "body": `{"error":"` + code + `"}`})
+		for range 2 { // the second time from memory
+			w.Write(t, "config/a", w.oauth2()).Refused(t, http.StatusBadRequest, code, "nothing was stored", "store the config with verify_connection=false")
+		}
+		for _, write := range []fields{w.oauth2(unverified), {"client_secret": "another", "verify_connection": false}} {
+			got := w.Write(t, "config/a", write).OK(t)
+			if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "not verified, because of verify_connection=false") {
+				t.Errorf("%s\n\twant a warning", got)
+			}
+		}
+		if got := w.Write(t, "config/a", with(unverified, fields{"ttl": "5m"})).OK(t); len(got.Warnings) > 0 {
+			t.Errorf("%s\n\twant no warning, because no credentials have changed", got)
+		}
+	}
+}
+
+// A code that is percent-encoded is refused before the state is spent. The whole URL of the redirect can be given instead.
+func TestField_PastedCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	b := w.authorize(t, "a/r", fields{"scope": "read"})
+	back := w.Sim.Decide(t, b.URL, "allow")
+	w.NoteSecret(back.Query().Get("code"))
+	for _, code := range []string{"v%5E1.1%23i%5E1", "abc%2Fdef%3D%3D", "%41"} {
+		w.Write(t, "exchange/a/r", fields{"code": code, "state": b.State}).
+			Refused(t, http.StatusBadRequest, "code: is percent-encoded", "give the whole URL as redirect")
+	}
+	for redirect, problem := range map[string]string{
+		back.Query().Get("code"): "is not a URL",
+		redirectURI:              "contains neither a code nor an error",
+		redirectURI + "?code=a":  "contains no state",
+		redirectURI + "?code=a&code=b&state=" + b.State:        "contains code twice",
+		"https://elsewhere.example/cb?code=a&state=" + b.State: "does not lead to the redirect URI",
+	} {
+		w.Write(t, "exchange/a/r", fields{"redirect": redirect}).Refused(t, http.StatusBadRequest, "redirect: "+problem)
+	}
+	w.Write(t, "exchange/a/r", fields{"redirect": back.String(), "state": b.State}).Refused(t, http.StatusBadRequest, "redirect: stands for all other fields")
+	pasted := " " + strings.ReplaceAll(back.String(), "&", "&amp;") + "\n"
+	w.Write(t, "exchange/a/r", fields{"redirect": pasted}).OK(t)
+	w.noteRefreshTokens(t, marktplaats)
+	w.isAuthorized(t, "a/r")
+
+	again := fields{"code": back.Query().Get("code"), "state": b.State}
+	w.Write(t, "exchange/a/r", again).OK(t) // the same callback, however it is given
+	w.Write(t, "exchange/a/r", fields{"code": "another", "state": b.State}).
+		Refused(t, http.StatusBadRequest, "state: was used before, with another code", w.authorizeCommand("a/r"))
+}
+
+// A user who refused comes back with an error in the URL.
+func TestField_PastedRefusal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	b := w.authorize(t, "a/r", fields{"scope": "read"})
+	w.Write(t, "exchange/a/r", fields{"redirect": w.Sim.Decide(t, b.URL, "deny").String()}).
+		Refused(t, http.StatusBadRequest, "access_denied", w.authorizeCommand("a/r"))
+}
+
+// A token endpoint that redirects names its target, without the query, and without secrets.
+func TestField_RedirectTarget(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var location string
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Location", location)
+		rw.WriteHeader(http.StatusMovedPermanently)
+	}))
+	defer server.Close()
+	for target, want := range map[string]string{
+		"/token/?next=secret":                 "it redirects to " + server.URL + "/token/, and redirects are not followed",
+		"https://auth.example.com/v2/token#a": "it redirects to https://auth.example.com/v2/token, and redirects are not followed",
+		"":                                    "it redirects, and redirects are not followed",
+		"https://a.example.com/" + demoSecret: "it redirects, and redirects are not followed",
+		"mailto:a@example.com":                "it redirects, and redirects are not followed",
+	} {
+		location = target
+		w.Write(t, "config/"+harness.Random(), w.oauth2(fields{"token_url": server.URL + "/token"})).
+			Refused(t, http.StatusBadGateway, want)
+	}
+}
+
+// The errors of a config with half of its URLs, and of a role without a config, have what to type.
+func TestField_ErrorsHaveCommands(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/a", w.at(accounda, unverified, fields{"refresh_url": without})).Refused(t, http.StatusBadRequest,
+		"token_url: accounda refreshes at a URL of its own", "token_url="+w.Sim.HTTP+tokenPaths[accounda], "refresh_url=https://api.accounda.com/v1/token/refresh/")
+	w.Write(t, "roles/none/shop", fields{"scope": "read"}).
+		Refused(t, http.StatusBadRequest, `there is no config "none"; create it with: vault write `+w.Path+"/config/none provider=…")
+	w.Write(t, "roles/accounda/shop", nil).
+		Refused(t, http.StatusBadRequest, "create it with: vault write "+w.Path+"/config/accounda client_id=… client_secret=…")
+	w.Write(t, "config/b", w.oauth2(unverified)).OK(t)
+	w.Write(t, "roles/b/shop", fields{"grant_type": "authorisation_code"}).
+		Refused(t, http.StatusBadRequest, "grant_type: unknown value (did you mean authorization_code?)")
+}
+
+// A response can bring members that an application needs. A definition that extends oauth2 by one word hands them on.
+func TestField_FurtherMembers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(rw).Encode(fields{
+			"access_token": "t0ken", "token_type": "Bearer", "expires_in": 3600,
+			"instance_url": "https://eu5.example.com", "user": fields{"id": 7.0},
+		})
+	}))
+	defer server.Close()
+	w.define(t, endpoint(server.URL), fields{"answer": fields{"extra": []string{"instance_url", "user.id"}}})
+	mustHave(t, w.Read(t, "creds/shop"), fields{"instance_url": "https://eu5.example.com", "id": 7})
+}
+
+// Parameters that the authorization request alone takes go there, and not into token requests.
+func TestField_ParametersOfTheAuthorizationRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "providers/shop", w.definition(t, fields{
+		"environments": fields{"production": fields{
+			"token_url": w.Sim.HTTP + oauth2TokenPath, "authorization_url": w.Sim.HTTP + authorizePaths[oauth2],
+		}},
+		"authorization": fields{"parameters": fields{"access_type": fields{"value": "offline"}, "prompt": fields{"from": "params"}}},
+	})).OK(t)
+	w.Write(t, "config/shop", fields{
+		"client_id": demoClient, "client_secret": demoSecret, "redirect_uri": redirectURI, "params": fields{"prompt": "consent"},
+	}).OK(t)
+	w.Write(t, "roles/shop/user", byUser).OK(t)
+	b := w.authorize(t, "shop/user", nil)
+	u, err := url.Parse(b.URL)
+	if err != nil || u.Query().Get("access_type") != "offline" || u.Query().Get("prompt") != "consent" {
+		t.Errorf("%s, %v, want access_type and prompt", b.URL, err)
+	}
+	for _, request := range w.Sim.Requests(t, oauth2) {
+		if strings.Contains(request.Body, "prompt") || strings.Contains(request.Body, "access_type") {
+			t.Errorf("the token request has %s", request.Body)
+		}
+	}
+}
