@@ -106,7 +106,7 @@ The state is valid once, for this role, for ten minutes.
 const exchangeSynopsis = `Complete the authorization code grant for a role.`
 
 const exchangeDescription = `
-Takes the code and the state from the redirect, or the whole URL of the redirect,
-and exchanges the code for a refresh token, which stays in Vault. After that,
+Takes the code and the state from the redirect, or the whole URL of the redirect.
+The code is exchanged for a refresh token, which stays in Vault. After that,
 creds/<config>/<role> returns access tokens.
 `

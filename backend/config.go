@@ -109,7 +109,7 @@ func (e *Engine) WriteConfig(ctx context.Context, name string, write ConfigWrite
 	case d.stored:
 		return d.unverified, nil
 	}
-	return false, e.verifyAndStore(ctx, name, write)
+	return false, e.verifyAndStore(ctx, name, write, d)
 }
 
 // storeVerified merges a write into what is stored, validates it, and stores it. If the provider has to be asked first, it

@@ -144,6 +144,24 @@ func TestDefinition_ChangesDuringMint(t *testing.T) {
 	})
 }
 
+// A definition that changes while a config is being verified does not get the secrets of that write.
+func TestDefinition_ChangesDuringVerification(t *testing.T) {
+	withOwn(t, func(c *cluster) {
+		wrote := inBackground(func() error {
+			return failure(c.active.WriteConfig(c.Context(), "late", backend.ConfigWrite{
+				Fields: backend.Fields{"provider": "own", "client_id": "late", "client_secret": "s3cret"}, Verify: true,
+			}))
+		})
+		time.Sleep(50 * time.Millisecond) // half of the issuer's latency
+		c.define(moved())
+		wantField(c.T, <-wrote, "provider", "was changed during this write")
+		if late, err := c.active.Config(c.Context(), "late"); late != nil || err != nil {
+			c.Errorf("%+v is stored, %v", late, err)
+		}
+		c.wantRequests(2)
+	})
+}
+
 // A snapshot brings another definition back, and Vault does not tell the engine.
 func TestDefinition_SnapshotRestored(t *testing.T) {
 	withOwn(t, func(c *cluster) {
@@ -257,6 +275,18 @@ func TestDefinition_WritesRaceWithConfigs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A definition is refused if it is too large once it is written out, because it could not be read back.
+func TestDefinition_GrowsByAliases(t *testing.T) {
+	withOwn(t, func(c *cluster) {
+		text := strings.Repeat("x", 3000)
+		document := ownDefinition("quirks: [&q '" + text + "'" + strings.Repeat(", *q", 30) + "]")
+		_, err := c.active.WriteDefinition(c.Context(), "own", document)
+		wantField(c.T, err, "definition", "too large")
+		c.restart()
+		c.want(c.active, "token-1")
+	})
 }
 
 // Of a definition in use, neither an environment nor a grant that is used can go.

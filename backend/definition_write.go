@@ -92,7 +92,13 @@ func (e *Engine) parseOwn(ctx context.Context, set *definitionSet, name, source 
 	if d.Name != name {
 		return d, &FieldError{Field: "definition", Problem: "has the name " + d.Name + ", but is written to " + name + "; make the two equal"}
 	}
-	d, _ = provider.NewCatalog(d).Lookup(name)
+	// The stored document contains what it extends, and no aliases.
+	whole, err := provider.ParseOwn(d.Document(), provider.ParseOptions{Network: anyHost()})
+	if err != nil {
+		return d, &FieldError{Field: "definition", Problem: "is too large, or has too many values, once aliases and what it extends are written out; shorten it"}
+	}
+	whole.Extends = d.Extends
+	d, _ = provider.NewCatalog(whole).Lookup(name)
 	return d, nil
 }
 

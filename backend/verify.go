@@ -56,8 +56,9 @@ func (e *Engine) clientOf(c *Config, d provider.Definition) throttle.ClientID {
 	return e.requests.ClientOf(e.call(store.Key{Config: c.Name}, c, d, Settings{}))
 }
 
-// verifyAndStore verifies a write with a token request, and then stores it. Verifying writes of one config take turns.
-func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite) error {
+// verifyAndStore verifies a write with a token request, and then stores it. Verifying writes of one config take turns. If the
+// definition sends secrets elsewhere by now than it did for the first draft, nothing is sent.
+func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite, first *draft) error {
 	release, err := e.verifying.Acquire(ctx, store.ConfigLock(name))
 	if err != nil {
 		return err
@@ -69,6 +70,11 @@ func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWr
 		d, err := e.storeVerified(ctx, name, write, verified) // earlier writes may have changed what is stored
 		if err != nil || d.stored {
 			return err
+		}
+		if d.definition.Route() != first.definition.Route() {
+			return &FieldError{
+				Field: "provider", Problem: "the definition of " + d.config.Provider + " was changed during this write; read it, and then repeat the write",
+			}
 		}
 		if attempt == maxVerifications {
 			break
@@ -135,7 +141,7 @@ type failedVerification struct {
 func (v *verifications) digest(call throttle.Call) digest.Digest {
 	request := call.Request
 	request.Secrets = nil // earlier tokens, which are only used to redact errors
-	return v.keys.Of([]any{call.Definition.Name, request})
+	return v.keys.Of([]any{call.Definition.Name, call.Definition.Digest(), call.Definition.Route(), request})
 }
 
 // check returns a *[BackoffError] if a verification of the config with the same request has just failed.

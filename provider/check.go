@@ -108,6 +108,14 @@ func (c *checker) checkClient() {
 	for i, auth := range d.ClientAuth {
 		oneOf(c, fmt.Sprintf("client_auth[%d]", i), auth, ClientAuths()...)
 	}
+	for field, name := range map[string]string{"client_id": d.Credentials.ClientID, "client_secret": d.Credentials.ClientSecret} {
+		if HasControl(name) || name == "grant_type" {
+			c.add("credentials."+field, "is not a name of a credential")
+		}
+	}
+	if d.Credentials.ClientID == d.Credentials.ClientSecret {
+		c.add("credentials.client_secret", "is the name of the client identifier, too")
+	}
 	switch {
 	case d.NoClient && (len(d.ClientAuth) > 0 || d.ClientAuthRequired):
 		c.add("client_auth", "is of no use with no_client; remove it")
@@ -116,8 +124,23 @@ func (c *checker) checkClient() {
 	}
 }
 
+// The bounds of what a definition says about URLs, each of which is searched for each variable.
+const (
+	maxEnvironments = 32
+	maxVariables    = 16
+	maxURL          = 2048
+)
+
 func (c *checker) checkEnvironments() {
 	d := c.d
+	if len(d.Environments) > maxEnvironments {
+		c.add("environments", "has more than %d entries", maxEnvironments)
+		return
+	}
+	if len(d.Variables) > maxVariables {
+		c.add("variables", "has more than %d entries", maxVariables)
+		return
+	}
 	if _, ok := d.Environments[DefaultEnvironment]; !ok {
 		c.add("environments", "has no %s; add it", DefaultEnvironment)
 	}
@@ -127,6 +150,10 @@ func (c *checker) checkEnvironments() {
 		}
 		for field, raw := range environment.URLs() {
 			path := "environments." + name + "." + field
+			if len(raw) > maxURL {
+				c.add(path, "is longer than %d characters", maxURL)
+				continue
+			}
 			expanded := variableSyntax.ReplaceAllString(raw, "x")
 			if err := c.checkURL(field, expanded, d.hostVaries(raw)); err != nil {
 				c.add(path, "%s", err)
@@ -158,8 +185,11 @@ func (c *checker) checkEnvironments() {
 // checkURL checks a URL of an environment. A request checks a host that comes of a variable.
 func (c *checker) checkURL(field, raw string, hostVaries bool) error {
 	checks := []func(string) error{c.network.CheckURL}
-	if field != "api_url" && !hostVaries {
-		checks = append(checks, c.network.CheckLiteral, c.network.CheckHost)
+	if !hostVaries {
+		checks = append(checks, c.network.CheckHost)
+	}
+	if field != "api_url" && !hostVaries { // the engine sends nothing to the API
+		checks = append(checks, c.network.CheckLiteral)
 	}
 	for _, check := range checks {
 		if err := check(raw); err != nil {
@@ -220,6 +250,9 @@ func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType)
 		if name == "" || HasControl(name) {
 			c.add(at, "is not a name of a parameter")
 		}
+		if own := map[string]string{c.d.Credentials.ClientID: FromClientID, c.d.Credentials.ClientSecret: FromClientSecret}[name]; own != "" && p.From != own {
+			c.add(at, "is the name of a credential of the client; rename that in credentials")
+		}
 		if name == "grant_type" && !r.NoGrantType {
 			c.add(at, "is sent already; set %s.grant_type or no_grant_type", path)
 		}
@@ -229,8 +262,13 @@ func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType)
 			c.add(at+".type", "is for JSON bodies only; remove it or set body: json")
 		}
 	}
+	canonical := make(map[string]string, len(r.Headers))
 	for name, p := range r.Headers {
 		at := path + ".headers." + name
+		if other, twice := canonical[http.CanonicalHeaderKey(name)]; twice {
+			c.add(at, "is the same header as %s; remove one of the two", other)
+		}
+		canonical[http.CanonicalHeaderKey(name)] = name
 		if !headerSyntax.MatchString(name) || slices.Contains(ownHeaders(), http.CanonicalHeaderKey(name)) {
 			c.add(at, "is not a header that a definition may set")
 		}
@@ -357,6 +395,12 @@ func (c *checker) checkAuthorization() {
 			c.add(path, "is not a name of a parameter")
 		}
 	}
+	own := c.d.authorizationNames()
+	for i, name := range own {
+		if slices.Contains(own[:i], name) {
+			c.add("authorization.names", "gives %s to two parameters", name)
+		}
+	}
 	for name, p := range a.Parameters {
 		c.checkParameter("authorization.parameters."+name, p, []string{FromParams})
 		if slices.Contains(c.d.authorizationNames(), name) {
@@ -432,8 +476,8 @@ func (c *checker) checkResponse() {
 		if key := lastName(name); slices.Contains(tokenMembers(), key) || slices.Contains(c.reserved, key) {
 			c.add(at, "%s is a field of every token; use another", key)
 		}
-		if c.d.staysInEngine(name) {
-			c.add(at, "is a secret that stays in the engine")
+		if c.d.staysInEngine(name) || c.d.holdsSecret(name) {
+			c.add(at, "is, or holds, a secret that stays in the engine")
 		}
 		c.checkPath(at, name)
 		if strings.HasPrefix(name, headerPrefix) {
@@ -462,8 +506,11 @@ func (c *checker) checkRefreshLifetimes() {
 		if slices.Contains(r.RefreshExpiresIn[:i], path) {
 			c.add(at, "occurs twice; remove one of the two")
 		}
+		if c.d.isSecret(path) {
+			c.add(at, "is a secret, whose value the lifetime would show")
+		}
 		for _, member := range tokenMembers() {
-			if r.name(member) == path {
+			if canonicalPath(r.name(member)) == canonicalPath(path) {
 				c.add(at, "is the token's own %s", member)
 			}
 		}
@@ -509,8 +556,16 @@ func (c *checker) checkErrors() {
 			c.add("errors.statuses."+status, "is not the status of an error; use a number from 300 to 599")
 		}
 	}
+	for status, code := range e.Statuses {
+		if code == "invalid_grant" && !strings.HasPrefix(status, "4") {
+			c.add("errors.statuses."+status, "cannot be invalid_grant, because an outage would end users' authorizations")
+		}
+	}
 	if e.Default != "" {
 		c.checkCode("errors.default", e.Default)
+	}
+	if e.Default == "invalid_grant" {
+		c.add("errors.default", "cannot be invalid_grant, because an outage would end users' authorizations")
 	}
 }
 
@@ -526,11 +581,14 @@ func (c *checker) checkCode(path, code string) {
 	}
 }
 
+// maxWindow is the longest window of a limit, in seconds: 31 days.
+const maxWindow = 31 * 24 * 60 * 60
+
 func (c *checker) checkLimits() {
 	for i, limit := range c.d.Limits {
 		path := fmt.Sprintf("limits[%d]", i)
-		if limit.Requests <= 0 || limit.Per <= 0 || limit.Per > int64(maxLifetime/time.Second) {
-			c.add(path, "needs requests and per, both of them positive")
+		if limit.Requests <= 0 || limit.Per <= 0 || limit.Per > maxWindow {
+			c.add(path, "needs requests, at least 1, and per, 1 to %d (seconds)", maxWindow)
 		}
 		oneOf(c, path+".by", limit.By, LimitByClient, LimitByAddress)
 		for j, grant := range limit.Grants {

@@ -23,8 +23,13 @@ func (d Definition) Route() string { return d.route }
 // order of fields counts, nor the form of the document, nor a field that the definition does not have.
 func digestOf(d Definition) string {
 	var fields map[string]any
-	_ = yaml.Unmarshal(d.Document(), &fields) // a rendered document always parses
-	text, _ := json.Marshal(fields)           // with sorted keys; what YAML has brought always encodes
+	document := d.Document()
+	text := document
+	if yaml.Unmarshal(document, &fields) == nil {
+		if sorted, err := json.Marshal(fields); err == nil { // else all definitions would have one digest
+			text = sorted
+		}
+	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
 }
@@ -39,11 +44,6 @@ func (d Definition) forTokens() Definition {
 
 // forSecrets returns what the definition says about where secrets go, and about what is taken out of a response.
 func (d Definition) forSecrets() Definition {
-	environments := maps.Clone(d.Environments)
-	for name, environment := range environments {
-		environment.APIURL = "" // no secret goes there
-		environments[name] = environment
-	}
 	variables := maps.Clone(d.Variables)
 	for name, v := range variables {
 		v.Description = ""
@@ -54,12 +54,12 @@ func (d Definition) forSecrets() Definition {
 		grants[name] = g.forSecrets()
 	}
 	route := Definition{
-		Environments: environments, Variables: variables,
+		Environments: d.Environments, Variables: variables, // applications send tokens to the api_url
 		ClientAuth: d.ClientAuth, Credentials: d.Credentials, NoClient: d.NoClient,
 		Grants: grants, Authorization: d.Authorization,
 		Response: Response{
 			Form: d.Response.Form, Object: d.Response.Object, Names: d.Response.Names, Success: d.Response.Success,
-			Extra: d.Response.Extra, Secret: d.Response.Secret,
+			Extra: d.Response.Extra, Secret: d.Response.Secret, RefreshExpiresIn: d.Response.RefreshExpiresIn,
 		},
 		Errors: Errors{Code: d.Errors.Code, Description: d.Errors.Description},
 	}

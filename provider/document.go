@@ -304,11 +304,32 @@ func (d *document) readConstant(path string, node *yaml.Node, into reflect.Value
 		d.add(path, "is %s; write a text, a number, true, false or a list of these", kindOf(node))
 		return
 	}
+	if text, as := changedNumber(node); text != "" {
+		d.add(path, "would be sent as %s; put %s in quotation marks", as, text)
+		return
+	}
 	if _, ok := constantText(value); !ok {
-		d.add(path, "is no constant; write a text, a number, true, false or a list of these")
+		d.add(path, "is no constant; write a text, a number, true, false or a list of these, and anything else in quotation marks")
 		return
 	}
 	into.Set(reflect.ValueOf(value))
+}
+
+// changedNumber returns the text of a number in a constant that YAML reads as another text, such as 010, and that one.
+func changedNumber(node *yaml.Node) (text, as string) {
+	for _, inner := range node.Content {
+		if text, as := changedNumber(inner); text != "" {
+			return text, as
+		}
+	}
+	var value any
+	if tag := node.ShortTag(); node.Kind != yaml.ScalarNode || tag != "!!int" && tag != "!!float" || node.Decode(&value) != nil {
+		return "", ""
+	}
+	if as, ok := constantText(value); ok && as != node.Value {
+		return node.Value, as
+	}
+	return "", ""
 }
 
 func wanted(kind reflect.Kind) string {

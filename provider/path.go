@@ -122,53 +122,121 @@ func standardTokens() []string { return []string{"access_token", "refresh_token"
 // staysInEngine reports whether a path names the refresh token, or a secret of the client by its standard name.
 func (d Definition) staysInEngine(path string) bool {
 	name := lastName(path)
-	return d.leadsTo(path, "refresh_token") || name == "refresh_token" || name == "client_secret" || name == "password"
+	return d.leadsTo(path, "refresh_token") || d.isListed(path) || name == "refresh_token" || name == "client_secret" || name == "password"
 }
 
 // leadsTo reports whether a path names a member of the token, by the definition's name for it.
 func (d Definition) leadsTo(path, member string) bool {
-	own := d.Response.name(member)
-	return path == own || d.Response.Object != "" && path == join(d.Response.Object, own)
+	return d.isAt(path, d.Response.name(member))
+}
+
+// isAt reports whether a path names a member of the token's object, from there or from the top of the response.
+func (d Definition) isAt(path, member string) bool {
+	path, member = canonicalPath(path), canonicalPath(member)
+	return path == member || d.Response.Object != "" && path == canonicalPath(d.Response.Object)+member
+}
+
+// isListed reports whether answer.secret has a path.
+func (d Definition) isListed(path string) bool {
+	return slices.ContainsFunc(d.Response.Secret, func(secret string) bool { return d.isAt(path, secret) })
+}
+
+// holdsSecret reports whether the value at a path of the token's object contains a token or a member in answer.secret.
+func (d Definition) holdsSecret(path string) bool {
+	outer := canonicalPath(path)
+	inner := append([]string{d.Response.name("access_token"), d.Response.name("refresh_token")}, d.Response.Secret...)
+	return slices.ContainsFunc(inner, func(secret string) bool { return strings.HasPrefix(canonicalPath(secret), outer) })
+}
+
+// canonicalPath returns a path with each name in brackets and quotation marks, so that two spellings of a path are equal.
+func canonicalPath(path string) string {
+	steps, err := parsePath(path)
+	if err != nil || strings.HasPrefix(path, headerPrefix) {
+		return path
+	}
+	var b strings.Builder
+	for _, s := range steps {
+		if s.name != "" {
+			fmt.Fprintf(&b, "[%q]", s.name)
+		} else {
+			fmt.Fprintf(&b, "[%d]", s.index)
+		}
+	}
+	return b.String()
 }
 
 // isSecret reports whether a path names a token, a member in answer.secret, or a secret by its standard name.
 func (d Definition) isSecret(path string) bool {
-	isListed := slices.ContainsFunc(d.Response.Secret, func(secret string) bool {
-		return path == secret || path == join(d.Response.Object, secret)
-	})
-	return isListed || slices.Contains(standardTokens(), lastName(path)) || d.leadsTo(path, "access_token") || d.staysInEngine(path)
+	return d.isListed(path) || slices.Contains(standardTokens(), lastName(path)) || d.leadsTo(path, "access_token") || d.staysInEngine(path)
 }
 
 // at returns the value at a path; nil if there is none. It also looks into strings that hold JSON.
 func (m members) at(path string) json.RawMessage {
 	steps, err := parsePath(path)
-	if err != nil {
+	if err != nil || m.values == nil {
 		return nil
 	}
-	if steps[0].name == "" {
-		return descend(m[""], steps) // the body is a list
+	value := m.values[steps[0].name] // a body that is a list has the empty name
+	if steps[0].name != "" {
+		steps = steps[1:]
 	}
-	return descend(m[steps[0].name], steps[1:])
-}
-
-func descend(value json.RawMessage, steps []step) json.RawMessage {
 	for _, s := range steps {
-		if text, ok := decodeString(value); ok {
-			value = json.RawMessage(text)
-		}
-		if s.name != "" {
-			object, err := parseObject(value)
-			if err != nil {
-				return nil
-			}
-			value = object[s.name]
-			continue
-		}
-		var list []json.RawMessage
-		if json.Unmarshal(value, &list) != nil || s.index >= len(list) {
+		if value = m.parsed.step(value, s); value == nil {
 			return nil
 		}
-		value = list[s.index]
 	}
 	return value
+}
+
+// parses holds what was decoded of a response, by the first byte of its text. So no part is decoded twice, whatever the number of
+// paths.
+type parses struct {
+	objects map[*byte]map[string]json.RawMessage
+	lists   map[*byte][]json.RawMessage
+	texts   map[*byte]json.RawMessage // strings, which may hold JSON
+}
+
+// step returns the value that a step leads to; nil if there is none.
+func (p *parses) step(value json.RawMessage, s step) json.RawMessage {
+	if value = p.text(value); len(value) == 0 {
+		return nil
+	}
+	key := &value[0]
+	if s.name != "" {
+		object, known := p.objects[key]
+		if !known {
+			var err error
+			if object, err = parseObject(value); err != nil {
+				object = nil
+			}
+			p.objects[key] = object
+		}
+		return object[s.name]
+	}
+	list, known := p.lists[key]
+	if !known {
+		if json.Unmarshal(value, &list) != nil {
+			list = nil
+		}
+		p.lists[key] = list
+	}
+	if s.index >= len(list) {
+		return nil
+	}
+	return list[s.index]
+}
+
+// text returns what a string holds, and any other value as it is.
+func (p *parses) text(value json.RawMessage) json.RawMessage {
+	if len(value) == 0 || value[0] != '"' {
+		return value
+	}
+	inner, known := p.texts[&value[0]]
+	if !known {
+		if text, ok := decodeString(value); ok {
+			inner = json.RawMessage(text)
+		}
+		p.texts[&value[0]] = inner
+	}
+	return inner
 }

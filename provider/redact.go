@@ -78,6 +78,14 @@ func (r redactor) clean(text string, beside ...string) string {
 	return oneLine(window(text))
 }
 
+// harmless returns a text, or nothing if it repeats a secret, so that no definition can find out what is in it.
+func (r redactor) harmless(text string) string {
+	if r.repeats(text) {
+		return ""
+	}
+	return text
+}
+
 // repeats reports whether the texts repeat a secret, alone or joined in either order.
 func (r redactor) repeats(texts ...string) bool {
 	var s search

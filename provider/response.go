@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -44,7 +45,15 @@ func (res rawResponse) malformed(d Definition, description string) *Error {
 }
 
 // members is a JSON object whose values are not decoded yet.
-type members map[string]json.RawMessage
+type members struct {
+	values map[string]json.RawMessage
+	// parsed holds what was decoded below, because a definition can have many paths into a large response.
+	parsed *parses
+}
+
+func newMembers(values map[string]json.RawMessage) members {
+	return members{values: values, parsed: &parses{objects: make(map[*byte]map[string]json.RawMessage), lists: make(map[*byte][]json.RawMessage), texts: make(map[*byte]json.RawMessage)}}
+}
 
 func tokenMembers() []string {
 	return []string{"access_token", "token_type", "expires_in", "scope", "refresh_token"}
@@ -61,8 +70,8 @@ func (r Response) name(member string) string {
 func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 	top, err := parseBody(d, res)
 	whole := top
-	if err != nil && top[""] == nil {
-		whole = nil // do not guess an error from a part
+	if err != nil && top.values[""] == nil {
+		whole = members{} // do not guess an error from a part
 	}
 	switch {
 	case !res.succeeded():
@@ -99,27 +108,27 @@ func parseBody(d Definition, res rawResponse) (members, error) {
 	object, err := parseObject(text)
 	switch {
 	case len(object) > 0 || err == nil:
-		return object, err
+		return newMembers(object), err
 	case d.Response.Form == FormForm:
 		values, formErr := url.ParseQuery(string(text))
 		if formErr != nil {
-			return nil, errors.New("its response is not a form")
+			return members{}, errors.New("its response is not a form")
 		}
-		object = make(members, len(values))
+		object = make(map[string]json.RawMessage, len(values))
 		for name := range values {
 			object[name] = quote(values.Get(name))
 		}
-		return object, nil
+		return newMembers(object), nil
 	case d.Response.Form == FormText && res.succeeded():
 		token, isString := decodeString(text)
 		if !isString {
 			token = string(text)
 		}
-		return members{d.Response.name("access_token"): quote(token)}, nil
+		return newMembers(map[string]json.RawMessage{d.Response.name("access_token"): quote(token)}), nil
 	case bytes.HasPrefix(text, []byte("[")) && json.Valid(text):
-		return members{"": text}, err
+		return newMembers(map[string]json.RawMessage{"": text}), err
 	}
-	return nil, err
+	return members{}, err
 }
 
 // quote returns a text as a JSON string.
@@ -136,12 +145,12 @@ var (
 // parseObject parses a text that is one JSON object. Even with an error it returns the members before the error, because one
 // of them may be a refresh token. A member counts only if the text after it was parsed too. Otherwise a number might be
 // incomplete, and a string might have ended at an unescaped quotation mark. The error does not repeat the text.
-func parseObject(text []byte) (members, error) {
+func parseObject(text []byte) (map[string]json.RawMessage, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
 		return nil, errNoObject
 	}
-	object := make(members)
+	object := make(map[string]json.RawMessage)
 	var (
 		name  string
 		value json.RawMessage // of the previous member
@@ -179,7 +188,13 @@ func tokenObject(d Definition, res rawResponse, top members) (members, error) {
 		if text, ok := decodeString(raw); ok {
 			raw = json.RawMessage(text)
 		}
-		if object, err = parseObject(raw); err != nil {
+		var values map[string]json.RawMessage
+		if values, err = parseObject(raw); values == nil {
+			object = members{}
+		} else {
+			object = newMembers(values)
+		}
+		if err != nil {
 			err = fmt.Errorf("%s in its response is not an object", d.Response.Object)
 		}
 	}
@@ -188,10 +203,10 @@ func tokenObject(d Definition, res rawResponse, top members) (members, error) {
 		if !isHeader || res.header.Get(name) == "" {
 			continue
 		}
-		if object == nil {
-			object = make(members)
+		if object.values == nil {
+			object = newMembers(make(map[string]json.RawMessage))
 		}
-		object[path] = quote(res.header.Get(name))
+		object.values[path] = quote(res.header.Get(name))
 	}
 	return object, err
 }
@@ -200,7 +215,7 @@ func tokenObject(d Definition, res rawResponse, top members) (members, error) {
 func (r Response) value(object members, path string) json.RawMessage {
 	raw := object.at(path)
 	if strings.HasPrefix(path, headerPrefix) {
-		raw = object[path]
+		raw = object.values[path]
 	}
 	text, ok := decodeString(raw)
 	if !ok {
@@ -283,6 +298,11 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its response is not a string of printable ASCII characters"))
 	}
 	token.AccessToken = access
+	hidden := r.ownSecrets()
+	if hidden.in(access) {
+		return token.withError(res.malformed(d, d.Response.name("access_token")+" in its response repeats a secret of the client"))
+	}
+	hidden = append(append(hidden, d.Response.secrets(object)...), token.RefreshToken)
 	// More callers may read the scope than the token. So it must not repeat a secret of the request or of this response.
 	secrets := res.redact.with(append(d.Response.secrets(object), access, token.RefreshToken)...)
 	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
@@ -300,11 +320,24 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 	}
 	token.Lifetime = lifetime
 	for _, path := range d.Response.Extra {
-		if raw := d.Response.value(object, path); raw != nil {
+		if raw := d.Response.value(object, path); raw != nil && !hidden.in(string(raw)) {
 			token.setExtra(lastName(path), raw)
 		}
 	}
 	return token, nil
+}
+
+// ownSecrets returns the secrets of the client in a request.
+func (r Request) ownSecrets() hiddenTexts {
+	return append(slices.Collect(maps.Values(r.SecretParams)), r.ClientSecret, r.RefreshToken, r.Code, r.CodeVerifier)
+}
+
+// hiddenTexts are texts that no reader of a token sees.
+type hiddenTexts []string
+
+// in reports whether a text contains one of them. Very short ones would be found everywhere.
+func (h hiddenTexts) in(text string) bool {
+	return slices.ContainsFunc(h, func(secret string) bool { return len(secret) >= 4 && strings.Contains(text, secret) })
 }
 
 func (t *Token) setExtra(name string, raw json.RawMessage) {
@@ -359,8 +392,8 @@ func readScope(raw json.RawMessage, separator string) (string, bool) {
 	return scope, !HasControl(scope)
 }
 
-// readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order, and at most
-// the longest one that the request believes. It returns an error if the response's value is not a lifetime.
+// readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order. It is at most
+// the longest one that the request believes. The error says that the response's value is not a lifetime.
 func readLifetime(d Definition, r Request, res rawResponse, object members) (time.Duration, *Error) {
 	lifetime, failure := statedLifetime(d, r, res, object)
 	if r.MaxExpiresIn > 0 {
@@ -467,7 +500,7 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	redact := res.redact.with(tokenTexts(d, res, top)...)
 	own := firstText(top, d.Errors.Code)
 	description := firstText(top, d.Errors.Description)
-	code, mapped := d.errorCode(grantType, res.status, own, description)
+	code, mapped := d.errorCode(grantType, res.status, redact.harmless(own), redact.harmless(description))
 	_, known := codeKinds[code]
 	switch {
 	case known && code != codeRateLimited:
@@ -538,16 +571,16 @@ func (d Definition) errorCode(grantType GrantType, status int, own, description 
 	return own, false
 }
 
-// errorKind returns the kind of an error. Status 429 decides first, then a mapped code, then the statuses 5xx and 3xx, then any
+// errorKind returns the kind of an error. Status 429 decides first, then a mapped code, then the statuses 408, 5xx and 3xx, then any
 // other known code.
 func errorKind(status int, code string, mapped bool) Kind {
 	kind, known := codeKinds[code]
 	switch {
 	case status == http.StatusTooManyRequests:
 		return RateLimited
-	case mapped && known:
-		return kind
-	case status >= 500:
+	case mapped && known && (kind != RefusedGrant || status < 300 || status >= 400 && status < 500 && status != http.StatusRequestTimeout):
+		return kind // an outage does not end an authorization, whatever the definition says
+	case status >= 500, status == http.StatusRequestTimeout:
 		return Unavailable
 	case status >= 300 && status < 400:
 		return Malformed
@@ -555,8 +588,6 @@ func errorKind(status int, code string, mapped bool) Kind {
 		return kind
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return RefusedClient
-	case status == http.StatusRequestTimeout:
-		return Unavailable
 	case status >= 400:
 		return RefusedRequest
 	}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,11 +91,14 @@ func (r Request) fieldText(name string, p Parameter) (text string, list []string
 	return text, strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
 }
 
+// numberSyntax matches a number in JSON (RFC 8259, section 6).
+var numberSyntax = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+
 // typedValue returns a text as what it is in a JSON body. The error does not repeat it, because it may be secret.
 func typedValue(p Parameter, text string, list []string) (any, error) {
 	switch p.Type {
 	case TypeNumber:
-		if !json.Valid([]byte(text)) || strings.ContainsAny(text[:1], `"{[tfn`) {
+		if !numberSyntax.MatchString(text) {
 			return nil, errors.New("is not a number")
 		}
 		return json.Number(text), nil
@@ -116,7 +121,9 @@ func constantText(value any) (string, bool) {
 		return "", false
 	case string:
 		return v, true
-	case bool, int, int64, uint64, float64:
+	case float64:
+		return fmt.Sprint(v), !math.IsNaN(v) && !math.IsInf(v, 0) // JSON has neither
+	case bool, int, int64, uint64:
 		return fmt.Sprint(v), true
 	case []any:
 		texts := make([]string, len(v))

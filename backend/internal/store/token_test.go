@@ -169,12 +169,13 @@ func TestStore_NewerFormatOfEachKind(t *testing.T) {
 		newest int
 		load   func(ctx context.Context) error
 	}{
-		"config/shop":  {3, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
-		"role/shop/r":  {1, func(ctx context.Context) error { _, err := s.Role(ctx, c, "r"); return err }},
-		"token/shop":   {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", ""}); return err }},
-		"token/shop/r": {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", "r"}); return err }},
-		"grant/shop/r": {2, func(ctx context.Context) error { _, err := s.Grant(ctx, Key{"shop", "r"}); return err }},
-		"settings":     {2, func(ctx context.Context) error { _, err := s.Settings(ctx); return err }},
+		"config/shop":     {4, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
+		"role/shop/r":     {1, func(ctx context.Context) error { _, err := s.Role(ctx, c, "r"); return err }},
+		"token/shop":      {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", ""}); return err }},
+		"token/shop/r":    {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", "r"}); return err }},
+		"grant/shop/r":    {2, func(ctx context.Context) error { _, err := s.Grant(ctx, Key{"shop", "r"}); return err }},
+		"definition/shop": {1, func(ctx context.Context) error { _, err := s.Definition(ctx, "shop"); return err }},
+		"settings":        {2, func(ctx context.Context) error { _, err := s.Settings(ctx); return err }},
 	} {
 		for _, format := range []int{test.newest, test.newest + 1} {
 			entry, err := logical.StorageEntryJSON(path, map[string]any{"format": format})
