@@ -22,7 +22,7 @@ func Commands(mount, config string, d provider.Definition) []string {
 		commands = append(commands,
 			"vault write "+mount+rolesPrefix+path+" grant_type=authorization_code",
 			"vault write "+mount+authorizePrefix+path+" redirect_uri=…",
-			"vault write "+mount+exchangePrefix+path+" code=… state=…")
+			"vault write "+mount+exchangePrefix+path+" redirect=…")
 	default:
 		path += "/shop"
 		commands = append(commands, "vault write "+mount+rolesPrefix+path+" grant_type=refresh_token refresh_token=…")

@@ -232,9 +232,9 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 
 // secretsAgain returns how to give a config's secrets again.
 func secretsAgain(req *logical.Request, e *backend.RouteError) string {
-	command := "vault write " + req.MountPoint + configPrefix + e.Config
+	command := "vault write -f " + req.MountPoint + configPrefix + e.Config
 	if e.HasSecret {
-		command += " client_secret=…"
+		command = "vault write " + req.MountPoint + configPrefix + e.Config + " client_secret=…"
 	}
 	return "read the definition, and if it is right, give all secrets again with: " + command
 }

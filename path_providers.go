@@ -117,6 +117,9 @@ func (p *plugin) writeProvider(ctx context.Context, _ *logical.Request, data *fr
 	if !given || strings.TrimSpace(source) == "" {
 		return nil, &backend.FieldError{Field: "definition", Problem: "is required; give the document, such as definition=@shop.yaml"}
 	}
+	if !strings.ContainsAny(source, "\n:{") {
+		return nil, &backend.FieldError{Field: "definition", Problem: "is no document; to read a file, begin its name with @, as in definition=@shop.yaml"}
+	}
 	change, err := p.engine.WriteDefinition(ctx, data.Get("provider").(string), source)
 	if err != nil || len(change.Suspended) == 0 {
 		return nil, err

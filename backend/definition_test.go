@@ -162,6 +162,37 @@ func TestDefinition_ChangesDuringVerification(t *testing.T) {
 	})
 }
 
+// A definition that reads responses otherwise drops the token of an exchange in flight, and keeps its refresh token.
+func TestDefinition_ChangesDuringExchange(t *testing.T) {
+	roleFixture{config: "own", provider: &rotatingProvider{latency: 100 * time.Millisecond, singleUse: true}}.run(t, func(f roleFixture) {
+		urls := `environments: {production: {token_url: "https://auth.example.com/token", authorization_url: "https://auth.example.com/login"}}`
+		define := func(lines string) {
+			f.Helper()
+			document := "name: own\nextends: oauth2\nclient_auth: [client_secret_post]\nclient_auth_required: false\n" + urls + "\n" + lines
+			if _, err := f.engine.WriteDefinition(f.Context(), "own", document); err != nil {
+				f.Fatal(err)
+			}
+		}
+		define("")
+		f.configure("own", backend.Fields{"redirect_uri": "https://app.example/cb"})
+		f.configureRole("shop", authorizationCodeRole(), nil)
+		_, exchange := f.startAuthorization("shop")
+		done := inBackground(exchange)
+		time.Sleep(50 * time.Millisecond)
+		define("answer: {default_expires_in: 60}")
+		if err := <-done; err != nil {
+			f.Fatal(err)
+		}
+		before := f.provider.count()
+		if _, err := f.token(); err != nil {
+			f.Error(err)
+		}
+		if n := f.provider.count() - before; n != 1 {
+			f.Errorf("%d refreshes, want the token of the new definition", n)
+		}
+	})
+}
+
 // A snapshot brings another definition back, and Vault does not tell the engine.
 func TestDefinition_SnapshotRestored(t *testing.T) {
 	withOwn(t, func(c *cluster) {

@@ -130,10 +130,7 @@ func (d *definitions) read(ctx context.Context) (*definitionSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := &definitionSet{
-		until: time.Now().Add(inMemory),
-		own:   make(map[string]*store.Definition, len(names)), unusable: make(map[string]error),
-	}
+	set := &definitionSet{own: make(map[string]*store.Definition, len(names)), unusable: make(map[string]error)}
 	var parsed []provider.Definition
 	for _, name := range names {
 		stored, err := d.store.Definition(ctx, name)
@@ -155,6 +152,7 @@ func (d *definitions) read(ctx context.Context) (*definitionSet, error) {
 		set.own[name], parsed = stored, append(parsed, definition)
 	}
 	set.Catalog = d.builtin.With(parsed...)
+	set.until = time.Now().Add(inMemory) // not before, because many definitions take a while
 	return set, nil
 }
 

@@ -300,7 +300,8 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 	if err != nil {
 		return nil, err
 	}
-	if now.config.Generation == x.config.Generation && reflect.DeepEqual(x.role, now.role) {
+	same := now.config.Generation == x.config.Generation && now.definition.Digest() == x.definition.Digest()
+	if same && reflect.DeepEqual(x.role, now.role) {
 		x.cache.Put(tokencache.Key(x.key), token)
 	}
 	return token, nil

@@ -284,8 +284,8 @@ func TestLimits_CorrectedClientServesQueuedReaders(t *testing.T) {
 
 // A write that changes nothing the token depends on does not end a backoff.
 //
-//	ReplaceAt - 1 min  the provider starts to refuse refreshes
-//	ReplaceAt          the engine refreshes ahead, is refused, and backs off
+//	ReplaceAt - 1 min  the provider is down
+//	ReplaceAt          the engine refreshes ahead, fails, and backs off
 //	ReplaceAt + 1 s    ttlIsWritten
 //	ReplaceAt + 2 s    a read gets the valid token without looking into storage
 func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
@@ -296,7 +296,7 @@ func TestWriteRole_TTLEndsNoBackoff(t *testing.T) {
 		}
 		const ttlIsWritten = time.Second // after ReplaceAt
 		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
-		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
+		f.provider.set(func(p *rotatingProvider) { p.down = true })
 		time.Sleep(time.Minute + ttlIsWritten)
 		f.configureRole("shop", backend.Fields{"ttl": time.Minute}, nil)
 		f.storage.reads.Store(0)

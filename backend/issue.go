@@ -41,7 +41,13 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 	if err != nil {
 		return nil, err
 	}
-	return s.mint(ctx, f, p)
+	token, err := s.mint(ctx, f, p)
+	if errors.As(err, new(*UnauthorizedError)) && p.role != nil { // the cache drops the current token; this one, too
+		if err := s.stored.discard(ctx, p.key); err != nil {
+			s.logger.Warn("a token of a grant that was refused stays in storage", "config", p.key.Config, "role", p.key.Role, "error", err)
+		}
+	}
+	return token, err
 }
 
 // mint obtains a new token. If the provider may end the one before, that is deleted from storage first, so that a crash does

@@ -4,6 +4,7 @@ package backend_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -270,8 +271,8 @@ func TestStored_IdleRefreshAfterRestart(t *testing.T) {
 	}
 }
 
-// The provider refuses a role's refresh token for good. A restart does not cost the token that is still valid.
-func TestStored_RefusedRefreshKeepsToken(t *testing.T) {
+// The provider refuses a role's refresh token for good. Its current token is then not handed out either, not even after a restart.
+func TestStored_RefusedGrantEndsToken(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		if err := f.writeConfig(backend.Fields{"token_overlap": time.Hour}); err != nil {
 			f.Fatal(err)
@@ -284,10 +285,18 @@ func TestStored_RefusedRefreshKeepsToken(t *testing.T) {
 		if status := f.grantStatus(); status.Authorized {
 			f.Fatal("no refresh was tried")
 		}
+		unauthorized := func() {
+			f.Helper()
+			if token, err := f.token(); !errors.As(err, new(*backend.UnauthorizedError)) {
+				f.Errorf("%v, %v", token, err)
+			}
+		}
+		unauthorized()
+		if tokens := f.storage.tokens(f.T); len(tokens) > 0 {
+			f.Errorf("%v are stored", tokens)
+		}
 		f.engine.Close()
 		f.engine = newEngine(f.T, f.catalog, f.provider, f.storage, f.node)
-		if _, err := f.token(); err != nil {
-			f.Errorf("after the restart: %v", err)
-		}
+		unauthorized()
 	})
 }

@@ -15,7 +15,7 @@ func TestRefreshURL_RequiresTokenURL(t *testing.T) {
 	for provider := range refreshPaths {
 		for _, alone := range []string{"token_url", "refresh_url"} {
 			w.Write(t, "config/"+provider, w.at(provider, fields{alone: without})).
-				Refused(t, http.StatusBadRequest, provider+" refreshes at a URL of its own; use token_url and refresh_url together, or neither")
+				Refused(t, http.StatusBadRequest, provider+" refreshes at a URL of its own; use token_url=", " and refresh_url=", "together")
 			w.Read(t, "config/"+provider).Refused(t, http.StatusNotFound)
 		}
 		w.asked(t, provider, 0, "in all")
@@ -39,7 +39,7 @@ func TestRefreshURL_CannotClearOne(t *testing.T) {
 		for _, field := range []string{"token_url", "refresh_url"} {
 			for method, empty := range map[string]any{http.MethodPost: "", http.MethodPatch: nil} {
 				refused := w.Send(t, method, path, with(secret, fields{field: empty})).
-					Refused(t, http.StatusBadRequest, "token_url and refresh_url together, or neither")
+					Refused(t, http.StatusBadRequest, "token_url=", " and refresh_url=", "together")
 				unchanged(t, w, path, before, refused)
 			}
 			// One of them may change, which requires the secret like any repointing.

@@ -52,9 +52,11 @@ func Builtin(reserved ...string) (*Catalog, error) {
 func NewCatalog(definitions ...Definition) *Catalog {
 	c := &Catalog{definitions: make(map[string]Definition, len(definitions))}
 	for _, d := range definitions {
-		d.digest = digestOf(d.forTokens())
-		if !d.builtin {
-			d.route = digestOf(d.forSecrets())
+		if d.digest == "" { // else another catalog has computed both
+			d.digest = digestOf(d.forTokens())
+			if !d.builtin {
+				d.route = digestOf(d.forSecrets())
+			}
 		}
 		c.definitions[d.Name] = d
 	}

@@ -15,11 +15,13 @@ import (
 )
 
 var (
-	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	nameSyntax     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$`)
 	variableSyntax = regexp.MustCompile(`\{([^{}]*)\}`)
 	headerSyntax   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-	countrySyntax  = regexp.MustCompile(`^[A-Z]{2}$`)
-	labelSyntax    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	// separatorSyntax matches what stands between the values of a scope. A letter would take a word apart.
+	separatorSyntax = regexp.MustCompile(`^[ ,;|+]{1,2}$`)
+	countrySyntax   = regexp.MustCompile(`^[A-Z]{2}$`)
+	labelSyntax     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 )
 
 // checker checks a definition that was read from a document, and notes all mistakes there.
@@ -43,7 +45,7 @@ func (c *checker) check() {
 		c.add("format", "%d is not supported; use %d", d.Format, Format)
 	}
 	if !nameSyntax.MatchString(d.Name) {
-		c.add("name", "is not valid; use lower-case letters, digits and inner hyphens")
+		c.add("name", "is not valid; use lower-case letters, digits and inner hyphens, at most 64")
 	}
 	if d.Title == "" {
 		c.add("title", "is required; give the marketplace's own name")
@@ -455,6 +457,9 @@ func (c *checker) checkResponse() {
 	if _, err := loadZone(r.TimeZone); err != nil {
 		c.add("answer.time_zone", "is not a time zone; use an offset such as +09:00, or a name such as Europe/Amsterdam")
 	}
+	if r.ScopeSeparator != "" && !separatorSyntax.MatchString(r.ScopeSeparator) {
+		c.add("answer.scope_separator", "is not a separator; use a space, a comma, a semicolon or the like")
+	}
 	if r.Object != "" {
 		c.checkPath("answer.object", r.Object)
 		if strings.HasPrefix(r.Object, headerPrefix) || r.Form != FormJSON {
@@ -552,7 +557,7 @@ func (c *checker) checkErrors() {
 		}
 	}
 	for status := range e.Statuses {
-		if n, err := strconv.Atoi(status); err != nil || n < 300 || n > 599 {
+		if n, err := strconv.Atoi(status); err != nil || n < 300 || n > 599 || len(status) != 3 {
 			c.add("errors.statuses."+status, "is not the status of an error; use a number from 300 to 599")
 		}
 	}

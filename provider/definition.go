@@ -497,7 +497,7 @@ func readDefinition(text []byte, o ParseOptions) (c *checker, base Definition) {
 		base, found = o.Base(extended)
 	}
 	d := base
-	d.Name, d.Title, d.Evidence, d.builtin = "", "", nil, false
+	d.Name, d.Title, d.Evidence, d.builtin, d.digest, d.route = "", "", nil, false, "", ""
 	c = &checker{document: parseDocument(text, &d, found), d: &d, network: o.Network, reserved: o.Reserved}
 	if extended != "" && !found {
 		c.add("extends", "is no built-in definition; use the name of one, as providers/ lists them")

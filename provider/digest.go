@@ -7,8 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"maps"
-
-	"go.yaml.in/yaml/v3"
+	"reflect"
 )
 
 // Digest returns a digest of all that the tokens of a definition from a [Catalog] depend on. A token that was minted under
@@ -22,16 +21,42 @@ func (d Definition) Route() string { return d.route }
 // digestOf returns a digest of a definition. Stored digests have to stay the same in later versions of the plugin. So neither the
 // order of fields counts, nor the form of the document, nor a field that the definition does not have.
 func digestOf(d Definition) string {
-	var fields map[string]any
-	document := d.Document()
-	text := document
-	if yaml.Unmarshal(document, &fields) == nil {
-		if sorted, err := json.Marshal(fields); err == nil { // else all definitions would have one digest
-			text = sorted
-		}
+	text, err := json.Marshal(plain(reflect.ValueOf(d))) // with sorted keys
+	if err != nil {
+		text = d.Document() // so that no two definitions have the same digest
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+// plain returns a value as [render] does, as maps, lists and constants.
+func plain(value reflect.Value) any {
+	switch value.Kind() {
+	case reflect.Struct:
+		fields := make(map[string]any)
+		for i := range value.NumField() {
+			name := value.Type().Field(i).Tag.Get("yaml")
+			if inner := value.Field(i); name != "" && !isEmpty(inner) {
+				fields[name] = plain(inner)
+			}
+		}
+		return fields
+	case reflect.Map:
+		members := make(map[string]any, value.Len())
+		for _, key := range value.MapKeys() {
+			members[key.String()] = plain(value.MapIndex(key))
+		}
+		return members
+	case reflect.Slice:
+		list := make([]any, value.Len())
+		for i := range list {
+			list[i] = plain(value.Index(i))
+		}
+		return list
+	case reflect.Pointer, reflect.Interface:
+		return plain(value.Elem())
+	}
+	return value.Interface()
 }
 
 // forTokens returns what the definition says about requests and about responses with a token.

@@ -36,8 +36,9 @@ type DefinitionError struct {
 
 // Error returns one line for each mistake: "line 12: grants.refresh_token.body: is not a form of body; use form, json or none".
 func (e *DefinitionError) Error() string {
-	lines := make([]string, len(e.Mistakes))
-	for i, m := range e.Mistakes {
+	shown := e.Mistakes[:min(len(e.Mistakes), maxShown)]
+	lines := make([]string, len(shown))
+	for i, m := range shown {
 		lines[i] = m.Problem
 		if m.Path != "" {
 			lines[i] = m.Path + ": " + lines[i]
@@ -45,9 +46,19 @@ func (e *DefinitionError) Error() string {
 		if m.Line > 0 {
 			lines[i] = fmt.Sprintf("line %d: %s", m.Line, lines[i])
 		}
+		lines[i] = strings.ToValidUTF8(lines[i][:min(len(lines[i]), maxLine)], "")
+	}
+	if more := len(e.Mistakes) - len(shown); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more mistakes", more))
 	}
 	return strings.Join(lines, "\n")
 }
+
+// maxShown bounds how many mistakes an error shows, and maxLine the length of each.
+const (
+	maxShown = 50
+	maxLine  = 500
+)
 
 // maxDocument bounds the size of a definition, and maxNodes how many values it has after its aliases were expanded.
 const (

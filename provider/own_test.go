@@ -5,12 +5,14 @@ package provider_test
 import (
 	_ "embed"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -107,6 +109,19 @@ func TestParseOwn_HostileDocuments(t *testing.T) {
 		if !errors.As(err, &failure) || len(failure.Mistakes) == 0 || len(err.Error()) > 4000 {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// An error stays readable, whatever is in the document.
+func TestParseOwn_ManyMistakes(t *testing.T) {
+	t.Parallel()
+	text := "name: a\nextends: oauth2\n"
+	for i := range 200 {
+		text += fmt.Sprintf("x%d%s: 1\n", i, strings.Repeat("é", 100))
+	}
+	_, err := provider.ParseOwn([]byte(text), options(t))
+	if err == nil || len(err.Error()) > 30_000 || !strings.Contains(err.Error(), "and 150 more mistakes") || !utf8.ValidString(err.Error()) {
+		t.Errorf("%d bytes: %.200v", len(fmt.Sprint(err)), err)
 	}
 }
 

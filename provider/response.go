@@ -310,7 +310,7 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 		token.TokenType = tokenType
 	}
 	scope, ok := readScope(member("scope"), d.Response.ScopeSeparator)
-	if !ok || repeats(scope) {
+	if raw, _ := decodeString(member("scope")); !ok || repeats(scope) || repeats(raw) {
 		scope = r.scopeRequested(d) // RFC 6749, section 5.1
 	}
 	token.Scope = scope

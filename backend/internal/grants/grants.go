@@ -72,6 +72,9 @@ func (e *UnauthorizedError) Error() string {
 // Permanent reports true: only a user or an operator can end this.
 func (e *UnauthorizedError) Permanent() bool { return true }
 
+// EndsToken reports true: a provider that refuses a grant for good may have ended its access token, too.
+func (e *UnauthorizedError) EndsToken() bool { return true }
+
 // UnsavedError reports a new refresh token that the storage did not take. It is in memory until the storage takes it.
 type UnsavedError struct {
 	Err error

@@ -69,6 +69,7 @@ type Fetch struct {
 //   - an error that is [ErrNotFound], if there is no such config or role
 //   - [ErrStandby], if it has to mint on a node that may not
 //   - an error with a method Permanent() bool that returns true, if only a person can end it
+//   - an error with a method EndsToken() bool that returns true, if the current token must not be handed out any longer
 //   - an error with a method RetryAfter() time.Duration, if a request before that would fail as well
 type Source interface {
 	Fetch(ctx context.Context, f Fetch) (*Token, error)
@@ -227,7 +228,7 @@ func (c *call) await(ctx context.Context, want Want, current *Token) (*Token, er
 		return current, nil
 	case err != nil:
 		return nil, err
-	case c.err != nil && valid && !c.stale:
+	case c.err != nil && valid && !c.stale && !endsToken(c.err):
 		return current, nil
 	case c.stale, errors.Is(c.err, ErrNotShared), c.err == nil && !want.Shared && !c.token.ReuseToken:
 		return nil, errStale // the entry has changed, or knows by now that this reader needs a token of their own
@@ -410,6 +411,12 @@ func (c *Cache) fetch(ctx context.Context, f Fetch) (token *Token, err error) {
 	return token, nil
 }
 
+// endsToken reports whether the current token must not be handed out after an error.
+func endsToken(err error) bool {
+	var ends interface{ EndsToken() bool }
+	return errors.As(err, &ends) && ends.EndsToken()
+}
+
 // finishLocked puts the outcome of a call into its entry.
 func (c *Cache) finishLocked(call *call) {
 	e, key := call.entry, call.want.Key
@@ -427,6 +434,11 @@ func (c *Cache) finishLocked(call *call) {
 		e.own = true
 	case errors.Is(call.err, ErrNotFound):
 		c.evictLocked(key) // keep no entry for a name that does not exist
+	case endsToken(call.err):
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+		e.current = nil
 	case e.current == nil && e.failures == 0 && e.backoff == nil && len(e.recent) == 0:
 		c.evictLocked(key) // the storage failed, so the name may not exist either
 	case e.read:
