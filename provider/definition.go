@@ -165,15 +165,19 @@ type Environment struct {
 
 // URLs returns the environment's URLs by the names of their fields, without empty ones.
 func (e Environment) URLs() map[string]string {
-	all := map[string]string{
+	all := e.fields()
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
+}
+
+func (e Environment) fields() map[string]string {
+	return map[string]string{
 		"token_url":         e.TokenURL,
 		"refresh_url":       e.RefreshURL,
 		"authorization_url": e.AuthorizationURL,
 		"revocation_url":    e.RevocationURL,
 		"api_url":           e.APIURL,
 	}
-	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
-	return all
 }
 
 // Variable is a {variable} in URLs. A definition can give the description alone. It then is one DNS label.
