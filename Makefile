@@ -26,6 +26,7 @@ test: test-unit test-e2e ## run all tests
 
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+	CGO_ENABLED=0 go test -C tools/schema $(TESTFLAGS) ./...
 
 # Runs a command in e2e, with the paths of the programs in the environment.
 on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
@@ -42,8 +43,9 @@ bench: build ## measure on a real Vault server (about twelve minutes; about two 
 	BENCH=1 go test -count=1 -run TestMemory_HotConfigs -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
 
-docs: ## generate docs/providers.md from the catalog
+docs: ## generate docs/providers.md, docs/definition.schema.json and the reference in docs/definitions.md
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md
+	go run -C tools/schema .
 
 readme: ## update the demo's transcript in the README
 	@scripts/readme

@@ -13,9 +13,9 @@ import (
 
 // API describes how the provider's API takes an access token.
 type API struct {
-	// Headers holds the headers of a request to the API. A value is text with placeholders: {access_token}, {token_type},
-	// {client_id}, {params.NAME} for an entry of the config's params, and {extra.NAME} for a member in answer.extra. The default is
-	// "Authorization: Bearer {access_token}".
+	// Headers holds the headers of a request to the API, by their names. A value is text with placeholders: {access_token},
+	// {token_type}, {client_id}, {params.NAME} for an entry of the config's params, and {extra.NAME} for a member in
+	// [Response.Extra]. The default is "Authorization: Bearer {access_token}".
 	Headers map[string]string `yaml:"headers"`
 }
 

@@ -217,9 +217,6 @@ func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType)
 			c.add(at, "is the same header as %s; remove one of the two", other)
 		}
 		canonical[http.CanonicalHeaderKey(name)] = name
-		if slices.Contains(ownHeaders(), http.CanonicalHeaderKey(name)) {
-			c.add(at, "is not a header that a definition may set")
-		}
 		c.checkParameter(at, p)
 	}
 }

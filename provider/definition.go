@@ -31,11 +31,11 @@ type GrantType string
 
 // The grant types that a definition can have.
 const (
-	// ClientCredentials is the grant type of RFC 6749, section 4.4.
+	// ClientCredentials is the grant type of RFC 6749, section 4.4. The client gets a token of its own.
 	ClientCredentials GrantType = "client_credentials"
-	// AuthorizationCode is the grant type of RFC 6749, section 4.1.
+	// AuthorizationCode is the grant type of RFC 6749, section 4.1. A user authorizes the client in a browser.
 	AuthorizationCode GrantType = "authorization_code"
-	// RefreshToken is the grant type of RFC 6749, section 6.
+	// RefreshToken is the grant type of RFC 6749, section 6. A refresh token is exchanged for a new access token.
 	RefreshToken GrantType = "refresh_token"
 )
 
@@ -68,7 +68,7 @@ const (
 	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
 	AuthNone ClientAuth = "none"
 	// AuthHeaders sends no client parameter, because the grant's own headers identify the client. A definition can require
-	// it for a grant type; a request cannot choose it.
+	// it for a grant type. A config cannot choose it.
 	AuthHeaders ClientAuth = "headers"
 )
 
@@ -79,68 +79,70 @@ func ClientAuths() []ClientAuth {
 
 // Definition describes one marketplace's authorization server.
 type Definition struct {
-	// Format is the version of the definition format, [Format].
+	// Format is the version of the format: 1.
 	Format int `yaml:"format"`
-	// Name identifies the provider.
+	// Name identifies the provider, in configs and in providers/.
 	Name string `yaml:"name"`
-	// Title is the marketplace's own name, for readers.
+	// Title is the marketplace's own name, for readers. The default is the name.
 	Title string `yaml:"title"`
-	// Countries lists where the marketplace sells, by the codes of ISO 3166-1 alpha-2, for readers; empty: in many countries.
+	// Countries lists where the marketplace sells, by the codes of ISO 3166-1 alpha-2, for readers. Without it: in many countries.
 	Countries []string `yaml:"countries"`
-	// Documentation is the page on which the vendor, or the standard, describes the token endpoint.
+	// Documentation is the https URL of the page on which the vendor, or the standard, describes the token endpoint.
 	Documentation string `yaml:"documentation"`
-	// Obtain says which credentials the vendor issues, and how to get them.
+	// Obtain says which credentials the vendor issues, and how to get them. It is for readers.
 	Obtain string `yaml:"obtain"`
 
-	// Extends names the definition from which this one begins. Its own fields replace that one's; maps are merged by key.
+	// Extends names the built-in definition from which this one begins, such as "oauth2". The fields of this one replace its fields.
+	// Mappings are merged by name, and null removes a value.
 	Extends string `yaml:"extends"`
 
-	// Environments maps names to URLs; [DefaultEnvironment] is always among them.
+	// Environments holds the URLs of each environment, by its name. [DefaultEnvironment] is required.
 	Environments map[string]Environment `yaml:"environments"`
-	// Variables describes the {variables} in URLs, whose values are given in [Request.Params].
+	// Variables describes each {name} in a URL. The config gives its value in params. A text in place of the mapping is the
+	// description of a variable that is one DNS label.
 	Variables map[string]Variable `yaml:"variables"`
 
-	// ClientAuth lists the ways of client authentication that the provider accepts. The first is the default, unless
-	// ClientAuthRequired makes the request choose.
-	ClientAuth         []ClientAuth `yaml:"client_auth"`
-	ClientAuthRequired bool         `yaml:"client_auth_required"`
+	// ClientAuth lists the ways of client authentication that the provider accepts. A config can choose one; the first is its
+	// default.
+	ClientAuth []ClientAuth `yaml:"client_auth"`
+	// ClientAuthRequired means that each config has to choose a way of client authentication.
+	ClientAuthRequired bool `yaml:"client_auth_required"`
 	// Credentials renames the parameters that carry the client's credentials.
 	Credentials Credentials `yaml:"credentials"`
 	// NoClient means that the provider knows no client: requests send neither a client identifier nor its secret.
 	NoClient bool `yaml:"no_client"`
 
-	// Grants describes the request of each grant type that the provider has.
+	// Grants describes the request of each grant type that the provider has. At least one is required.
 	Grants map[GrantType]GrantRequest `yaml:"grants"`
 	// Authorization describes the authorization endpoint (RFC 6749, section 4.1.1).
 	Authorization AuthorizationEndpoint `yaml:"authorization"`
 	// RefreshTokens describes the provider's refresh tokens.
 	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
-	// Revocation describes a revocation request that is not that of RFC 7009, section 2.1; nil: it is.
+	// Revocation describes a revocation request that is not that of RFC 7009, section 2.1. It has the fields of a grant.
 	Revocation *GrantRequest `yaml:"revocation"`
 	// Response describes a response with a token.
 	Response Response `yaml:"answer"`
 	// Errors describes an error response.
 	Errors Errors `yaml:"errors"`
-	// Limits are the documented limits on requests.
+	// Limits are the documented limits on requests. The engine keeps within them.
 	Limits []Limit `yaml:"limits"`
 	// LimitHeaders names the response headers that report the limits.
 	LimitHeaders LimitHeaders `yaml:"limit_headers"`
 
-	// TokenLifetime is the documented lifetime of an access token in seconds, for readers; 0: not documented. The response's
-	// own lifetime counts.
+	// TokenLifetime is the documented lifetime of an access token in seconds, for readers. The lifetime in a response counts.
 	TokenLifetime int64 `yaml:"token_lifetime"`
-	// TokenOverlap is how long, in seconds, an access token stays valid after a newer one was minted. Nil: until it expires.
+	// TokenOverlap is how long, in seconds, an access token stays valid after a newer one was minted. Without it: until it expires.
 	TokenOverlap *int64 `yaml:"token_overlap"`
 	// SameToken means that the provider returns the same access token again until it expires.
 	SameToken bool `yaml:"same_token"`
-	// Quirks say, for readers, how the provider differs from others.
+	// Quirks lists how the provider differs from others, for readers.
 	Quirks []string `yaml:"quirks"`
 	// API says how the provider's API takes the token.
 	API API `yaml:"api"`
-	// Use says, for readers, how to send the token to the API, if [API.Headers] cannot say all of it.
+	// Use says how to send the token to the API, if [API.Headers] cannot say all of it. It is for readers.
 	Use string `yaml:"use"`
 
-	// Evidence gives the source of each fact above.
+	// Evidence gives the source of each fact. A definition in the catalog needs it; one of your own does not.
 	Evidence []Evidence `yaml:"evidence"`
 
 	// builtin says that the definition is compiled in, so that its hosts are trusted.
@@ -151,7 +153,7 @@ type Definition struct {
 
 // Environment holds the URLs of one environment of a provider.
 type Environment struct {
-	// TokenURL is the token endpoint (RFC 6749, section 3.2). Empty: the request must set it.
+	// TokenURL is the token endpoint (RFC 6749, section 3.2). Without it, each config has to give its own.
 	TokenURL string `yaml:"token_url"`
 	// RefreshURL is the endpoint of refresh requests, for grants whose [GrantRequest.Endpoint] is refresh_url.
 	RefreshURL string `yaml:"refresh_url"`
@@ -159,7 +161,7 @@ type Environment struct {
 	AuthorizationURL string `yaml:"authorization_url"`
 	// RevocationURL is the token revocation endpoint (RFC 7009).
 	RevocationURL string `yaml:"revocation_url"`
-	// APIURL is the base of the API that accepts the tokens.
+	// APIURL is the base of the API that accepts the tokens, for readers.
 	APIURL string `yaml:"api_url"`
 }
 
@@ -180,11 +182,11 @@ func (e Environment) fields() map[string]string {
 	}
 }
 
-// Variable is a {variable} in URLs. A definition can give the description alone. It then is one DNS label.
+// Variable is a {name} in URLs. A definition can give the description alone. It then is one DNS label.
 type Variable struct {
-	// Kind is "label", "host" for a whole host name, or "one_of".
+	// Kind says what the variable is.
 	Kind string `yaml:"kind"`
-	// OneOf lists the accepted values, for the kind one_of.
+	// OneOf lists the accepted values. It is for the kind [VariableOneOf].
 	OneOf []string `yaml:"one_of"`
 	// Description explains the variable, for readers.
 	Description string `yaml:"description"`
@@ -192,16 +194,21 @@ type Variable struct {
 
 func (v *Variable) setScalar(text string) { v.Description = text }
 
-// The kinds of [Variable].
+// The values of [Variable.Kind].
 const (
+	// VariableLabel is one DNS label: letters, digits and inner hyphens.
 	VariableLabel = "label"
-	VariableHost  = "host"
+	// VariableHost is a whole host name. It is all that stands between the slashes of the URL.
+	VariableHost = "host"
+	// VariableOneOf is one of a list.
 	VariableOneOf = "one_of"
 )
 
 // Credentials names the parameters of the client's credentials, if these are not client_id and client_secret.
 type Credentials struct {
-	ClientID     string `yaml:"client_id"`
+	// ClientID is the name of the parameter with the client identifier.
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is the name of the parameter with the client secret.
 	ClientSecret string `yaml:"client_secret"`
 }
 
@@ -210,60 +217,58 @@ type Body string
 
 // The forms of a request's body.
 const (
-	// BodyForm is application/x-www-form-urlencoded (RFC 6749, section 4.4.2).
+	// BodyForm is a form, as application/x-www-form-urlencoded (RFC 6749, section 4.4.2).
 	BodyForm Body = "form"
 	// BodyJSON is a JSON object, {} without parameters, sent as application/json without a charset.
 	BodyJSON Body = "json"
-	// BodyNone sends no body and puts the parameters into the query.
+	// BodyNone means that there is no body. The parameters are in the query.
 	BodyNone Body = "none"
 )
 
 // GrantRequest describes the request of one grant type.
 type GrantRequest struct {
-	// Endpoint is the environment's field with the URL: token_url (the default) or refresh_url. A revocation's is
-	// revocation_url.
+	// Endpoint is the field of the environment with the URL. The default is token_url, and revocation_url for a revocation. Only a
+	// grant can have refresh_url.
 	Endpoint string `yaml:"endpoint"`
-	// ClientAuth overrides the client authentication that the request chooses.
+	// ClientAuth is the way of client authentication in this request, whatever the config chooses.
 	ClientAuth ClientAuth `yaml:"client_auth"`
-	// Method is the HTTP method: POST (the default) or GET.
+	// Method is the HTTP method.
 	Method string `yaml:"method"`
-	// Body is the form of the body. The default is form for POST and none for GET.
+	// Body is the form of the request's body. With the method GET it is "none".
 	Body Body `yaml:"body"`
-	// GrantType is the value of grant_type. The default is the grant type's own name.
+	// GrantType is the value of the parameter grant_type. The default is the grant's own name.
 	GrantType string `yaml:"grant_type"`
-	// NoGrantType leaves grant_type out.
+	// NoGrantType means that the parameter grant_type is not sent. A revocation never has it.
 	NoGrantType bool `yaml:"no_grant_type"`
 	// Parameters describes the other parameters, by their names on the wire.
 	Parameters map[string]Parameter `yaml:"parameters"`
-	// Headers describes further request headers.
+	// Headers describes further request headers, by their names.
 	Headers map[string]Parameter `yaml:"headers"`
-	// Codes maps the provider's own error codes that have another meaning in this grant. It takes precedence over
-	// [Errors.Codes].
+	// Codes says what the provider's own error codes mean, if that differs in this grant. It takes precedence over [Errors.Codes].
 	Codes map[string]string `yaml:"codes"`
 }
 
 // Parameter describes one parameter or header of a request. Its value comes from one of Value, Values, From and Generate.
 type Parameter struct {
-	// Value is a constant, which is always sent: a string, a number, a truth value or a list of these. In a JSON body it keeps its
-	// type.
+	// Value is a constant: a text, a number, true, false or a list of these. In a JSON body it keeps its type.
 	Value any `yaml:"value"`
-	// Values holds a constant for each environment.
+	// Values holds a constant for each environment, by the environment's name.
 	Values map[string]any `yaml:"values"`
-	// From names the field of [Request] to send; see the constants that begin with From.
+	// From names what is sent: a field of the config or the role, or a part of the authorization.
 	From string `yaml:"from"`
-	// Param is the key in [Request.Params] or [Request.SecretParams], if it is not the parameter's own name.
+	// Param is the name of the entry in params or secret_params, if it is not the parameter's own name.
 	Param string `yaml:"param"`
-	// Default is sent if the field is empty.
+	// Default is sent if the field that [Parameter.From] names is empty. A secret has no default.
 	Default string `yaml:"default"`
-	// Required means that the provider refuses a request without the parameter.
+	// Required means that the provider refuses a request without the parameter. The engine then does not send one.
 	Required bool `yaml:"required"`
-	// Type is the type of the value in a JSON body: string (the default), number, boolean or list.
+	// Type is the type of the value in a JSON body.
 	Type string `yaml:"type"`
 	// Separator separates the values of a scope. The default is a space.
 	Separator string `yaml:"separator"`
-	// Prefix precedes the value of From.
+	// Prefix precedes the value of [Parameter.From], such as "Bearer ".
 	Prefix string `yaml:"prefix"`
-	// Generate is "uuid" for a new random UUID (RFC 9562, version 4) in each request.
+	// Generate makes a new value for each request: a random UUID (RFC 9562, version 4).
 	Generate string `yaml:"generate"`
 	// Description explains the parameter, for readers.
 	Description string `yaml:"description"`
@@ -271,39 +276,53 @@ type Parameter struct {
 
 // The values of [Parameter.From].
 const (
-	FromScope        = "scope"
-	FromAudience     = "audience"
-	FromRedirectURI  = "redirect_uri"
-	FromParams       = "params"
+	// FromScope is the scope. Its values are separated by [Parameter.Separator], or are a list with the type "list". It is for parameters alone.
+	FromScope = "scope"
+	// FromAudience is the audience. It is for parameters alone.
+	FromAudience = "audience"
+	// FromRedirectURI is the redirect URI. It is for the parameters of a grant.
+	FromRedirectURI = "redirect_uri"
+	// FromParams is the entry in params that has the parameter's name, or the name in [Parameter.Param].
+	FromParams = "params"
+	// FromSecretParams is such an entry in secret_params. No reader and no error text sees it.
 	FromSecretParams = "secret_params"
-	FromCode         = "code"
+	// FromCode is the authorization code. It is for the authorization_code grant.
+	FromCode = "code"
+	// FromCodeVerifier is the code verifier of PKCE (RFC 7636), for the same grant.
 	FromCodeVerifier = "code_verifier"
-	FromState        = "state"
+	// FromState is the state of the authorization request, for the same grant.
+	FromState = "state"
+	// FromRefreshToken is the refresh token. It is for the refresh_token grant.
 	FromRefreshToken = "refresh_token"
-	FromAccessToken  = "access_token"
-	FromClientID     = "client_id"
+	// FromAccessToken is the access token to revoke. It is for a revocation.
+	FromAccessToken = "access_token"
+	// FromClientID is the client identifier, for a header or for an endpoint that wants it twice.
+	FromClientID = "client_id"
+	// FromClientSecret is the client secret, for a header or for an endpoint that wants it twice.
 	FromClientSecret = "client_secret"
 )
 
 // The values of [Parameter.Type].
 const (
-	TypeString  = "string"
-	TypeNumber  = "number"
+	// TypeString is a string, which is also the default.
+	TypeString = "string"
+	// TypeNumber is a number.
+	TypeNumber = "number"
+	// TypeBoolean is true or false.
 	TypeBoolean = "boolean"
-	TypeList    = "list"
+	// TypeList is a list of strings. The value of an entry in params is split at commas and spaces.
+	TypeList = "list"
 )
 
 // AuthorizationEndpoint describes the requests that the authorization endpoint accepts.
 type AuthorizationEndpoint struct {
-	// RedirectURI says how a redirect URI is compared with the registered one: "exact", or "prefix" if it may be longer. It is
-	// "name" if the provider takes the name of a registered redirect URI, and no URI.
+	// RedirectURI says how the provider compares a redirect URI with the registered one, for readers.
 	RedirectURI string `yaml:"redirect_uri"`
-	// PKCE says whether the provider accepts a code challenge (RFC 7636): "off" (the default), "on" or "required".
+	// PKCE says whether authorization requests have a code challenge (RFC 7636). It can also be true or false.
 	PKCE PKCE `yaml:"pkce"`
-	// Names renames the request's own parameters: response_type, client_id, redirect_uri, scope, state, audience,
-	// code_challenge and code_challenge_method. An empty name leaves a parameter out.
+	// Names renames the request's own parameters. An empty name leaves a parameter out.
 	Names map[string]string `yaml:"names"`
-	// ScopeSeparator separates the values of the scope. The default is a space.
+	// ScopeSeparator separates the values of the scope in the request.
 	ScopeSeparator string `yaml:"scope_separator"`
 	// Parameters describes further parameters of the request. None of them is secret.
 	Parameters map[string]Parameter `yaml:"parameters"`
@@ -311,8 +330,11 @@ type AuthorizationEndpoint struct {
 
 // The values of [AuthorizationEndpoint.RedirectURI].
 const (
-	RedirectExact  = "exact"
+	// RedirectExact means that both must be equal.
+	RedirectExact = "exact"
+	// RedirectPrefix means that the redirect URI may be longer.
 	RedirectPrefix = "prefix"
+	// RedirectByName means that the provider takes the name of a registered redirect URI in place of a URI.
 	RedirectByName = "name"
 )
 
@@ -321,8 +343,11 @@ type PKCE string
 
 // The values of [PKCE].
 const (
-	PKCEOff      PKCE = "off"
-	PKCEOn       PKCE = "on"
+	// PKCEOff means that requests have none, because the provider would refuse or ignore it.
+	PKCEOff PKCE = "off"
+	// PKCEOn means that requests have one, and the provider accepts it.
+	PKCEOn PKCE = "on"
+	// PKCERequired means that requests have one, and the provider refuses those without.
 	PKCERequired PKCE = "required"
 )
 
@@ -341,15 +366,16 @@ func (p PKCE) Used() bool { return p == PKCEOn || p == PKCERequired }
 
 // RefreshTokens describes a provider's refresh tokens.
 type RefreshTokens struct {
-	// Rotation says how often a refresh returns a new refresh token: "always", "sometimes" or "never".
+	// Rotation says how often a refresh returns a new refresh token. The engine stores each new one, unless it is "never".
 	Rotation string `yaml:"rotation"`
 	// Previous says what happens to the replaced refresh token: it "dies", it "stays" valid, or the documentation is
 	// "unclear".
 	Previous string `yaml:"previous"`
-	// ExpiresIn is the lifetime of an unused refresh token in seconds; 0: unlimited, or not documented.
+	// ExpiresIn is the lifetime of an unused refresh token in seconds. Without it: unlimited, or not documented.
 	ExpiresIn int64 `yaml:"expires_in"`
-	// WithClientCredentials is "unused" if client credentials responses contain refresh tokens, which are ignored because
-	// minting again works as well. A refused refresh token is replaced by minting, too. Empty: such responses contain none.
+	// WithClientCredentials says what the refresh tokens in client credentials responses are for. With "unused" they are ignored,
+	// because minting again works as well. A refused refresh token is replaced by minting, too. Without it, such responses contain
+	// none.
 	WithClientCredentials string `yaml:"with_client_credentials"`
 }
 
@@ -357,62 +383,65 @@ type RefreshTokens struct {
 type Limit struct {
 	// Requests is how many requests the window permits.
 	Requests int `yaml:"requests"`
-	// Per is the length of the window, in seconds.
+	// Per is the length of the window in seconds, at most 31 days.
 	Per int64 `yaml:"per"`
-	// Grants lists the grant types whose requests count, together. Empty: all.
+	// Grants lists the grant types whose requests count, together. Without it: all.
 	Grants []GrantType `yaml:"grants"`
-	// By says which requests the provider counts together: those of a "client" (the default), or all from one "address".
+	// By says which requests the provider counts together.
 	By string `yaml:"by"`
 }
 
 // The values of [Limit.By].
 const (
-	LimitByClient  = "client"
+	// LimitByClient counts the requests of one client.
+	LimitByClient = "client"
+	// LimitByAddress counts all requests from one address.
 	LimitByAddress = "address"
 )
 
 // LimitHeaders names the response headers that report the limits.
 type LimitHeaders struct {
-	Limit     string `yaml:"limit"`
+	// Limit is the header with the number of requests that the window permits.
+	Limit string `yaml:"limit"`
+	// Remaining is the header with the number of requests that are left.
 	Remaining string `yaml:"remaining"`
-	// Reset is the end of the window.
+	// Reset is the header with the end of the window.
 	Reset string `yaml:"reset"`
-	// ResetAs is the form of Reset: unix_seconds (the default), or seconds from now.
+	// ResetAs is the form of [LimitHeaders.Reset].
 	ResetAs string `yaml:"reset_as"`
 }
 
 // Response describes a response with a token.
 type Response struct {
-	// Form is the form of the body: "json" (the default) or "form" (application/x-www-form-urlencoded). It is "text" if the body
-	// is the access token itself, perhaps as a JSON string.
+	// Form is the form of the response's body.
 	Form string `yaml:"form"`
 	// Object is the path of the object that contains the token's members, if these are not at the top. Its value is an object, or
 	// a string with one.
 	Object string `yaml:"object"`
-	// Names holds the paths of the token's members below Object, if these have other names: access_token, token_type,
-	// expires_in, scope, refresh_token. A path that begins with "header:" names a response header.
+	// Names holds the paths of the token's members below [Response.Object], if these have other names. A path that begins with
+	// "header:" names a response header.
 	Names map[string]string `yaml:"names"`
 	// Success tells a token from an error by a member, if the status does not.
 	Success Success `yaml:"success"`
-	// ExpiresAs is the form of the lifetime: see the constants that begin with Expires.
+	// ExpiresAs is the form of the access token's lifetime.
 	ExpiresAs string `yaml:"expires_as"`
-	// TimeZone is the zone of times that name none: an offset such as +09:00, or a name of the IANA time zone database. Empty:
+	// TimeZone is the zone of times that name none: an offset such as "+09:00", or a name such as "Europe/Amsterdam". Without it,
 	// such a time is an error.
 	TimeZone string `yaml:"time_zone"`
-	// DefaultExpiresIn is the lifetime in seconds, if neither the response nor the request gives one.
+	// DefaultExpiresIn is the access token's lifetime in seconds, if neither the response nor the config gives one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
 	// RefreshExpiresIn lists paths of the refresh token's lifetime. The first one present counts. Its value is ignored if it is
 	// zero or not a lifetime.
 	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
-	// RefreshExpiresAs is the form of RefreshExpiresIn. The default is seconds.
+	// RefreshExpiresAs is the form of [Response.RefreshExpiresIn].
 	RefreshExpiresAs string `yaml:"refresh_expires_as"`
-	// ScopeSeparator separates the values of the scope. The default is a space.
+	// ScopeSeparator separates the values of the scope in the response. The default is a space.
 	ScopeSeparator string `yaml:"scope_separator"`
-	// Extra lists further members to return in [Token.Extra].
+	// Extra lists the paths of further members, which readers of the token get, too.
 	Extra []string `yaml:"extra"`
 	// Secret lists paths of further members that are secret, so that no error text repeats them.
 	Secret []string `yaml:"secret"`
-	// NoValue is a string or a number that means the same as null, such as "-1" for a lifetime without an end.
+	// NoValue is a text or a number that means the same as null, such as "-1" for a lifetime without an end.
 	NoValue string `yaml:"no_value"`
 }
 
@@ -424,16 +453,19 @@ type Success struct {
 	Values []string `yaml:"values"`
 }
 
-// The forms of a response's body.
+// The values of [Response.Form].
 const (
+	// FormJSON is a JSON object or list.
 	FormJSON = "json"
+	// FormForm is a form, as application/x-www-form-urlencoded.
 	FormForm = "form"
+	// FormText is the access token alone, perhaps as a JSON string.
 	FormText = "text"
 )
 
-// The forms of a lifetime in a response.
+// The values of [Response.ExpiresAs], [Response.RefreshExpiresAs] and [LimitHeaders.ResetAs].
 const (
-	// ExpiresSeconds is a number of seconds from now (RFC 6749, section 5.1). It is the default.
+	// ExpiresSeconds is a number of seconds from now (RFC 6749, section 5.1).
 	ExpiresSeconds = "seconds"
 	// ExpiresMilliseconds is a number of milliseconds from now.
 	ExpiresMilliseconds = "milliseconds"
@@ -443,23 +475,23 @@ const (
 	ExpiresUnixSeconds = "unix_seconds"
 	// ExpiresUnixMilliseconds is a point in time, in milliseconds since 1970.
 	ExpiresUnixMilliseconds = "unix_milliseconds"
-	// ExpiresTime is a point in time as text, in one of the layouts of [timeLayouts].
+	// ExpiresTime is a point in time as text, such as "2026-01-31T15:04:05Z", in one of the layouts that vendors use.
 	ExpiresTime = "time"
 )
 
 // Errors describes an error response. Its defaults are those of RFC 6749, section 5.2.
 type Errors struct {
-	// Code lists paths of the provider's own error code; the first one present counts.
+	// Code lists paths of the provider's own error code. The first one present counts.
 	Code []string `yaml:"code"`
-	// Description lists paths of a text for readers.
+	// Description lists paths of a text for readers. The first one present counts.
 	Description []string `yaml:"description"`
-	// Codes maps the provider's own codes to the codes of RFC 6749, or to rate_limited.
+	// Codes says what the provider's own codes mean: each is mapped to a code of RFC 6749, or to "rate_limited".
 	Codes map[string]string `yaml:"codes"`
-	// Texts maps parts of the provider's texts to such codes. Upper and lower case do not matter.
+	// Texts maps parts of the provider's texts to such codes. Each has at least four characters. Upper and lower case do not matter.
 	Texts map[string]string `yaml:"texts"`
-	// Statuses maps HTTP statuses to such codes.
+	// Statuses maps HTTP statuses, from 300 to 599, to such codes. Only a status from 400 to 499 can be "invalid_grant".
 	Statuses map[string]string `yaml:"statuses"`
-	// Default is the code of an error that nothing else explains; empty: its status decides.
+	// Default is the code of an error that nothing else explains. It cannot be "invalid_grant". Without it, the status decides.
 	Default string `yaml:"default"`
 }
 

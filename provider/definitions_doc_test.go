@@ -4,7 +4,6 @@ package provider_test
 
 import (
 	"os"
-	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,37 +34,4 @@ func TestDefinitionsPage_FragmentsAreValid(t *testing.T) {
 			t.Errorf("%s\n%v", text, err)
 		}
 	}
-}
-
-// docs/definitions.md names every field of the format.
-func TestDefinitionsPage_NamesEachField(t *testing.T) {
-	t.Parallel()
-	page, err := os.ReadFile("../docs/definitions.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := make(map[reflect.Type]bool)
-	var check func(of reflect.Type)
-	check = func(of reflect.Type) {
-		switch of.Kind() {
-		case reflect.Pointer, reflect.Slice, reflect.Map:
-			check(of.Elem())
-			return
-		case reflect.Struct:
-		default:
-			return
-		}
-		if seen[of] {
-			return
-		}
-		seen[of] = true
-		for i := range of.NumField() {
-			name := of.Field(i).Tag.Get("yaml")
-			if !regexp.MustCompile("[`.]" + name + "[`.:]").Match(page) {
-				t.Errorf("the page does not name the field %s of %s", name, of.Name())
-			}
-			check(of.Field(i).Type)
-		}
-	}
-	check(reflect.TypeFor[provider.Definition]())
 }

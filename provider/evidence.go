@@ -14,22 +14,32 @@ import (
 // Evidence gives the source of some facts of a definition. A fact is named by its path in the definition, with dots. A name
 // also covers every path below it, except those that another evidence names.
 type Evidence struct {
+	// Facts lists the paths of the facts, with dots.
 	Facts []string `yaml:"facts"`
-	// KnownBy is the kind of source:
-	//   - "documentation": the vendor's own
-	//   - "client_code": the code of clients that call the endpoint
-	//   - "third_party": notes of another party
-	//   - "standard": an RFC
-	//   - "derived": a pattern seen at a sibling, never at this provider; a request can override it
+	// KnownBy is the kind of source.
 	KnownBy string `yaml:"known_by"`
-	// Source is the https URL of the source. Only derived facts may lack it.
+	// Source is the https URL of the source. Only those known as "derived" may lack it.
 	Source string `yaml:"source"`
 	// Note explains the source.
 	Note string `yaml:"note"`
 }
 
+// The values of [Evidence.KnownBy].
+const (
+	// byDocumentation is the vendor's own documentation.
+	byDocumentation = "documentation"
+	// byClientCode is the code of clients that call the endpoint.
+	byClientCode = "client_code"
+	// byThirdParty is a note of another party.
+	byThirdParty = "third_party"
+	// byStandard is an RFC.
+	byStandard = "standard"
+	// byDerivation is a pattern that was seen at a sibling, and never at this provider. A config can override it.
+	byDerivation = "derived"
+)
+
 func evidenceKinds() []string {
-	return []string{"documentation", "client_code", "third_party", "standard", "derived"}
+	return []string{byDocumentation, byClientCode, byThirdParty, byStandard, byDerivation}
 }
 
 // checkEvidence checks that every fact of a definition has evidence, and that all evidence has a fact.
@@ -80,7 +90,7 @@ func (c *checker) checkSource(path string, e Evidence) {
 	if len(e.Facts) == 0 {
 		c.add(path+".facts", "is empty; name at least one")
 	}
-	if e.Source == "" && e.KnownBy == "derived" {
+	if e.Source == "" && e.KnownBy == byDerivation {
 		return
 	}
 	if u, err := url.Parse(e.Source); err != nil || u.Scheme != "https" {

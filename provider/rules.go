@@ -7,17 +7,21 @@ import (
 	"net/http"
 	"reflect"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Rule says what one place of a definition accepts. The checker, the JSON Schema and the reference in docs/ all follow it, so each
-// accepted value is written once.
+// Rule says what one place of a definition accepts. The checker follows it, and so do the JSON Schema and the reference in docs/.
+// So each accepted value is written once.
 type Rule struct {
 	// OneOf lists the accepted texts; empty: any that Pattern matches.
 	OneOf []string
 	// Pattern matches the accepted texts; nil: any. Its syntax is common to Go and ECMAScript.
 	Pattern *regexp.Regexp
+	// Except lists texts that are not accepted, in upper or lower case.
+	Except []string
 	// Min and Max bound a number. If Max is zero, only Min does.
 	Min, Max int64
 	// Names is the rule for the names of a mapping; nil: any.
@@ -102,7 +106,7 @@ func providerRules(all map[string]Rule) {
 	all["variables.*.kind"] = Rule{OneOf: []string{VariableLabel, VariableHost, VariableOneOf}}
 	all["variables.*.one_of[]"] = Rule{Pattern: hostSyntax, Problem: "is not a part of a host name"}
 	all["variables.*.description"] = Rule{}
-	all["api.headers"] = Rule{Names: &Rule{Pattern: headerSyntax, elsewhere: true}}
+	all["api.headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Except: ownHeaders(), elsewhere: true}}
 	all["api.headers.*"] = Rule{Pattern: textSyntax, elsewhere: true}
 	all["evidence[].known_by"] = Rule{OneOf: evidenceKinds(), elsewhere: true}
 	for _, text := range []string{"facts[]", "source", "note"} {
@@ -112,8 +116,9 @@ func providerRules(all map[string]Rule) {
 
 func clientRules(all map[string]Rule) {
 	all["client_auth[]"] = Rule{OneOf: texts(ClientAuths())}
-	all["credentials.client_id"] = Rule{}
-	all["credentials.client_secret"] = Rule{}
+	for _, field := range []string{"client_id", "client_secret"} {
+		all["credentials."+field] = Rule{Pattern: textSyntax, Except: []string{"grant_type"}, elsewhere: true}
+	}
 	all["authorization.redirect_uri"] = Rule{OneOf: []string{RedirectExact, RedirectPrefix, RedirectByName}}
 	all["authorization.pkce"] = Rule{OneOf: texts([]PKCE{PKCEOff, PKCEOn, PKCERequired}), Words: []string{"true", "false"}}
 	all["authorization.names"] = Rule{Names: &Rule{OneOf: authorizationNames()}}
@@ -148,7 +153,8 @@ func grantRules(all map[string]Rule, place string, grantType GrantType) {
 	all[place+".grant_type"] = Rule{Pattern: textSyntax, Problem: "contains a control character"}
 	all[place+".codes.*"] = Rule{OneOf: sortedKeys(codeKinds)}
 	all[place+".parameters"] = Rule{Names: &Rule{Pattern: parameterSyntax, Problem: "is not a name of a parameter"}}
-	all[place+".headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Problem: "is not a header that a definition may set"}}
+	notOwn := "is not a header that a definition may set"
+	all[place+".headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Except: ownHeaders(), Problem: notOwn}}
 	parameterRules(all, place+".parameters.*", parameterSources(grantType))
 	parameterRules(all, place+".headers.*", headerSources(grantType))
 }
@@ -161,6 +167,8 @@ func parameterRules(all map[string]Rule, place string, sources []string) {
 	for _, field := range []string{"default", "prefix", "separator"} {
 		all[place+"."+field] = Rule{Pattern: textSyntax, Problem: "contains a control character"}
 	}
+	constant := Rule{Pattern: textSyntax, elsewhere: true}
+	all[place+".value"], all[place+".values.*"] = constant, constant
 	all[place+".param"] = Rule{}
 	all[place+".description"] = Rule{}
 }
@@ -187,9 +195,10 @@ func responseRules(all map[string]Rule) {
 		all[place] = Rule{}
 	}
 	code := Rule{OneOf: sortedKeys(codeKinds)}
-	for _, place := range []string{"errors.codes.*", "errors.texts.*", "errors.statuses.*", "errors.default"} {
+	for _, place := range []string{"errors.codes.*", "errors.texts.*", "errors.statuses.*"} {
 		all[place] = code
 	}
+	all["errors.default"] = Rule{OneOf: sortedKeys(codeKinds), Except: []string{"invalid_grant"}} // checkErrors says why
 	all["errors.texts"] = Rule{Names: &Rule{Pattern: recognizableSyntax, elsewhere: true}}
 	status := &Rule{Pattern: statusSyntax, Problem: "is not the status of an error; use a number from 300 to 599"}
 	all["errors.statuses"] = Rule{Names: status}
@@ -259,7 +268,11 @@ func (c *checker) checkText(path, text string, rule Rule) {
 	case rule.elsewhere:
 	case len(rule.OneOf) > 0:
 		oneOf(c, path, text, rule.OneOf...)
-	case rule.Pattern != nil && !rule.Pattern.MatchString(text):
+	case rule.Pattern != nil && !rule.Pattern.MatchString(text), rule.excepts(text):
 		c.add(path, "%s", rule.Problem)
 	}
+}
+
+func (r Rule) excepts(text string) bool {
+	return slices.ContainsFunc(r.Except, func(other string) bool { return strings.EqualFold(text, other) })
 }
