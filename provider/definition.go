@@ -673,8 +673,12 @@ func (d Definition) Rotates() bool {
 	return d.RefreshTokens.Rotation != "never"
 }
 
-// Takes reports whether the request of any grant type sends a field of [Request], such as [FromScope].
+// Takes reports whether the request of any grant type sends a field of [Request], such as [FromScope]. The authorization request
+// always has the scope, unless the definition leaves it out.
 func (d Definition) Takes(field string) bool {
+	if field == FromScope && d.Has(AuthorizationCode) && d.authorizationName("scope") != "" {
+		return true
+	}
 	for _, r := range d.Grants {
 		for _, p := range r.Parameters {
 			if p.From == field {

@@ -3,6 +3,7 @@
 package provider_test
 
 import (
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,8 +18,15 @@ func TestBuiltin_HasAllProviders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if names := catalog.Names(); !slices.Equal(names, []string{"2dehands", "2ememain", "accounda", "fuuffy", "kleinanzeigen", "marktplaats", "oauth2", "winkelstraat"}) {
-		t.Errorf("the catalog has %v", names)
+	files, err := filepath.Glob("catalog/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for i, file := range files {
+		files[i] = strings.TrimSuffix(filepath.Base(file), ".yaml")
+	}
+	if names := catalog.Names(); !slices.Equal(names, slices.Sorted(slices.Values(files))) {
+		t.Errorf("the catalog has %v, and its folder %v", names, files)
 	}
 	if _, ok := catalog.Lookup("Kleinanzeigen"); ok {
 		t.Error("a name in another case is found")
@@ -140,6 +148,31 @@ func TestDefinition_Rotates(t *testing.T) {
 		d := provider.Definition{RefreshTokens: provider.RefreshTokens{Rotation: rotation}}
 		if d.Rotates() != want {
 			t.Errorf("a refresh token that rotates %q: %v", rotation, d.Rotates())
+		}
+	}
+}
+
+// Some providers take the scope in the request of a user's browser alone.
+func TestDefinition_TakesTheScopeOfAuthorizationRequests(t *testing.T) {
+	t.Parallel()
+	code := map[provider.GrantType]provider.GrantRequest{provider.AuthorizationCode: {}}
+	for _, c := range []struct {
+		title  string
+		grants map[provider.GrantType]provider.GrantRequest
+		names  map[string]string
+		want   bool
+	}{
+		{"with an authorization request", code, nil, true},
+		{"under another name", code, map[string]string{"scope": "scopes"}, true},
+		{"that is left out", code, map[string]string{"scope": ""}, false},
+		{"without an authorization request", map[provider.GrantType]provider.GrantRequest{provider.ClientCredentials: {}}, nil, false},
+	} {
+		d := provider.Definition{Grants: c.grants, Authorization: provider.AuthorizationEndpoint{Names: c.names}}
+		if got := d.Takes(provider.FromScope); got != c.want {
+			t.Errorf("the scope %s: %v", c.title, got)
+		}
+		if d.Takes(provider.FromAudience) {
+			t.Errorf("the audience %s is taken", c.title)
 		}
 	}
 }
