@@ -98,11 +98,15 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	}
 	c, definition, request := readCase(t, parts[0])
 	if c.Authorize {
-		target, err := request.AuthorizationURL(definition, c.State, "challenge")
+		challenge := ""
+		if definition.Authorization.PKCE.Used() {
+			challenge = "challenge"
+		}
+		target, err := request.AuthorizationURL(definition, c.State, challenge)
 		if err != nil {
 			t.Fatal(err)
 		}
-		compare(t, file, parts, target+"\n", "")
+		compare(t, file, parts, uuidSyntax.ReplaceAllString(target, "<uuid>")+"\n", "")
 		return
 	}
 	network.response = wire(parts[2])
