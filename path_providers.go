@@ -150,7 +150,7 @@ func providerData(d provider.Definition) map[string]any {
 	}
 	parameters := make(map[string]any)
 	for grant, request := range d.Grants {
-		parameters[string(grant)] = parameterData(request)
+		parameters[string(grant)] = parameterData(request.Parameters)
 	}
 	shown := omitEmpty(map[string]any{
 		"obtain":         d.Obtain,
@@ -158,10 +158,9 @@ func providerData(d provider.Definition) map[string]any {
 		"use":            d.Use,
 		"api":            omitEmpty(map[string]any{"headers": d.API.Headers}),
 		"token_lifetime": d.TokenLifetime,
-		"limit_headers": omitEmpty(map[string]any{
-			"limit": d.LimitHeaders.Limit, "remaining": d.LimitHeaders.Remaining, "reset": d.LimitHeaders.Reset,
-		}),
-		"authorization": authorizationData(d.Authorization),
+		"same_token":     d.SameToken,
+		"limit_headers":  limitHeaderData(d.LimitHeaders),
+		"authorization":  authorizationData(d.Authorization),
 		"refresh_tokens": omitEmpty(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,
@@ -170,6 +169,9 @@ func providerData(d provider.Definition) map[string]any {
 		}),
 		"answer": responseData(d.Response),
 	})
+	if d.TokenOverlap != nil {
+		shown["token_overlap"] = *d.TokenOverlap
+	}
 	maps.Copy(shown, map[string]any{
 		"name":                 d.Name,
 		"title":                d.Title,
@@ -187,9 +189,9 @@ func providerData(d provider.Definition) map[string]any {
 	return shown
 }
 
-func parameterData(request provider.GrantRequest) map[string]any {
+func parameterData(described map[string]provider.Parameter) map[string]any {
 	parameters := make(map[string]any)
-	for name, p := range request.Parameters {
+	for name, p := range described {
 		shown := omitEmpty(map[string]any{
 			"value": p.Value, "values": p.Values, "from": p.From, "default": p.Default, "type": p.Type, "generate": p.Generate,
 			"description": p.Description,
@@ -229,9 +231,22 @@ func variableData(variables map[string]provider.Variable) map[string]any {
 }
 
 func authorizationData(a provider.AuthorizationEndpoint) map[string]any {
-	shown := omitEmpty(map[string]any{"redirect_uri": a.RedirectURI, "names": a.Names})
+	shown := omitEmpty(map[string]any{
+		"redirect_uri": a.RedirectURI, "names": a.Names, "parameters": parameterData(a.Parameters),
+	})
 	if a.PKCE != provider.PKCEOff {
 		shown["pkce"] = string(a.PKCE)
+	}
+	if a.ScopeSeparator != " " {
+		shown["scope_separator"] = a.ScopeSeparator
+	}
+	return shown
+}
+
+func limitHeaderData(l provider.LimitHeaders) map[string]any {
+	shown := omitEmpty(map[string]any{"limit": l.Limit, "remaining": l.Remaining, "reset": l.Reset})
+	if l.ResetAs != provider.ExpiresUnixSeconds {
+		shown["reset_as"] = l.ResetAs
 	}
 	return shown
 }
@@ -243,6 +258,7 @@ func responseData(a provider.Response) map[string]any {
 		"names":              a.Names,
 		"default_expires_in": a.DefaultExpiresIn,
 		"refresh_expires_in": a.RefreshExpiresIn,
+		"scope_separator":    a.ScopeSeparator,
 		"extra":              a.Extra,
 		"no_value":           a.NoValue,
 		"time_zone":          a.TimeZone,
@@ -253,6 +269,9 @@ func responseData(a provider.Response) map[string]any {
 	}
 	if a.ExpiresAs != provider.ExpiresSeconds {
 		shown["expires_as"] = a.ExpiresAs
+	}
+	if a.RefreshExpiresAs != provider.ExpiresSeconds {
+		shown["refresh_expires_as"] = a.RefreshExpiresAs
 	}
 	return shown
 }
