@@ -44,6 +44,7 @@ bench: build ## measure on a real Vault server (about twelve minutes; about two 
 	go test -run '^$$' -bench HotRead .
 
 docs: ## generate docs/providers.md, docs/definition.schema.json and the reference in docs/definitions.md
+	mkdir -p build
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md
 	go run -C tools/schema .
 
