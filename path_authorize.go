@@ -77,16 +77,19 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 	callback := backend.Callback{
 		Code: text("code"), State: text("state"), Error: text("error"), ErrorDescription: text("error_description"),
 	}
-	if redirect := text("redirect"); redirect != "" {
-		if callback != (backend.Callback{}) {
-			return nil, &backend.FieldError{Field: "redirect", Problem: "stands for all other fields; give it alone"}
-		}
-		var err error
-		if callback, err = backend.ParseCallback(redirect); err != nil {
-			return nil, err
-		}
+	var (
+		token    *backend.Token
+		err      error
+		redirect = text("redirect")
+	)
+	switch {
+	case redirect == "":
+		token, err = p.engine.Exchange(ctx, configName(data), roleName(data), callback)
+	case callback == (backend.Callback{}):
+		token, err = p.engine.ExchangeRedirect(ctx, configName(data), roleName(data), redirect)
+	default:
+		err = &backend.FieldError{Field: "redirect", Problem: "stands for all other fields; give it alone"}
 	}
-	token, err := p.engine.Exchange(ctx, configName(data), roleName(data), callback)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,15 @@ func (p *plugin) readConfig(ctx context.Context, req *logical.Request, data *fra
 	if err != nil || config == nil {
 		return nil, err
 	}
-	return &logical.Response{Data: p.configData(ctx, config)}, nil
+	shown := p.configData(ctx, config)
+	effective, err := p.engine.Effective(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if effective != nil {
+		shown["effective"] = effective
+	}
+	return &logical.Response{Data: shown}, nil
 }
 
 func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

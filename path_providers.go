@@ -232,7 +232,7 @@ func variableData(variables map[string]provider.Variable) map[string]any {
 
 func authorizationData(a provider.AuthorizationEndpoint) map[string]any {
 	shown := omitEmpty(map[string]any{
-		"redirect_uri": a.RedirectURI, "names": a.Names, "parameters": parameterData(a.Parameters),
+		"redirect_uri": a.RedirectURI, "names": a.Names, "code_name": a.CodeName, "parameters": parameterData(a.Parameters),
 	})
 	if a.PKCE != provider.PKCEOff {
 		shown["pkce"] = string(a.PKCE)

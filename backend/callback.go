@@ -19,8 +19,8 @@ type Callback struct {
 	RedirectURI string
 }
 
-// ParseCallback returns the callback in the URL that a browser was redirected to.
-func ParseCallback(redirect string) (Callback, error) {
+// parseCallback returns the callback in the URL that a browser was redirected to. codeName is the name of its code.
+func parseCallback(redirect, codeName string) (Callback, error) {
 	fail := func(problem string) (Callback, error) {
 		return Callback{}, &FieldError{Field: "redirect", Problem: problem + "; paste the whole URL that the browser was sent to"}
 	}
@@ -37,19 +37,19 @@ func ParseCallback(redirect string) (Callback, error) {
 	if err != nil {
 		return fail("has a query that cannot be parsed")
 	}
-	for _, name := range []string{"code", "state", "error"} {
+	for _, name := range []string{codeName, "state", "error"} {
 		if len(values[name]) > 1 {
 			return fail("contains " + name + " twice")
 		}
 	}
 	u.RawQuery, u.Fragment, u.RawFragment, u.ForceQuery = "", "", "", false
 	c := Callback{
-		Code: values.Get("code"), State: values.Get("state"), Error: values.Get("error"),
+		Code: values.Get(codeName), State: values.Get("state"), Error: values.Get("error"),
 		ErrorDescription: values.Get("error_description"), RedirectURI: u.String(),
 	}
 	switch {
 	case c.Code == "" && c.Error == "":
-		return fail("contains neither a code nor an error")
+		return fail("contains neither " + codeName + " nor error")
 	case c.State == "":
 		return fail("contains no state")
 	}

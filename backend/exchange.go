@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,24 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 	if err != nil {
 		return nil, err
 	}
+	return e.exchange(ctx, key, u, callback)
+}
+
+// ExchangeRedirect is [Engine.Exchange] with the whole URL that the user's browser was redirected to.
+func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect string) (*Token, error) {
+	key := store.Key{Config: config, Role: role}
+	u, err := e.userRole(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	callback, err := parseCallback(redirect, cmp.Or(u.definition.Authorization.CodeName, "code"))
+	if err != nil {
+		return nil, err
+	}
+	return e.exchange(ctx, key, u, callback)
+}
+
+func (e *Engine) exchange(ctx context.Context, key store.Key, u *userRole, callback Callback) (_ *Token, err error) {
 	call := e.exchanges.get(callback, u)
 	if call == nil {
 		if err := callback.check(); err != nil {

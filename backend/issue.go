@@ -200,7 +200,7 @@ func policyOf(c *Config, role *Role, d provider.Definition) tokencache.Policy {
 		ClientGeneration: c.ClientGeneration,
 		Generation:       c.Generation,
 		Provider:         d.Name,
-		APIURL:           environment.APIURL,
+		APIURL:           d.APIURL(c.Environment, c.Params),
 		Use:              d.Use,
 		APIHeaders:       d.APIHeaders(c.ClientID, c.Params),
 		MaxTTL:           c.TTL,

@@ -49,7 +49,7 @@ func TestField_PastedCode(t *testing.T) {
 	}
 	for redirect, problem := range map[string]string{
 		back.Query().Get("code"): "is not a URL",
-		redirectURI:              "contains neither a code nor an error",
+		redirectURI:              "contains neither code nor error",
 		redirectURI + "?code=a":  "contains no state",
 		redirectURI + "?code=a&code=b&state=" + b.State:        "contains code twice",
 		"https://elsewhere.example/cb?code=a&state=" + b.State: "does not lead to the redirect URI",
@@ -114,6 +114,33 @@ func TestField_ErrorsHaveCommands(t *testing.T) {
 	w.Write(t, "config/b", w.oauth2(unverified)).OK(t)
 	w.Write(t, "roles/b/shop", fields{"grant_type": "authorisation_code"}).
 		Refused(t, http.StatusBadRequest, "grant_type: unknown value (did you mean authorization_code?)")
+}
+
+// A read of a config shows the values that take effect, beside those that are set.
+func TestField_EffectiveValues(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "config/accounda", with(unverified, fields{"client_id": demoClient, "client_secret": demoSecret})).OK(t)
+	mustHave(t, w.Read(t, "config/accounda"), fields{
+		"token_url": "", "ttl": nil, "effective": fields{
+			"token_url": "https://api.accounda.com/v1/token/", "refresh_url": "https://api.accounda.com/v1/token/refresh/",
+			"api_url": "https://api.accounda.com/v1", "client_auth": post, "request_timeout": 10,
+			"refresh_before": "20% of the token's lifetime", "ttl": "the token's remaining life", "refresh_token_expires_in": 7 * day,
+		},
+	})
+	w.Write(t, "providers/shop", w.definition(t, fields{
+		"environments": fields{"production": fields{
+			"token_url": "https://{store}.example.com/token", "api_url": "https://{store}.example.com/api",
+		}},
+		"variables": fields{"store": "the store's name"}, "token_overlap": 60,
+	})).OK(t)
+	w.Write(t, "config/shop", with(unverified, fields{
+		"client_id": demoClient, "client_secret": demoSecret, "params": fields{"store": "north"}, "refresh_before": "5m", "max_expires_in": "1h",
+	})).OK(t)
+	mustHave(t, w.Read(t, "config/shop"), fields{"effective": fields{
+		"token_url": "https://north.example.com/token", "api_url": "https://north.example.com/api", "client_auth": basic,
+		"request_timeout": 10, "refresh_before": 300, "max_expires_in": 3600, "ttl": "the token's remaining life", "token_overlap": 60,
+	}})
 }
 
 // A response can bring members that an application needs. A definition that extends oauth2 by one word hands them on.

@@ -326,6 +326,8 @@ type AuthorizationEndpoint struct {
 	ScopeSeparator string `yaml:"scope_separator"`
 	// Parameters describes further parameters of the request. None of them is secret.
 	Parameters map[string]Parameter `yaml:"parameters"`
+	// CodeName names the parameter of the redirect with the code, if that is not code (RFC 6749, section 4.1.2).
+	CodeName string `yaml:"code_name"`
 }
 
 // The values of [AuthorizationEndpoint.RedirectURI].

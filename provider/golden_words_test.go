@@ -18,7 +18,7 @@ var forReaders = []string{
 }
 
 // forTokens are the fields that say how the engine hands out tokens. Tests of the engine have them.
-var forTokens = []string{"Definition.token_overlap", "Definition.same_token", "Definition.api", "API.headers", "Limit.grants", "Limit.by"}
+var forTokens = []string{"Definition.token_overlap", "Definition.same_token", "Definition.api", "API.headers", "Limit.grants", "Limit.by", "AuthorizationEndpoint.code_name"}
 
 // Each field of the format is in the definition of a golden case.
 func TestGolden_EveryFieldHasACase(t *testing.T) {

@@ -124,6 +124,7 @@ func clientRules(all map[string]Rule) {
 	all["authorization.names"] = Rule{Names: &Rule{OneOf: authorizationNames()}}
 	all["authorization.names.*"] = Rule{Pattern: textSyntax, elsewhere: true}
 	all["authorization.scope_separator"] = Rule{}
+	all["authorization.code_name"] = Rule{Pattern: textSyntax, Problem: "contains a control character"}
 	parameterRules(all, "authorization.parameters.*", []string{FromParams})
 	all["refresh_tokens.rotation"] = Rule{OneOf: []string{"always", "sometimes", "never"}}
 	all["refresh_tokens.previous"] = Rule{OneOf: []string{"dies", "stays", "unclear"}}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package provider
+
+// Endpoints returns the URLs to which requests go, by the names of their fields: the request's own, or else the definition's, with
+// variables expanded. A URL that a request still lacks, or that the network policy forbids, is left out.
+func (r Request) Endpoints(d Definition) map[string]string {
+	endpoints := make(map[string]string)
+	for _, field := range []string{"token_url", "refresh_url", "authorization_url", "revocation_url"} {
+		if endpoint, err := r.endpoint(d, GrantRequest{Endpoint: field}); err == nil {
+			endpoints[field] = endpoint
+		}
+	}
+	if api := d.APIURL(r.Environment, r.Params); api != "" {
+		endpoints["api_url"] = api
+	}
+	return endpoints
+}
+
+// APIURL returns the base of the API in an environment, with variables expanded; empty if it is not known.
+func (d Definition) APIURL(environment string, params map[string]string) string {
+	expanded, err := d.expandURL(d.Environments[environment].APIURL, params)
+	if err != nil {
+		return ""
+	}
+	return expanded
+}
