@@ -40,9 +40,9 @@ func TestGuard_FieldErrors(t *testing.T) {
 		{logical.UpdateOperation, "rotate/a", map[string]any{"access_token": 5}, "access_token: has the wrong type or format; use a string"},
 		{
 			logical.UpdateOperation, "settings", map[string]any{"allowed_host": "x"},
-			"allowed_host: unknown field (did you mean allowed_hosts?); use allow_private_addresses, allowed_hosts, max_requests_per_second, store_tokens",
+			"allowed_host: unknown field (did you mean allowed_hosts?); use allow_private_addresses, allowed_hosts, max_requests_per_second, proxy_resolves_names, store_tokens",
 		},
-		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(an invalid name): unknown field; use allow_private_addresses, allowed_hosts, max_requests_per_second, store_tokens"},
+		{logical.UpdateOperation, "settings", map[string]any{"no field": "x"}, "(an invalid name): unknown field; use allow_private_addresses, allowed_hosts, max_requests_per_second, proxy_resolves_names, store_tokens"},
 		{logical.UpdateOperation, "settings", map[string]any{"max_requests_per_second": 0}, "max_requests_per_second: is out of range; use 1 to 10000"},
 		{logical.UpdateOperation, "settings", map[string]any{"max_requests_per_second": 10001.0}, "max_requests_per_second: is out of range; use 1 to 10000"},
 		{logical.UpdateOperation, "settings", map[string]any{"max_requests_per_second": 1e300}, "max_requests_per_second: is out of range; use 1 to 10000"},

@@ -29,6 +29,10 @@ func (p *plugin) pathsSettings() []*framework.Path {
 				Type:        framework.TypeBool,
 				Description: "Keep current tokens in the mount's storage, so that a restart asks no provider for a valid token again. Default: true.",
 			},
+			"proxy_resolves_names": {
+				Type:        framework.TypeBool,
+				Description: "Leave the lookup of names to the proxy in Vault's environment, and do not check the addresses behind them. Default: false.",
+			},
 			maxRequestsPerSecond: {
 				Type:        framework.TypeInt,
 				Description: "Maximum number of token requests that start at one host in a second, 1 to 10000. Default: 100.",
@@ -53,6 +57,7 @@ func (p *plugin) readSettings(ctx context.Context, req *logical.Request, _ *fram
 		"allow_private_addresses": settings.AllowPrivateAddresses,
 		"allowed_hosts":           list(settings.AllowedHosts),
 		"store_tokens":            settings.StoresTokens(),
+		"proxy_resolves_names":    settings.ProxyResolvesNames,
 		maxRequestsPerSecond:      backend.MaxRequestsPerSecond(settings),
 	}}, nil
 }

@@ -16,6 +16,8 @@ func remedy(err error) string {
 		return "set allow_private_addresses=true in settings to allow it"
 	case provider.RemedyAllowedHosts:
 		return "add the host to allowed_hosts in settings to allow it"
+	case provider.RemedyProxyResolvesNames:
+		return "if only the proxy can look the name up, set proxy_resolves_names=true in settings"
 	case provider.RemedyLifetime:
 		return "set default_expires_in in the config"
 	case provider.RemedyCACert:

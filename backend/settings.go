@@ -20,6 +20,7 @@ var settingsFields = fields[Settings]{
 	{"allow_private_addresses", func(s *Settings) any { return &s.AllowPrivateAddresses }, 0},
 	{"allowed_hosts", func(s *Settings) any { return &s.AllowedHosts }, 0},
 	{"store_tokens", func(s *Settings) any { return &s.StoreTokens }, 0},
+	{"proxy_resolves_names", func(s *Settings) any { return &s.ProxyResolvesNames }, 0},
 	{"max_requests_per_second", func(s *Settings) any { return &s.MaxRequestsPerSecond }, 0},
 }
 

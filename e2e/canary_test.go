@@ -31,13 +31,14 @@ var configFields = map[string]kind{
 	"provider": takesName, "environment": takesName, "client_id": takesText, "client_secret": takesText, "scope": takesList,
 	"audience": takesText, "redirect_uri": takesText, "params": takesMap, "secret_params": takesMap, "headers": takesMap, "token_url": takesURL,
 	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "client_auth": takesName,
-	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "max_expires_in": takesDuration, "refresh_token_expires_in": takesDuration, "refresh_before": takesDuration,
+	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "max_expires_in": takesDuration,
+	"refresh_token_expires_in": takesDuration, "refresh_before": takesDuration,
 	"reuse_token": takesBool, "ttl": takesDuration, "verify_connection": takesBool,
 	"discard_grants": takesBool, "token_overlap": takesDuration,
 }
 
 var settingsFields = map[string]kind{
-	theSetting: takesBool, "allowed_hosts": takesList, storeTokens: takesBool, maxRequests: takesNumber,
+	theSetting: takesBool, "allowed_hosts": takesList, storeTokens: takesBool, maxRequests: takesNumber, "proxy_resolves_names": takesBool,
 }
 
 // unknownFields are fields that no path takes. Some have the name of a path parameter.

@@ -53,3 +53,43 @@ func TestProxy_FromEnvironment(t *testing.T) {
 		t.Errorf("the proxy received %q", got)
 	}
 }
+
+// A name that only the proxy can look up is refused with the way out. With proxy_resolves_names, the proxy gets the name. A host
+// whose spelling leads to this machine or its network stays refused.
+func TestProxy_ResolvesNames(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var heard []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, r.Method+" "+r.Host)
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	defer proxy.Close()
+	server, err := harness.StartWith(harness.Options{Proxy: proxy.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	w := world{Mount: server.Mount(t)}
+	config := func(host string, changes ...fields) fields {
+		return with(fields{
+			"provider": kleinanzeigen, "client_id": demoClient, "client_secret": demoSecret, "token_url": "https://" + host + "/token",
+		}, changes...)
+	}
+	w.Write(t, "config/inner", config("auth.inner.invalid")).
+		Refused(t, http.StatusBadGateway, "auth.inner.invalid", "if only the proxy can look the name up, set proxy_resolves_names=true in settings")
+	w.Write(t, "settings", fields{"proxy_resolves_names": true}).OK(t)
+	mustHave(t, w.Read(t, "settings"), fields{"proxy_resolves_names": true})
+	w.Write(t, "config/inner", config("auth.inner.invalid", unverified)).OK(t)
+	w.Read(t, "creds/inner").Refused(t, http.StatusBadGateway)
+	for _, host := range []string{"10.1.2.3", "localhost", "a.localhost", "169.254.169.254", "metadata.google.internal", "METADATA.google.internal."} {
+		w.Write(t, "config/private", config(host)).Refused(t, http.StatusBadRequest, "not allowed")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(heard, ", "); got != "CONNECT auth.inner.invalid:443" {
+		t.Errorf("the proxy received %q", got)
+	}
+}

@@ -267,6 +267,9 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	default:
 		failure.Description, failure.Remedy = tlsFailure(err, host)
 	}
+	if errors.As(err, new(*lookupError)) {
+		failure.Remedy = RemedyProxyResolvesNames
+	}
 	return failure
 }
 

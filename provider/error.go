@@ -136,6 +136,8 @@ const (
 	RemedyPrivateAddresses
 	// RemedyAllowedHosts is to add the host to [NetworkPolicy.AllowedHosts].
 	RemedyAllowedHosts
+	// RemedyProxyResolvesNames is to set [NetworkPolicy.ProxyResolvesNames], if only the proxy can look the name up.
+	RemedyProxyResolvesNames
 	// RemedyLifetime is to set [Request.DefaultExpiresIn], because the response has no lifetime.
 	RemedyLifetime
 	// RemedyCACert is to add the certificate authority to [Request.CACert].

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -19,6 +20,9 @@ type NetworkPolicy struct {
 	AllowPrivateAddresses bool
 	// AllowedHosts are globs ([path.Match]) of the hosts that an overridden URL may name; empty: any.
 	AllowedHosts []string
+	// ProxyResolvesNames leaves the lookup of a target's name to the proxy, if there is one. The addresses behind the name are then
+	// not checked.
+	ProxyResolvesNames bool
 }
 
 // CheckURL checks the text of a URL. The addresses of its host are checked when they are dialed, and AllowedHosts by
@@ -121,15 +125,38 @@ func (p NetworkPolicy) control(_ context.Context, _, address string, _ syscall.R
 	return p.checkAddress(target.Addr())
 }
 
+// lookupError is the error of the lookup of a target's name, before a proxy is asked.
+type lookupError struct{ error }
+
+func (e *lookupError) Unwrap() error { return e.error }
+
+// isMetadataName reports whether a host is the metadata service of a cloud, by one of its names.
+func isMetadataName(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return slices.Contains([]string{"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}, host)
+}
+
 // checkTarget looks up a host and checks all its addresses. It is for requests through a proxy, because the dialed address
 // is the proxy's.
 func (p NetworkPolicy) checkTarget(ctx context.Context, host string) error {
 	if p.AllowPrivateAddresses {
 		return nil
 	}
+	if isLocalhost(host) {
+		return p.checkAddress(netip.IPv6Loopback())
+	}
+	if address, err := netip.ParseAddr(host); err == nil {
+		return p.checkAddress(address)
+	}
+	if isMetadataName(host) {
+		return &URLError{Problem: "is the metadata service of a cloud, which is not allowed", Remedy: RemedyPrivateAddresses}
+	}
+	if p.ProxyResolvesNames {
+		return nil
+	}
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return err
+		return &lookupError{err}
 	}
 	for _, address := range addresses {
 		if err := p.checkAddress(address); err != nil {

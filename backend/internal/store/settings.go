@@ -20,6 +20,8 @@ type Settings struct {
 	StoreTokens *bool `json:"store_tokens,omitempty"`
 	// MaxRequestsPerSecond bounds the token requests that start at one host in a second; 0: the default.
 	MaxRequestsPerSecond int `json:"max_requests_per_second,omitempty"`
+	// ProxyResolvesNames leaves the lookup of names to the proxy in Vault's environment.
+	ProxyResolvesNames bool `json:"proxy_resolves_names,omitempty"`
 }
 
 // SettingsLock is the name of the settings' storage lock.
@@ -27,7 +29,7 @@ const SettingsLock = settingsPath
 
 // Network returns the settings as a [provider.NetworkPolicy].
 func (s Settings) Network() provider.NetworkPolicy {
-	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts}
+	return provider.NetworkPolicy{AllowPrivateAddresses: s.AllowPrivateAddresses, AllowedHosts: s.AllowedHosts, ProxyResolvesNames: s.ProxyResolvesNames}
 }
 
 // StoresTokens reports whether current tokens are kept in the mount's storage.
@@ -45,7 +47,7 @@ func (s *Store) Settings(ctx context.Context) (Settings, error) {
 // PutSettings stores the settings. Hold their lock.
 func (s *Store) PutSettings(ctx context.Context, settings Settings) error {
 	settings.Format = format
-	if !settings.StoresTokens() || settings.MaxRequestsPerSecond != 0 {
+	if !settings.StoresTokens() || settings.MaxRequestsPerSecond != 0 || settings.ProxyResolvesNames {
 		settings.Format = policyFormat
 	}
 	return s.put(ctx, settingsPath, settings)

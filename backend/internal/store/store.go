@@ -110,7 +110,7 @@ const (
 	// these fields would hand tokens out after their end, or let refresh tokens expire.
 	lifetimesFormat = 4
 	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
-	// store_tokens=false and max_requests_per_second.
+	// store_tokens=false, max_requests_per_second and proxy_resolves_names.
 	policyFormat = 2
 	// candidateFormat is the version of a grant with a candidate. A plugin that does not know that field refuses the entry,
 	// and so does not drop the candidate when it rewrites the grant.
