@@ -16,11 +16,22 @@ import (
 // leased and for static tokens. Each replacement costs one token request.
 func TestAgent_RenderedTokensAlwaysWork(t *testing.T) {
 	t.Parallel()
+	for name, start := range map[string]func(m harness.Mount, t testing.TB, paths ...string) []string{
+		"without a cache": harness.Mount.StartAgent, "with a cache": harness.Mount.StartCachingAgent,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agentFollowsTokens(t, start)
+		})
+	}
+}
+
+func agentFollowsTokens(t *testing.T, start func(m harness.Mount, t testing.TB, paths ...string) []string) {
 	w := newWorld(t)
 	w.Sim.ExpiresIn(t, kleinanzeigen, 15)
 	w.Write(t, "config/a", w.kleinanzeigen()).OK(t)
 	leased, static := rendering{path: "creds/a"}, rendering{path: "static-creds/a"}
-	files := w.StartAgent(t, leased.path, static.path)
+	files := start(w.Mount, t, leased.path, static.path)
 	leased.file, static.file = files[0], files[1]
 
 	harness.Eventually(t, 60*time.Second, "the agent has rendered four tokens from each path", func() bool {

@@ -16,12 +16,27 @@ import (
 // which the agent renders the access tokens of the paths below the mount. A path can have a query.
 func (m Mount) StartAgent(t testing.TB, paths ...string) []string {
 	t.Helper()
+	return m.startAgent(t, "", paths)
+}
+
+// StartCachingAgent is StartAgent for an agent that keeps responses with leases in its cache.
+func (m Mount) StartCachingAgent(t testing.TB, paths ...string) []string {
+	t.Helper()
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.startAgent(t, fmt.Sprintf("cache { use_auto_auth_token = true }\nlistener \"tcp\" { address = %q tls_disable = true }\n", address), paths)
+}
+
+func (m Mount) startAgent(t testing.TB, config string, paths []string) []string {
+	t.Helper()
 	dir := t.TempDir()
 	token := filepath.Join(dir, "vault-token")
 	if err := os.WriteFile(token, []byte(m.agentToken(t, paths)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf(`vault { address = %q }
+	config += fmt.Sprintf(`vault { address = %q }
 auto_auth { method { type = "token_file" config = { token_file_path = %q } } }
 `, m.URL, token)
 	files := make([]string, len(paths))
