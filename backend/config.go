@@ -333,6 +333,7 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
 		return err
 	}
+	e.outcomes.forget(name)
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
 		d, _ := e.Definition(ctx, config)

@@ -56,7 +56,7 @@ const (
 //  3. store.Lock of a config, or of a state, or of the settings
 //  4. writes and then loading of [definitions]
 //  5. store.Lock of a grant
-//  6. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or
+//  6. the mutex of tokencache, grants, throttle, [exchanges], [outcomes], [idleSchedule], [settingsCache], [revocations] or
 //     [verifications], held for memory alone
 //  7. the mutex of [storedTokens], which tokencache calls under its own
 //  8. the mutex of lifetime
@@ -70,6 +70,7 @@ type Engine struct {
 	grants      *grants.Store
 	cache       *tokencache.Cache
 	stored      storedTokens
+	outcomes    outcomes
 	settings    settingsCache
 	definitions *definitions
 	idle        idleSchedule
@@ -99,6 +100,7 @@ func New(o Options) *Engine {
 	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite}
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage)
+	e.outcomes.logger = o.Logger
 	e.settings.store = e.store
 	e.definitions = newDefinitions(o, e.store)
 	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger

@@ -42,6 +42,7 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 		return nil, err
 	}
 	token, err := s.mint(ctx, f, p)
+	s.outcomes.note(p.key, p.definition.Name, err)
 	if errors.As(err, new(*UnauthorizedError)) && p.role != nil { // the cache drops the current token; this one, too
 		if err := s.stored.discard(ctx, p.key); err != nil {
 			s.logger.Warn("a token of a grant that was refused stays in storage", "config", p.key.Config, "role", p.key.Role, "error", err)

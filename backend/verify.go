@@ -106,6 +106,7 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 		}
 	}
 	response, err := e.requests.Do(ctx, d.call)
+	e.outcomes.note(key, d.definition.Name, err)
 	if err == nil {
 		var token *Token
 		if token, err = newToken(response, ownerOf(d.config, nil, d.definition), policyOf(d.config, nil, d.definition)); err == nil {

@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
@@ -181,5 +183,36 @@ func TestField_ParametersOfTheAuthorizationRequest(t *testing.T) {
 		if strings.Contains(request.Body, "prompt") || strings.Contains(request.Body, "access_type") {
 			t.Errorf("the token request has %s", request.Body)
 		}
+	}
+}
+
+// The server's log says which config fails, why and since when, once when it begins and once when it has ended.
+func TestField_FailuresAreLogged(t *testing.T) {
+	t.Parallel()
+	server := harness.StartServer(t)
+	w := newWorldOn(t, server)
+	w.Write(t, "config/shop-7", w.kleinanzeigen(unverified, fields{"client_secret": "wrong"})).OK(t)
+	logged := func(words ...string) int {
+		lines := 0
+		for line := range strings.Lines(string(server.Log(t))) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				lines++
+			}
+		}
+		return lines
+	}
+	for range 3 {
+		w.Read(t, "creds/shop-7").Refused(t, http.StatusBadRequest, "shop-7", "invalid_client")
+	}
+	harness.Eventually(t, 10*time.Second, "the refusal is logged once", func() bool {
+		return logged(`"warn"`, "no token could be minted", `"config":"shop-7"`, `"kind":"refused_client"`, "invalid_client") == 1
+	})
+	w.Write(t, "config/shop-7", fields{"client_secret": demoSecret}).OK(t)
+	w.Creds(t, "shop-7")
+	harness.Eventually(t, 10*time.Second, "the recovery is logged once", func() bool {
+		return logged(`"info"`, "tokens are minted again", `"config":"shop-7"`, `"failed_since"`) == 1
+	})
+	for _, leak := range server.Leaks() {
+		t.Error(leak)
 	}
 }

@@ -34,6 +34,15 @@ const (
 	Forbidden
 )
 
+// String returns the kind's name in logs: refused_client, for example.
+func (k Kind) String() string {
+	names := map[Kind]string{
+		Malformed: "malformed", RefusedClient: "refused_client", RefusedGrant: "refused_grant", RefusedRequest: "refused_request",
+		RateLimited: "rate_limited", Unavailable: "unavailable", Timeout: "timeout", Forbidden: "forbidden",
+	}
+	return names[k]
+}
+
 // Permanent reports whether the same request would fail again until an operator or user changes something.
 func (k Kind) Permanent() bool {
 	switch k {
