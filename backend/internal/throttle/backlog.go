@@ -32,7 +32,7 @@ type waiter struct {
 	// turn is closed when the request's turn has come in the queue that it waits in, or when it is refused.
 	turn    chan struct{}
 	refused *QueueError
-	// limits are the documented limits that the request waits for, and taken those among whose requests it counts.
+	// limits are the documented limits in whose queues the request waits, and taken those among whose requests it counts.
 	limits, taken []*documentedLimit
 	// counted says that the demand on the host includes the request.
 	counted bool
@@ -45,11 +45,13 @@ type waiter struct {
 // estimate is how long it takes until a request has its turn, and how much longer it takes the one behind it.
 type estimate struct {
 	wait, step time.Duration
+	// promised is when the last request was told to return that had to wait for the same reason.
+	promised *time.Time
 }
 
 // nthOf returns the estimate for the nth request of a queue from its wait.
-func nthOf(nth int, wait time.Duration) estimate {
-	return estimate{wait, wait / time.Duration(nth)}
+func nthOf(nth int, wait time.Duration, promised *time.Time) estimate {
+	return estimate{wait, wait / time.Duration(nth), promised}
 }
 
 // or returns the longer one of two estimates.
@@ -68,13 +70,12 @@ func (w *waiter) late(now time.Time, e estimate) bool {
 // queueError returns the error of a request that is refused. Requests that return together would be refused again. So each is
 // told to return a little later than the one before it.
 func (w *waiter) queueError(now time.Time, e estimate) *QueueError {
-	h := w.host
-	if turn := now.Add(e.wait); h.promised.Before(turn) {
-		h.promised = turn
-	} else if later := h.promised.Add(e.step); later.Before(now.Add(maxPromise)) {
-		h.promised = later
+	if turn := now.Add(e.wait); e.promised.Before(turn) {
+		*e.promised = turn
+	} else if later := e.promised.Add(e.step); later.Before(now.Add(maxPromise)) {
+		*e.promised = later
 	}
-	return &QueueError{Provider: w.provider, Wait: h.promised.Sub(now)}
+	return &QueueError{Provider: w.provider, Wait: e.promised.Sub(now)}
 }
 
 // count adds the request to the demand on its host, or removes it.
@@ -159,7 +160,7 @@ func (b *backlog) review(now time.Time, expect func(w *waiter, nth int) estimate
 			return false
 		}
 		w.count(false)
-		w.waitsFor(nil)
+		w.waitsNoLonger(false)
 		close(w.turn)
 		return true
 	})
@@ -189,7 +190,7 @@ func (c *Client) await(ctx context.Context, w *waiter, queue *turns, path ...str
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if queue.remove(w, path...) {
-			w.waitsFor(nil)
+			w.waitsNoLonger(false)
 			return ctx.Err()
 		} // else its turn has just come, or it was refused
 	}

@@ -44,15 +44,19 @@ type clientKey struct {
 
 func (s subject) key() clientKey { return clientKey{s.id, s.apart} }
 
-// clientLimit bounds the requests of one client.
+// places is how many requests of a client may have a place, and free counts the places that no request has.
+type places struct{ places, free int }
+
+// clientLimit bounds the requests of one client, or those of one grant type.
 type clientLimit struct {
 	users int
-	// places is how many requests may have a place, and free counts the places that no request has.
-	places, free int
+	*places
 	// backlog holds the requests that wait for a place, by config and entry.
 	backlog
 	// documented are the limits of the provider's definition that apply to the requests.
 	documented []*documentedLimit
+	// promised is when the last of the refused requests was told to return, of those that waited for a place.
+	promised time.Time
 	// limited is the backoff after a rate limit of the client, and failures counts its rate limits in a row. refused holds
 	// the backoffs after refusals of the client, by way.
 	limited  *backoff.Backoff
@@ -96,7 +100,7 @@ func (c *Client) subjectOf(call Call) subject {
 		client = append(client, request.GrantType) // revocations have limits of their own
 	}
 	var apart provider.GrantType
-	if countsGrants(d.Limits) {
+	if countsGrants(d.Limits) && request.GrantType != provider.Revocation {
 		apart = request.GrantType
 	}
 	return subject{
@@ -189,13 +193,13 @@ func (c *Client) takePlace(ctx context.Context, w *waiter) (give func(), err err
 		l.free++
 		now := time.Now()
 		if !w.sentAt.IsZero() {
-			l.meter.end(now, w.sentAt, l.places)
+			l.meter.end(now, w.sentAt, l.places.places)
 		} else {
 			for _, r := range w.taken {
 				r.AllowN(now, -1) // it counts for nothing
 			}
 		}
-		c.startClientLocked(l)
+		c.startAllLocked(w.id, l)
 	}, nil
 }
 
@@ -206,7 +210,8 @@ func (c *Client) joinClient(w *waiter) error {
 	defer c.mu.Unlock()
 	l, now := w.client, time.Now()
 	nth := l.queue.ahead(w.config, w.entry) + 1
-	e := l.expect(now, nth, true).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
+	place := func(r *documentedLimit) int { return r.queue.ahead(w.config, w.entry) + 1 }
+	e := l.expect(now, nth, place).or(c.expectAt(w.host, now, max(nth, w.host.demand.ahead(w.config)+1)))
 	if w.late(now, e) {
 		return w.queueError(now, e)
 	}
@@ -217,14 +222,17 @@ func (c *Client) joinClient(w *waiter) error {
 	return nil
 }
 
-// expect estimates how long the nth request from now has to wait for a place, and for the documented limits. joins says that it
-// is a new one, so that those that wait at other clients for the same limit come first.
-func (l *clientLimit) expect(now time.Time, nth int, joins bool) estimate {
-	wait := l.documentedWait(nth, joins)
-	if l.queue.size > 0 {
-		wait = max(wait, l.meter.wait(now, nth, l.places))
+// expect estimates how long the nth request from now has to wait for a place, and for the documented limits. place returns the
+// request's place in the queue of a limit, which other clients may share.
+func (l *clientLimit) expect(now time.Time, nth int, place func(*documentedLimit) int) (e estimate) {
+	for _, r := range l.documented {
+		n := max(nth, place(r))
+		e = e.or(nthOf(n, r.wait(n), &r.promised))
 	}
-	return nthOf(nth, wait)
+	if l.queue.size > 0 {
+		e = e.or(nthOf(nth, l.meter.wait(now, nth, l.places.places), &l.promised))
+	}
+	return e
 }
 
 // startClientLocked gives the free places to waiting requests, as many as the documented limits permit now.
@@ -232,17 +240,10 @@ func (c *Client) startClientLocked(l *clientLimit) {
 	now, wait := time.Now(), reviewEvery
 	l.review(now, c.estimatesOf(l, now))
 	for l.free > 0 && l.queue.size > 0 {
-		if wait = l.documentedWait(1, false); wait > 0 {
+		if wait = l.documentedWait(); wait > 0 {
 			break
 		}
-		w := l.queue.next()
-		w.waitsFor(nil)
-		w.taken = l.documented
-		for _, r := range w.taken {
-			r.Allow()
-		}
-		close(w.turn)
-		l.free--
+		c.nextLocked(l).startNext()
 		wait = reviewEvery
 	}
 	l.wake(now, wait, func() {
@@ -252,25 +253,59 @@ func (c *Client) startClientLocked(l *clientLimit) {
 	})
 }
 
+// startNext gives a place to the client's next request, and counts it for the documented limits.
+func (l *clientLimit) startNext() {
+	w := l.queue.next()
+	w.waitsNoLonger(true)
+	w.taken = l.documented
+	for _, r := range w.taken {
+		r.Allow()
+	}
+	close(w.turn)
+	l.free--
+}
+
+// startAllLocked gives the free places of a client to its requests of all grant types in turn, those after the given ones first.
+func (c *Client) startAllLocked(id ClientID, given *clientLimit) {
+	all := c.limitsOfLocked(id)
+	after := slices.Index(all, given) + 1
+	for _, l := range append(all[after:], all[:after]...) {
+		c.startClientLocked(l)
+	}
+}
+
 // estimatesOf returns the function that estimates how long the client's waiting requests have to wait. It is called for each of
 // them in their order.
 func (c *Client) estimatesOf(l *clientLimit, now time.Time) func(w *waiter, nth int) estimate {
-	type turn struct {
-		host   *hostLimit
-		config string
-	}
-	type round struct{ number, ahead int } // of the host's rounds, and how many requests those before it have
-	rounds := make(map[turn]round)
+	rounds := make(rounds)
 	return func(w *waiter, nth int) estimate {
-		demand, key := &w.host.demand, turn{w.host, w.config}
-		r, ok := rounds[key]
-		if !ok {
-			r.number = w.host.queue.sizeOf(w.config) + 1
-			r.ahead = demand.depths.upTo(r.number - 1)
-		}
-		rounds[key] = round{r.number + 1, r.ahead + demand.depths.at(r.number)}
-		return l.expect(now, nth, false).or(c.expectAt(w.host, now, max(nth, r.ahead+1)))
+		atHost := rounds.place(turn{w.host, w.config}, w.host.demand.depths, w.host.queue.sizeOf(w.config))
+		atLimit := func(r *documentedLimit) int { return rounds.place(turn{r, w.config}, r.queue.depths, 0) }
+		return l.expect(now, nth, atLimit).or(c.expectAt(w.host, now, max(nth, atHost)))
 	}
+}
+
+// rounds holds the number of the next request's round for each turn, and how many requests the rounds before it have.
+type rounds map[turn]struct{ number, ahead int }
+
+// turn is what a config waits for: a [*hostLimit] or a [*documentedLimit].
+type turn struct {
+	at     any
+	config string
+}
+
+// place returns the place of a config's next request. depths are those of all that wait, and before is how many requests of the
+// config come before the first one.
+func (r rounds) place(key turn, depths depths, before int) int {
+	next, ok := r[key]
+	if !ok {
+		next.number, next.ahead = before+1, depths.upTo(before)
+	}
+	place := next.ahead + 1
+	next.ahead += depths.at(next.number)
+	next.number++
+	r[key] = next
+	return place
 }
 
 // markSent notes that a request has both turns. The wait for the host is not part of how long the client's requests take.
@@ -286,16 +321,24 @@ func (c *Client) useLocked(who subject, documented []provider.Limit) *clientLimi
 	l, ok := c.clients[who.key()]
 	if !ok {
 		c.sweepLocked()
-		places := maxConcurrentPerClient
-		if who.grant == provider.Revocation {
-			places = maxRevocationsPerClient
-		}
-		l = &clientLimit{places: places, free: places, refused: make(map[digest.Digest]*backoff.Backoff)}
+		l = &clientLimit{places: c.placesOfLocked(who), refused: make(map[digest.Digest]*backoff.Backoff)}
 		c.clients[who.key()] = l
 	}
 	l.documented = c.documentedLocked(who, documented) // again, because an operator may have changed the definition
 	l.users++
 	return l
+}
+
+// placesOfLocked returns the places of a subject's client, which its requests of all grant types share.
+func (c *Client) placesOfLocked(who subject) *places {
+	if all := c.limitsOfLocked(who.id); len(all) > 0 {
+		return all[0].places
+	}
+	n := maxConcurrentPerClient
+	if who.grant == provider.Revocation {
+		n = maxRevocationsPerClient
+	}
+	return &places{n, n}
 }
 
 // concernsClient reports whether a failure concerns the client as a whole, and not only what one role asks for. A bare 401
@@ -422,10 +465,12 @@ func (c *Client) sweepLocked() {
 		return
 	}
 	now := time.Now()
-	waiting := 0
+	waiting, limited := 0, 0
 	for id, l := range c.clients {
 		switch {
-		case l.users > 0 || !l.full():
+		case l.users > 0:
+		case !l.full() && limited < maxBackoffs:
+			limited++
 		case !l.waits(now), waiting >= maxBackoffs: // a client that is forgotten too early costs one request
 			delete(c.clients, id)
 		default:
@@ -437,6 +482,5 @@ func (c *Client) sweepLocked() {
 			delete(c.hosts, key)
 		}
 	}
-	c.sweepLimitsLocked()
 	c.sweepAt = 2 * (len(c.clients) + len(c.hosts))
 }

@@ -139,7 +139,7 @@ func (c *Client) expectAt(h *hostLimit, now time.Time, nth int) estimate {
 	if h.queue.size > 0 {
 		wait = max(wait, h.meter.wait(now, nth, c.hostPlaces()))
 	}
-	return nthOf(nth, wait)
+	return nthOf(nth, wait, &h.promised)
 }
 
 // SetMaxPerSecond sets how many requests may start at a host in any second: token requests and revocations separately. It

@@ -89,8 +89,8 @@ type Client struct {
 	clients   map[clientKey]*clientLimit
 	limits    map[limitKey]*documentedLimit
 	hosts     map[hostKey]*hostLimit
-	// sweepAt is how many clients and hosts there can be before the idle ones are removed.
-	sweepAt int
+	// sweepAt is how many clients and hosts there can be before the idle ones are removed, and sweepLimitsAt how many limits.
+	sweepAt, sweepLimitsAt int
 }
 
 // New returns a client that sends its requests through the given one.

@@ -113,6 +113,31 @@ func (t *turns) remove(w *waiter, path ...string) bool {
 	return true
 }
 
+// first returns the next request; nil if there is none.
+func (t *turns) first() *waiter {
+	switch {
+	case len(t.order) > 0:
+		return t.order[0].first()
+	case len(t.line) > 0:
+		return t.line[0]
+	}
+	return nil
+}
+
+// rotate lets the other names have their turns before that of a path, on each level.
+func (t *turns) rotate(path ...string) {
+	if len(path) == 0 {
+		return
+	}
+	own, ok := t.names[path[0]]
+	if !ok {
+		return
+	}
+	at := slices.Index(t.order, own)
+	t.order = append(slices.Delete(t.order, at, at+1), own)
+	own.rotate(path[1:]...)
+}
+
 // list returns the waiting requests, the next one first.
 func (t *turns) list() []*waiter {
 	if len(t.order) == 0 {
