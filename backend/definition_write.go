@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -109,7 +108,7 @@ func (e *Engine) storeDefinition(ctx context.Context, set *definitionSet, d prov
 		Document: string(d.Document()), Source: source, Extends: d.Extends, BaseDigest: base.Digest(), UpdatedAt: time.Now().UTC(),
 	}
 	before, _ := set.Lookup(d.Name)
-	keeps := before.Digest() == d.Digest() && maps.Equal(before.API.Headers, d.API.Headers) // those of roles differ
+	keeps := keepsTokens(before, d)
 	err := e.store.PutDefinition(ctx, d.Name, stored)
 	e.definitions.forget(d.Name) // even if the write has failed: the storage may have committed it
 	if err != nil || !keeps {

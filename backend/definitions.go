@@ -178,7 +178,7 @@ func (d *definitions) reportUnusable(name string, err error) {
 	}
 }
 
-// changedSince returns the names of operators' definitions whose tokens depend on something that differs between two sets.
+// changedSince returns the names of operators' definitions that do not keep their tokens between two sets.
 func changedSince(before, after *definitionSet) []string {
 	if before.Catalog == nil { // nothing was read before, so no token depends on it
 		return nil
@@ -194,8 +194,14 @@ func changedSince(before, after *definitionSet) []string {
 	return slices.DeleteFunc(slices.Compact(changed), func(name string) bool {
 		old, _ := before.Lookup(name)
 		now, _ := after.Lookup(name)
-		return old.Digest() == now.Digest()
+		return keepsTokens(old, now)
 	})
+}
+
+// keepsTokens reports whether the tokens in memory stay when a definition changes. They do not stay with other headers of the API,
+// because these hold parameters of roles.
+func keepsTokens(old, now provider.Definition) bool {
+	return old.Digest() == now.Digest() && maps.Equal(old.API.Headers, now.API.Headers)
 }
 
 // holdForUse keeps definitions from being written until release is called. It returns a *[BusyError] if a write takes too long.

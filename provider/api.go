@@ -28,6 +28,13 @@ const (
 	apiExtra       = "extra."
 )
 
+const (
+	// maxPlaceholders bounds the placeholders in [API.Headers], so that a definition cannot multiply a long token or parameter.
+	maxPlaceholders = 16
+	// maxAPIHeaders bounds the size of the headers with a token. Few servers accept as much.
+	maxAPIHeaders = 64 << 10
+)
+
 // APIHeaders are the headers of [API] for one client, in a form that can be compared. They are empty for the default.
 type APIHeaders string
 
@@ -80,7 +87,7 @@ func (h APIHeaders) For(token Token) (map[string]string, error) {
 	if err := json.Unmarshal([]byte(h), &prepared); err != nil {
 		return nil, err
 	}
-	headers := make(map[string]string, len(prepared))
+	headers, size := make(map[string]string, len(prepared)), 0
 	for _, name := range slices.Sorted(maps.Keys(prepared)) {
 		var b strings.Builder
 		for i, part := range prepared[name] {
@@ -96,6 +103,9 @@ func (h APIHeaders) For(token Token) (map[string]string, error) {
 		if HasControl(b.String()) {
 			return nil, errors.New(name + ": contains a control character")
 		}
+		if size += len(name) + b.Len(); size > maxAPIHeaders {
+			return nil, fmt.Errorf("%s: makes the headers larger than %d KiB", name, maxAPIHeaders>>10)
+		}
 		headers[name] = b.String()
 	}
 	return headers, nil
@@ -109,6 +119,9 @@ func (t Token) placeholder(name string) (string, error) {
 	case apiAccessToken:
 		return t.AccessToken, nil
 	case apiTokenType:
+		if t.TokenType == "" {
+			return "", errors.New("the response has no token type")
+		}
 		return t.TokenType, nil
 	}
 	key, isExtra := strings.CutPrefix(name, apiExtra)
@@ -121,25 +134,36 @@ func (t Token) placeholder(name string) (string, error) {
 	case json.Number:
 		return value.String(), nil
 	}
-	return "", fmt.Errorf("the response has no %s", key)
+	return "", fmt.Errorf("the response has neither a text nor a number in %s", key)
 }
 
 // checkAPI checks the headers of the provider's API.
 func (c *checker) checkAPI() {
-	carries := len(c.d.API.Headers) == 0
-	for name, template := range c.d.API.Headers {
+	carries, placeholders := len(c.d.API.Headers) == 0, 0
+	first := make(map[string]string, len(c.d.API.Headers)) // the spelling of each name that comes first
+	for _, name := range slices.Sorted(maps.Keys(c.d.API.Headers)) {
+		template := c.d.API.Headers[name]
 		path := join("api.headers", name)
 		if !headerSyntax.MatchString(name) || slices.ContainsFunc(ownHeaders(), func(own string) bool { return strings.EqualFold(own, name) }) {
 			c.add(path, "is not a header that a caller of the API sets")
+		}
+		if other, known := first[strings.ToLower(name)]; known {
+			c.add(path, "is the same header as %s; remove one of the two", other)
+		} else {
+			first[strings.ToLower(name)] = name
 		}
 		if HasControl(template) {
 			c.add(path, "contains a control character")
 		}
 		header := parseAPIHeader(template)
+		placeholders += len(header) / 2
 		for i := 1; i < len(header); i += 2 {
 			carries = carries || header[i] == apiAccessToken
 			c.checkPlaceholder(path, header[i])
 		}
+	}
+	if placeholders > maxPlaceholders {
+		c.add("api.headers", "contains more than %d placeholders; remove some", maxPlaceholders)
 	}
 	if !carries {
 		c.add("api.headers", "contains no {access_token}; if no header carries it, remove api.headers and say in use how the API takes it")

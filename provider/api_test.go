@@ -4,6 +4,7 @@ package provider_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -88,6 +89,53 @@ func TestAPIHeaders_Refused(t *testing.T) {
 	for _, name := range []string{"Host", "content-length", "Transfer-Encoding", "a b", ""} {
 		if _, err := withAPI(t, map[string]string{name: "{access_token}"}); err == nil || !strings.Contains(err.Error(), "is not a header") {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// A header without the type that it needs would begin with a space.
+func TestAPIHeaders_NoTokenType(t *testing.T) {
+	t.Parallel()
+	d, err := withAPI(t, map[string]string{"Authorization": "{token_type} {access_token}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.APIHeaders("id", nil).For(provider.Token{AccessToken: "t"}); err == nil {
+		t.Errorf("%q", got)
+	}
+}
+
+// Two spellings of a name are one header, which would have two values.
+func TestAPIHeaders_NameOnce(t *testing.T) {
+	t.Parallel()
+	_, err := withAPI(t, map[string]string{"X-Token": "{access_token}", "x-token": "{client_id}"})
+	if err == nil || !strings.Contains(err.Error(), "api.headers.x-token: is the same header as X-Token; remove one of the two") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Neither a hostile definition nor a provider with long tokens makes the engine hold much more than the token.
+func TestAPIHeaders_SizeIsBounded(t *testing.T) {
+	t.Parallel()
+	const most = 16
+	many := map[string]string{}
+	for i := range most + 1 {
+		many[fmt.Sprint("X-", i)] = "{access_token}"
+	}
+	for _, headers := range []map[string]string{many, {"X": strings.Repeat("{params.p}", most) + "{access_token}"}} {
+		if _, err := withAPI(t, headers); err == nil || !strings.Contains(err.Error(), "api.headers: contains more than 16 placeholders") {
+			t.Errorf("%d headers: %v", len(headers), err)
+		}
+	}
+	delete(many, "X-0")
+	d, err := withAPI(t, many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, accepted := range map[int]bool{4000: true, 4100: false} {
+		got, err := d.APIHeaders("id", nil).For(provider.Token{AccessToken: strings.Repeat("t", size)})
+		if (err == nil) != accepted || (len(got) == most) != accepted {
+			t.Errorf("a token of %d bytes: %d headers, %v", size, len(got), err)
 		}
 	}
 }
