@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,15 +14,14 @@ import (
 
 func TestProviders_List(t *testing.T) {
 	t.Parallel()
-	m := shared.Mount(t)
-	got := m.List(t, "providers").OK(t)
-	mustHave(t, got, fields{"keys": slices.Sorted(maps.Keys(tokenPaths))})
+	w := newWorld(t)
+	mustHave(t, w.List(t, "providers"), fields{"keys": w.builtins(t)})
 }
 
 func TestProviders_Read(t *testing.T) {
 	t.Parallel()
-	m := shared.Mount(t)
-	for name := range tokenPaths {
+	m := newWorld(t)
+	for _, name := range m.builtins(t) {
 		got := m.Read(t, "providers/"+name)
 		mustHave(t, got, fields{"name": name})
 		for _, field := range []string{"title", "documentation", "environments", "grants", "client_auth", "parameters", "limits", "quirks", "evidence"} {

@@ -73,8 +73,8 @@ func TestHostile_ErrorsShowNoToken(t *testing.T) {
 }
 
 // A response is decoded once, whatever the number of paths into it.
+// It is not parallel, because it measures what the process allocates.
 func TestHostile_PathsCostLittle(t *testing.T) {
-	t.Parallel()
 	path := strings.Repeat("a.", 11)
 	document := map[string]any{"name": "a", "extends": "oauth2", "client_auth": []string{"client_secret_post"}}
 	lists := make(map[string][]string)
@@ -110,7 +110,7 @@ func TestHostile_PathsCostLittle(t *testing.T) {
 			t.Error("there is a token")
 		}
 	}
-	if n := (allocated() - before) / uint64(len(body)); n > 300 {
+	if n := (allocated() - before) / uint64(len(body)); n > 200 {
 		t.Errorf("two responses cost %d times their size in memory", n)
 	}
 }
