@@ -272,6 +272,8 @@ func checkOverlap(c *Config, d provider.Definition) error {
 			Field: "token_overlap", Problem: "cannot be used with reuse_token=false, because each reader's token would end the others; " +
 				`set reuse_token=true, or token_overlap=""`,
 		}
+	case d.SameToken:
+		return &FieldError{Field: "reuse_token", Problem: "cannot be false, because " + d.Name + " returns the same token until it expires, so the end of one lease would end the others", Accepted: "true"}
 	case d.TokenOverlap != nil:
 		return &FieldError{Field: "reuse_token", Problem: "cannot be false, because each new token of " + d.Name + " ends the one before", Accepted: "true"}
 	}

@@ -145,6 +145,24 @@ func TestField_EffectiveValues(t *testing.T) {
 	}})
 }
 
+// A provider that returns the same token until it ends cannot give each reader one of their own.
+func TestField_SameTokenForAllReaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "providers/shop", w.definition(t, fields{"same_token": true})).OK(t)
+	w.Write(t, "config/shop", fields{"client_id": demoClient, "client_secret": demoSecret, "reuse_token": false}).
+		Refused(t, http.StatusBadRequest, "reuse_token: cannot be false, because shop returns the same token until it expires")
+}
+
+// A limit of the definition is named as the reason.
+func TestField_LimitOfTheDefinition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Write(t, "providers/shop", w.definition(t, fields{"limits": []fields{{"requests": 2, "per": 3600}}})).OK(t)
+	w.Write(t, "config/shop", fields{"client_id": demoClient, "client_secret": demoSecret}).OK(t)
+	w.Write(t, "rotate/shop", nil).Refused(t, http.StatusServiceUnavailable, "the limits in the definition of shop permit no token request now")
+}
+
 // A response can bring members that an application needs. A definition that extends oauth2 by one word hands them on.
 func TestField_FurtherMembers(t *testing.T) {
 	t.Parallel()

@@ -70,7 +70,9 @@ func grantTypes() []GrantType {
 
 // checkTexts checks what is for readers.
 func (c *checker) checkTexts() {
-	if c.d.Documentation != "" || c.d.Extends == "" {
+	if c.d.Documentation == "" && c.d.Extends == "" {
+		c.add("documentation", "is required; give the https URL of the page that describes the token endpoint")
+	} else if c.d.Documentation != "" {
 		if u, err := url.Parse(c.d.Documentation); err != nil || u.Scheme != "https" || u.Host == "" {
 			c.add("documentation", "is not an https URL; give the page that describes the token endpoint")
 		}

@@ -432,16 +432,16 @@ type Response struct {
 	TimeZone string `yaml:"time_zone"`
 	// DefaultExpiresIn is the access token's lifetime in seconds, if neither the response nor the config gives one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
-	// RefreshExpiresIn lists paths of the refresh token's lifetime. The first one present counts. Its value is ignored if it is
+	// RefreshExpiresIn lists paths of the refresh token's lifetime below [Response.Object]. The first one present counts. Its value is ignored if it is
 	// zero or not a lifetime.
 	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
 	// RefreshExpiresAs is the form of [Response.RefreshExpiresIn].
 	RefreshExpiresAs string `yaml:"refresh_expires_as"`
 	// ScopeSeparator separates the values of the scope in the response. The default is a space.
 	ScopeSeparator string `yaml:"scope_separator"`
-	// Extra lists the paths of further members, which readers of the token get, too.
+	// Extra lists the paths of further members below [Response.Object], which readers of the token get, too.
 	Extra []string `yaml:"extra"`
-	// Secret lists paths of further members that are secret, so that no error text repeats them.
+	// Secret lists paths of further members below [Response.Object] that are secret, so that no error text repeats them.
 	Secret []string `yaml:"secret"`
 	// NoValue is a text or a number that means the same as null, such as "-1" for a lifetime without an end.
 	NoValue string `yaml:"no_value"`
@@ -704,6 +704,19 @@ func (d Definition) SecretParams(grantType GrantType) []string {
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
+}
+
+// NumericParams returns the keys of [Request.SecretParams] that the request of a grant type sends as numbers, in order.
+func (d Definition) NumericParams(grantType GrantType) []string {
+	var keys []string
+	shape, _ := d.request(grantType)
+	for name, p := range shape.Parameters {
+		if p.From == FromSecretParams && p.Type == TypeNumber {
+			keys = append(keys, p.key(name))
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // Constant returns the constant value of a parameter, and whether it has one.

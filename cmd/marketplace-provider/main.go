@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,10 +148,13 @@ func (c command) grants(d provider.Definition) ([]provider.GrantType, error) {
 			all = append(all, grant)
 		}
 	}
+	if d.Revocation != nil {
+		all = append(all, provider.Revocation)
+	}
 	if c.grant == "" {
 		return all, nil
 	}
-	if !d.Has(provider.GrantType(c.grant)) {
+	if !slices.Contains(all, provider.GrantType(c.grant)) {
 		return nil, fmt.Errorf("-grant: %s has no grant of that type; use one of %v", d.Name, all)
 	}
 	return []provider.GrantType{provider.GrantType(c.grant)}, nil

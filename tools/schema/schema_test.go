@@ -412,7 +412,10 @@ func files(t *testing.T, pattern string, atLeast int) map[string]string {
 func fragments(page string) []string {
 	var all []string
 	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1) {
-		text := regexp.MustCompile(`(?m)^   `).ReplaceAllString(block[1], "")
+		text := block[1]
+		if strings.HasPrefix(text, "   ") { // a block of a numbered step
+			text = regexp.MustCompile(`(?m)^   `).ReplaceAllString(text, "")
+		}
 		if strings.HasPrefix(text, "name:") {
 			all = append(all, "")
 		}

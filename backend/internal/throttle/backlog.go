@@ -47,11 +47,13 @@ type estimate struct {
 	wait, step time.Duration
 	// promised is when the last request was told to return that had to wait for the same reason.
 	promised *time.Time
+	// documented says that the reason is a limit of the definition.
+	documented bool
 }
 
 // nthOf returns the estimate for the nth request of a queue from its wait.
 func nthOf(nth int, wait time.Duration, promised *time.Time) estimate {
-	return estimate{wait, wait / time.Duration(nth), promised}
+	return estimate{wait: wait, step: wait / time.Duration(nth), promised: promised}
 }
 
 // or returns the longer one of two estimates.
@@ -75,7 +77,7 @@ func (w *waiter) queueError(now time.Time, e estimate) *QueueError {
 	} else if later := e.promised.Add(e.step); later.Before(now.Add(maxPromise)) {
 		*e.promised = later
 	}
-	return &QueueError{Provider: w.provider, Wait: e.promised.Sub(now)}
+	return &QueueError{Provider: w.provider, Wait: e.promised.Sub(now), Documented: e.documented}
 }
 
 // count adds the request to the demand on its host, or removes it.

@@ -227,7 +227,9 @@ func (c *Client) joinClient(w *waiter) error {
 func (l *clientLimit) expect(now time.Time, nth int, place func(*documentedLimit) int) (e estimate) {
 	for _, r := range l.documented {
 		n := max(nth, place(r))
-		e = e.or(nthOf(n, r.wait(n), &r.promised))
+		limited := nthOf(n, r.wait(n), &r.promised)
+		limited.documented = true
+		e = e.or(limited)
 	}
 	if l.queue.size > 0 {
 		e = e.or(nthOf(nth, l.meter.wait(now, nth, l.places.places), &l.promised))

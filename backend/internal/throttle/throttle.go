@@ -45,6 +45,8 @@ type QueueError struct {
 	Provider string
 	// Wait is how long it takes until a request can have its turn. 0: it is not known.
 	Wait time.Duration
+	// Documented says that a limit of the provider's definition is the reason.
+	Documented bool
 }
 
 // Error returns what the request waits for, and when to come back.
@@ -52,6 +54,9 @@ func (e *QueueError) Error() string {
 	when := "a moment"
 	if e.Wait > 0 {
 		when = max(e.Wait+time.Second-1, time.Second).Truncate(time.Second).String() // rounded up, so that a caller does not return too early
+	}
+	if e.Documented {
+		return "the limits in the definition of " + e.Provider + " permit no token request now; try again in " + when
 	}
 	return "too many token requests to " + e.Provider + " wait for their turn; try again in " + when
 }
