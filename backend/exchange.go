@@ -229,7 +229,8 @@ func (x *exchange) exchangeCode() (*Token, error) {
 	if token.RefreshToken == "" {
 		if failure == nil {
 			failure = &FieldError{Field: "code", Problem: x.definition.Name + " answered without a refresh token, so nothing was stored; " +
-				"ask for a scope that grants offline access"}
+				"ask for a scope that grants offline access. If the provider wants a parameter for that, such as access_type=offline, " +
+				"add it to authorization.parameters in a definition of your own"}
 		}
 		return nil, x.restart(failure)
 	}

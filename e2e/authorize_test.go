@@ -410,7 +410,7 @@ func TestExchange_ResponseWithoutRefreshToken(t *testing.T) {
 		t.Helper()
 		back := w.allow(t, w.authorize(t, "a/r", nil))
 		w.Sim.Fault(t, marktplaats, bare)
-		got := w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats, "refresh token", "authorize/a/r")
+		got := w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, marktplaats, "refresh token", "access_type=offline", "authorization.parameters", "authorize/a/r")
 		if harness.FindSecret(got.Body, "bare-token") != "" {
 			t.Errorf("%s\n\tcontains the token", got)
 		}
