@@ -147,11 +147,17 @@ func (p *plugin) writeRole(ctx context.Context, req *logical.Request, data *fram
 		text, _ := value.(string) // null resets nothing
 		refreshToken = &text
 	}
-	return nil, p.engine.WriteRole(ctx, configName(data), roleName(data), backend.RoleWrite{
+	err := p.engine.WriteRole(ctx, configName(data), roleName(data), backend.RoleWrite{
 		Fields:       fields,
 		Patch:        req.Operation == logical.PatchOperation,
 		RefreshToken: refreshToken,
 	})
+	if err != nil || refreshToken == nil || !backend.LooksEncoded(*refreshToken) {
+		return nil, err
+	}
+	resp := new(logical.Response)
+	resp.AddWarning("the refresh_token looks percent-encoded, as in a URL; if the provider refuses it, write it decoded")
+	return resp, nil
 }
 
 func (p *plugin) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

@@ -59,12 +59,15 @@ func parseCallback(redirect, codeName string) (Callback, error) {
 // encodedSyntax matches a text that is percent-encoded: it has an escape, and nothing that would have to be escaped.
 var encodedSyntax = regexp.MustCompile(`^(?:[A-Za-z0-9._~*+-]|%[0-9A-Fa-f]{2})*%[0-9A-Fa-f]{2}(?:[A-Za-z0-9._~*+-]|%[0-9A-Fa-f]{2})*$`)
 
+// LooksEncoded reports whether a text looks percent-encoded, as in a URL.
+func LooksEncoded(text string) bool { return encodedSyntax.MatchString(text) }
+
 // check returns a *[FieldError] if a callback cannot be used. It comes before anything is spent.
 func (c Callback) check() error {
 	switch {
 	case c.Code == "" && c.Error == "":
 		return &FieldError{Field: "code", Problem: "is required; take it from the redirect, together with the state"}
-	case c.RedirectURI == "" && encodedSyntax.MatchString(c.Code):
+	case c.RedirectURI == "" && LooksEncoded(c.Code):
 		return &FieldError{
 			Field: "code", Problem: "is percent-encoded, as it is in a URL; paste it decoded (%5E is ^, %23 is #), or give the whole URL as redirect",
 		}

@@ -70,6 +70,20 @@ func TestField_PastedCode(t *testing.T) {
 		Refused(t, http.StatusBadRequest, "state: was used before, with another code", w.authorizeCommand("a/r"))
 }
 
+// A refresh token that looks percent-encoded is stored, because it may be right, with a warning.
+func TestField_PastedRefreshToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newRole(t, marktplaats)
+	for token, warnings := range map[string]int{"1%2F%2F0abc": 1, "1//0abc": 0, "100%": 0, "plain-token": 0} {
+		w.NoteSecret(token)
+		got := w.Write(t, "roles/a/r", fields{"grant_type": "refresh_token", "refresh_token": token}).OK(t)
+		if len(got.Warnings) != warnings {
+			t.Errorf("%s: %s, want %d warnings", token, got, warnings)
+		}
+	}
+}
+
 // A user who refused comes back with an error in the URL.
 func TestField_PastedRefusal(t *testing.T) {
 	t.Parallel()
