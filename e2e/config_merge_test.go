@@ -86,7 +86,7 @@ func TestConfig_PatchNullSetsDefault(t *testing.T) {
 	for name, value := range defaults {
 		before := w.writeAllFields(t, "config/a")
 		w.Patch(t, "config/a", with(unverified, fields{name: nil})).OK(t)
-		mustHave(t, w.Read(t, "config/a"), with(before.Data, fields{name: value}))
+		mustHave(t, w.Read(t, "config/a"), with(before.Data, fields{name: value, "effective": without}))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func TestStaticCreds(t *testing.T) {
 	for _, own := range []string{"ttl", "rotation_period", "last_vault_rotation"} {
 		delete(shared, own)
 	}
-	if !maps.Equal(shared, leased.Data) {
+	if !reflect.DeepEqual(map[string]any(shared), leased.Data) {
 		t.Errorf("besides its own fields static-creds/ has %v, want those of creds/: %v",
 			slices.Sorted(maps.Keys(shared)), slices.Sorted(maps.Keys(leased.Data)))
 	}

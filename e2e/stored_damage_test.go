@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -127,7 +128,7 @@ func (w world) warned(t testing.TB, d damage, key string) {
 	for line := range bytes.Lines(w.Log(t)) {
 		var entry struct{ Message, Level, Config, Role, Problem string }
 		if json.Unmarshal(bytes.ReplaceAll(line, []byte(`"@`), []byte(`"`)), &entry) == nil && entry.Level == "warn" &&
-			entry.Config == string(config) && entry.Role == string(role) {
+			entry.Config == string(config) && entry.Role == string(role) && strings.Contains(entry.Message, "stored token") {
 			lines = append(lines, line)
 		}
 	}
