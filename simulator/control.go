@@ -34,6 +34,7 @@ func (s *Simulator) controlRoutes() http.Handler {
 	mux.Handle("GET /_control/{provider}/refresh_tokens", s.forProvider(getRefreshTokens))
 	mux.Handle("POST /_control/{provider}/release", s.forProvider(postRelease))
 	mux.Handle("GET /_control/counters", control(s.getCounters))
+	mux.Handle("GET /_control/marketplaces", control(getMarketplaces))
 	mux.Handle("POST /_control/reset", control(s.postReset))
 	return mux
 }

@@ -167,9 +167,11 @@ func (x exchange) inject(f fault) {
 	case "drip":
 		x.drip(x.normalResponse(), delay)
 	case "status", "answer":
-		response{f.Status, http.Header(f.Headers), []byte(f.Body)}.write(x.w)
+		response{status: f.Status, header: http.Header(f.Headers), body: []byte(f.Body)}.write(x.w)
 	case "malformed":
-		response{http.StatusOK, http.Header{"Content-Type": {"application/json"}}, []byte(notAtAll)}.write(x.w)
+		response{
+			status: http.StatusOK, header: http.Header{"Content-Type": {"application/json"}}, body: []byte(notAtAll),
+		}.write(x.w)
 	case "truncated":
 		x.truncate(x.normalResponse())
 	case "huge":

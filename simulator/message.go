@@ -131,6 +131,8 @@ type response struct {
 	status int
 	header http.Header
 	body   []byte
+	// refused marks an error that has the status of a success.
+	refused bool
 }
 
 // jsonResponse returns a response with a JSON body. It panics if the value cannot be

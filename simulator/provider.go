@@ -46,6 +46,11 @@ type vendor struct {
 	// kept returns how many refresh tokens of one authorization are valid. If it is
 	// nil, one is.
 	kept func() int
+	// secret returns the client secret of a request without HTTP Basic. If it is nil,
+	// that is the form's client_secret.
+	secret func(s *state, r request) string
+	// begin adds what the vendor has at start, apart from clients. It can be nil.
+	begin func(s *state)
 }
 
 // The kinds of endpoint that record requests and can have faults.
@@ -167,6 +172,9 @@ func (p *provider) reset() {
 		sweepCodesAt:   firstSweep,
 		sweepRefreshAt: firstSweep,
 	}
+	if v.begin != nil {
+		v.begin(p.state)
+	}
 }
 
 // serve handles a request to a token or revocation endpoint. It records the
@@ -226,7 +234,7 @@ func (p *provider) judge(at endpoint, req request) response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.vendor.responders(at.kind)[at.path](p.state, req)
-	if a.status != http.StatusOK {
+	if a.status != http.StatusOK || a.refused {
 		p.counts.Refused++
 	}
 	return a
@@ -266,6 +274,9 @@ func (p *provider) secret(req request) string {
 // secret, or if it cannot be decoded.
 func (s *state) secretOf(req request) string {
 	id, asItIs, ok := req.basicPair()
+	if !ok && s.vendor.secret != nil {
+		return s.vendor.secret(s, req)
+	}
 	if !ok {
 		values, _ := url.ParseQuery(req.Body) // on an error, use what was parsed
 		return values.Get("client_secret")

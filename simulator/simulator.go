@@ -37,15 +37,15 @@ func New() *Simulator {
 		providers: map[string]*provider{},
 		routes:    map[string]http.HandlerFunc{},
 	}
-	for _, build := range vendors() {
+	for _, build := range append(vendors(), newDescribed(descriptions())...) {
 		s.add(newProvider(build))
 	}
 	s.control = s.controlRoutes()
 	return s
 }
 
-// vendors returns the constructors of all vendors. Each vendor has a file of its
-// own, except that identical sister sites share one.
+// vendors returns the constructors of the vendors in Go. Each has a file of its
+// own, except that identical sister sites share one. All other vendors are data.
 func vendors() []func() vendor {
 	return []func() vendor{
 		newKleinanzeigen,

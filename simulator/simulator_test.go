@@ -238,7 +238,7 @@ func TestControlRefuses(t *testing.T) {
 		}
 	}
 	mint(t, sim) // the refused requests had no effect
-	if w := ask(t, sim, "POST", "/_control/ebay/faults", `{"kind":"hang"}`); w.Code != http.StatusNotFound {
+	if w := ask(t, sim, "POST", "/_control/kaufland/faults", `{"kind":"hang"}`); w.Code != http.StatusNotFound {
 		t.Errorf("unknown provider: %d, want 404", w.Code)
 	}
 }
@@ -262,9 +262,16 @@ func TestCountersRequestsReset(t *testing.T) {
 			"revocation_requests": 0, "tokens_revoked": 0,
 			"codes_exchanged": 0, "refreshes": 0, "refresh_tokens_refused": 0, "held": 0},
 	}
+	others := []string{}
 	for _, v := range marketplaces() {
-		if want[v.provider] == nil {
-			want[v.provider] = map[string]int{"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
+		others = append(others, v.provider)
+	}
+	for _, v := range contracts(t, sim) {
+		others = append(others, v.Name)
+	}
+	for _, name := range others {
+		if want[name] == nil {
+			want[name] = map[string]int{"token_requests": 0, "tokens_issued": 0, "refused": 0, "faults": 0,
 				"protected_requests": 0, "protected_refused": 0, "redirects_followed": 0,
 				"revocation_requests": 0, "tokens_revoked": 0,
 				"codes_exchanged": 0, "refreshes": 0, "refresh_tokens_refused": 0, "held": 0}
