@@ -157,6 +157,9 @@ func providerData(d provider.Definition) map[string]any {
 		"variables":      variableData(d.Variables),
 		"use":            d.Use,
 		"api":            omitEmpty(map[string]any{"headers": d.API.Headers}),
+		"credentials":    credentialData(d.Credentials),
+		"no_client":      d.NoClient,
+		"revocation":     revocationData(d.Revocation),
 		"token_lifetime": d.TokenLifetime,
 		"same_token":     d.SameToken,
 		"limit_headers":  limitHeaderData(d.LimitHeaders),
@@ -243,6 +246,25 @@ func authorizationData(a provider.AuthorizationEndpoint) map[string]any {
 	return shown
 }
 
+// credentialData returns the names of the client's credentials, if one differs from RFC 6749, section 2.3.1.
+func credentialData(c provider.Credentials) map[string]any {
+	if c.ClientID == "client_id" && c.ClientSecret == "client_secret" {
+		return nil
+	}
+	return map[string]any{"client_id": c.ClientID, "client_secret": c.ClientSecret}
+}
+
+// revocationData returns a revocation request that is not that of RFC 7009, section 2.1.
+func revocationData(r *provider.GrantRequest) map[string]any {
+	if r == nil {
+		return nil
+	}
+	return omitEmpty(map[string]any{
+		"client_auth": r.ClientAuth, "method": r.Method, "body": r.Body,
+		"headers": parameterData(r.Headers), "parameters": parameterData(r.Parameters),
+	})
+}
+
 func limitHeaderData(l provider.LimitHeaders) map[string]any {
 	shown := omitEmpty(map[string]any{"limit": l.Limit, "remaining": l.Remaining, "reset": l.Reset})
 	if l.ResetAs != provider.ExpiresUnixSeconds {
@@ -260,6 +282,7 @@ func responseData(a provider.Response) map[string]any {
 		"refresh_expires_in": a.RefreshExpiresIn,
 		"scope_separator":    a.ScopeSeparator,
 		"extra":              a.Extra,
+		"secret":             a.Secret,
 		"no_value":           a.NoValue,
 		"time_zone":          a.TimeZone,
 		"success":            omitEmpty(map[string]any{"name": a.Success.Name, "values": a.Success.Values}),
