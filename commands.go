@@ -45,7 +45,7 @@ func ConfigCommand(mount, config string, d provider.Definition) string {
 	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {
 		words = append(words, "token_url=…")
 	}
-	if d.ClientAuthRequired {
+	if !d.NoClient && d.DefaultClientAuth() == "" {
 		words = append(words, "client_auth=…")
 	}
 	required := d.Required()

@@ -22,6 +22,10 @@ func remedy(err error) string {
 		return "set default_expires_in in the config"
 	case provider.RemedyCACert:
 		return "set ca_cert in the config to the certificate of that authority"
+	case provider.RemedyTokenURL:
+		return "if the provider has moved it, set token_url (or refresh_url) in the config"
+	case provider.RemedyBasicRaw:
+		return "if the provider wants HTTP Basic without form-encoding, set client_auth=client_secret_basic_raw in the config"
 	case provider.RemedyTimeout:
 		return "raise request_timeout in the config (at most " + maxRequestTimeout.String() + ")"
 	}

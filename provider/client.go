@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -105,6 +106,9 @@ func read(d Definition, r Request, x exchange) (Token, error) {
 	res.redact = newRedactor(append(r.secrets(x.request), found.RefreshToken)...)
 	if res.whole {
 		token, err := readResponse(d, r, res)
+		if failure, ok := err.(*Error); ok && r.wantsRawBasic(d, failure) {
+			failure.Remedy = RemedyBasicRaw
+		}
 		return withSuccessor(r, found, token, err)
 	}
 	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its response is larger than 1 MiB"}
@@ -116,6 +120,13 @@ func read(d Definition, r Request, x exchange) (Token, error) {
 		}
 	}
 	return found, failure
+}
+
+// wantsRawBasic reports whether a client may have been refused because its credentials were form-encoded.
+func (r Request) wantsRawBasic(d Definition, failure *Error) bool {
+	shape, _ := d.request(r.GrantType)
+	encoded := url.QueryEscape(r.ClientID) != r.ClientID || url.QueryEscape(r.ClientSecret) != r.ClientSecret
+	return failure.Kind == RefusedClient && (failure.Code == "" || failure.Code == "invalid_client") && encoded && d.clientAuth(shape, r) == AuthBasic && slices.Contains(d.ClientAuth, AuthBasicRaw)
 }
 
 // grace extends the timeout of requests that may consume a refresh token or code. After a suspended process resumes, the timer
@@ -187,6 +198,12 @@ func (c *Client) route(ctx context.Context, r Request, request *http.Request) (r
 		TLSHandshakeTimeout:    connectTimeout,
 		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this sends no Connection header
 		MaxResponseHeaderBytes: maxResponseHeader,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &proxyRefusal{way.proxy, answer.StatusCode}
+		},
 	}
 	way.RoundTripper, way.close = t, t.CloseIdleConnections
 	return way, nil
@@ -199,6 +216,21 @@ type proxyError struct {
 }
 
 func (e *proxyError) Unwrap() error { return e.error }
+
+// proxyRefusal is a proxy's refusal to connect to the target.
+type proxyRefusal struct {
+	proxy  string
+	status int
+}
+
+// Error returns the proxy and its answer, and what to check.
+func (e *proxyRefusal) Error() string {
+	text := fmt.Sprintf("the proxy %s answered HTTP %d in place of a connection", e.proxy, e.status)
+	if e.status == http.StatusProxyAuthRequired {
+		text += "; check the user and password of HTTPS_PROXY in Vault's environment"
+	}
+	return text
+}
 
 // proxyAt returns the proxy if an error occurred on the way to it; empty if the error occurred elsewhere.
 func proxyAt(err error) string {
@@ -216,6 +248,9 @@ func (w route) failure(err error, d Definition, r Request, request *http.Request
 		return networkFailure(&proxyError{w.proxy, err}, d, r, request)
 	}
 	failure := networkFailure(err, d, r, request)
+	if errors.As(err, new(*proxyRefusal)) {
+		return failure
+	}
 	if w.proxy != "" && failure.Kind != Forbidden {
 		failure.Description += ", through the proxy " + w.proxy
 	}
@@ -228,6 +263,7 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	var (
 		forbidden *URLError
 		invalid   *RequestError
+		refusal   *proxyRefusal
 		dns       *net.DNSError
 		network   net.Error
 	)
@@ -244,6 +280,8 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 		failure.Description = shape.Endpoint + ": host " + target.Hostname() + " " + forbidden.Error()
 	case errors.As(err, &invalid):
 		failure.Kind, failure.Description = Forbidden, invalid.Error()
+	case errors.As(err, &refusal):
+		failure.Description = refusal.Error()
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		failure.Kind, failure.Remedy = Timeout, RemedyTimeout
 		failure.Description = fmt.Sprintf("there was no response within %s", r.Timeout)

@@ -732,7 +732,7 @@ func (d Definition) Constant(parameter string) (string, bool) {
 
 // DefaultClientAuth returns the client authentication of a request that chooses none; empty if a request must choose.
 func (d Definition) DefaultClientAuth() ClientAuth {
-	if d.ClientAuthRequired || len(d.ClientAuth) == 0 { // the zero definition has none
+	if d.ClientAuthRequired && len(d.ClientAuth) > 1 || len(d.ClientAuth) == 0 { // the zero definition has none
 		return ""
 	}
 	return d.ClientAuth[0]

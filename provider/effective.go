@@ -2,6 +2,12 @@
 
 package provider
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
 // Endpoints returns the URLs to which requests go, by the names of their fields: the request's own, or else the definition's, with
 // variables expanded. A URL that a request still lacks, or that the network policy forbids, is left out.
 func (r Request) Endpoints(d Definition) map[string]string {
@@ -15,6 +21,25 @@ func (r Request) Endpoints(d Definition) map[string]string {
 		endpoints["api_url"] = api
 	}
 	return endpoints
+}
+
+// CheckVariables returns a *[RequestError] if a variable is missing or wrong in a URL of the environment that the request does not
+// override. Otherwise the URL would be found missing when it is first needed.
+func (r Request) CheckVariables(d Definition) error {
+	overridden := map[string]bool{
+		"token_url": r.TokenURL != "", "refresh_url": r.RefreshURL != "", "revocation_url": r.RevocationURL != "",
+		"authorization_url": r.AuthorizationEndpoint != "",
+	}
+	urls := d.Environments[cmp.Or(r.Environment, DefaultEnvironment)].URLs()
+	for _, field := range slices.Sorted(maps.Keys(urls)) {
+		if overridden[field] {
+			continue
+		}
+		if _, err := d.expandURL(urls[field], r.Params); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // APIURL returns the base of the API in an environment, with variables expanded; empty if it is not known.

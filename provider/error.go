@@ -153,6 +153,10 @@ const (
 	RemedyCACert
 	// RemedyTimeout is to raise [Request.Timeout].
 	RemedyTimeout
+	// RemedyTokenURL is to set the URL of the endpoint, because nothing else is wrong with the request.
+	RemedyTokenURL
+	// RemedyBasicRaw is to set [Request.ClientAuth] to [AuthBasicRaw], if the provider wants HTTP Basic without form-encoding.
+	RemedyBasicRaw
 )
 
 // RemedyOf returns the remedy of an *[Error], a *[RequestError] or a *[URLError].

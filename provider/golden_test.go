@@ -124,6 +124,10 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	compare(t, file, parts, uuidSyntax.ReplaceAllString(sent, "<uuid>"), got)
 }
 
+var remedies = map[provider.Remedy]string{
+	provider.RemedyLifetime: "lifetime", provider.RemedyTokenURL: "token_url", provider.RemedyBasicRaw: "client_secret_basic_raw",
+}
+
 var uuidSyntax = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
 
 // compare compares what was sent and what came of it with the parts of a case, or writes it there.
@@ -261,10 +265,12 @@ func describe(t *testing.T, token provider.Token, err error, before time.Time) s
 		if failure.RetryAfter > 0 {
 			line("retry_after", failure.RetryAfter)
 		}
-		if failure.Remedy == provider.RemedyLifetime { // no golden case has another
-			line("remedy", "lifetime")
-		} else if failure.Remedy != provider.RemedyNone {
-			t.Errorf("remedy %v", failure.Remedy)
+		if failure.Remedy != provider.RemedyNone {
+			name, ok := remedies[failure.Remedy]
+			if !ok {
+				t.Errorf("no golden case has the remedy %v", failure.Remedy)
+			}
+			line("remedy", name)
 		}
 	} else if err != nil {
 		line("error", "of an unknown type: "+err.Error())

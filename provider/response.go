@@ -521,13 +521,25 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	if e.Kind == Malformed && failed {
 		e.Kind = RefusedRequest
 	}
-	if e.Kind == Malformed && res.status >= 300 && res.status < 400 {
+	e.explainEndpoint(res, redact)
+	return e
+}
+
+// explainEndpoint explains a response that shows a wrong URL: a redirect, or the status of a path or method that is unknown.
+func (e *Error) explainEndpoint(res rawResponse, redact redactor) {
+	switch {
+	case e.Kind == Malformed && res.status >= 300 && res.status < 400:
 		e.Code, e.Description = "", "it redirects, and redirects are not followed"
 		if target := res.redirectTarget(); target != "" && !redact.repeats(target) {
 			e.Description = "it redirects to " + oneLine(target) + ", and redirects are not followed"
+			e.Remedy = RemedyTokenURL
+		}
+	case e.Kind == RefusedRequest && e.Code == "" && e.Description == "" && res.url != nil &&
+		(res.status == http.StatusNotFound || res.status == http.StatusMethodNotAllowed):
+		if endpoint := res.url.Scheme + "://" + res.url.Host + res.url.EscapedPath(); !redact.repeats(endpoint) {
+			e.Description, e.Remedy = "there is no token endpoint at "+oneLine(endpoint), RemedyTokenURL
 		}
 	}
-	return e
 }
 
 // redirectTarget returns where a response redirects, without the query, which can hold secrets; empty if it does not say.
@@ -542,7 +554,11 @@ func (res rawResponse) redirectTarget() string {
 	if target.Opaque != "" || target.Host == "" {
 		return ""
 	}
-	return target.Scheme + "://" + target.Host + target.EscapedPath()
+	where := target.Scheme + "://" + target.Host
+	if path := target.EscapedPath(); !strings.ContainsAny(path, ";=") { // parameters in a path can be secret
+		where += path
+	}
+	return where
 }
 
 // errorCode returns the code of RFC 6749 that an error stands for, and whether the definition says so. Otherwise the code is the
