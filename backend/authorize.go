@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -85,6 +86,9 @@ type userRole struct {
 	role       *Role
 	definition provider.Definition
 }
+
+// codeName returns what the provider calls the code in a redirect.
+func (u *userRole) codeName() string { return cmp.Or(u.definition.Authorization.CodeName, "code") }
 
 // userRole loads a role that a user authorizes.
 func (e *Engine) userRole(ctx context.Context, key store.Key) (*userRole, error) {

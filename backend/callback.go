@@ -17,6 +17,8 @@ type Callback struct {
 	Error, ErrorDescription string
 	// RedirectURI is the URI that the user came back to, without its query; empty: unknown.
 	RedirectURI string
+	// decoded says that the values come from a URL, whose escapes were decoded.
+	decoded bool
 }
 
 // parseCallback returns the callback in the URL that a browser was redirected to. codeName is the name of its code.
@@ -24,16 +26,23 @@ func parseCallback(redirect, codeName string) (Callback, error) {
 	fail := func(problem string) (Callback, error) {
 		return Callback{}, &FieldError{Field: "redirect", Problem: problem + "; paste the whole URL that the browser was sent to"}
 	}
-	pasted := strings.ReplaceAll(strings.TrimSpace(redirect), "&amp;", "&") // as it is in the source of a page
-	u, err := url.Parse(pasted)
-	if err != nil || u.Scheme == "" {
-		return fail("is not a URL")
+	pasted := unwrapURL(redirect)
+	if strings.ContainsFunc(pasted, isInvisible) {
+		return fail("contains a blank, as if a line was wrapped")
 	}
-	query := u.RawQuery
-	if query == "" {
-		query = u.EscapedFragment()
+	base, query, found := strings.Cut(pasted, "?")
+	query, fragment, _ := strings.Cut(query, "#")
+	if !found {
+		base, fragment, found = strings.Cut(pasted, "#")
+	}
+	u, err := url.Parse(base)
+	if err != nil || !found {
+		return fail("is not a URL with a query")
 	}
 	values, err := url.ParseQuery(query)
+	if err == nil && !values.Has(codeName) && !values.Has("error") { // some providers use the fragment
+		values, err = url.ParseQuery(fragment)
+	}
 	if err != nil {
 		return fail("has a query that cannot be parsed")
 	}
@@ -42,10 +51,12 @@ func parseCallback(redirect, codeName string) (Callback, error) {
 			return fail("contains " + name + " twice")
 		}
 	}
-	u.RawQuery, u.Fragment, u.RawFragment, u.ForceQuery = "", "", "", false
 	c := Callback{
 		Code: values.Get(codeName), State: values.Get("state"), Error: values.Get("error"),
-		ErrorDescription: values.Get("error_description"), RedirectURI: u.String(),
+		ErrorDescription: values.Get("error_description"), decoded: true,
+	}
+	if u.Scheme != "" && u.Host+u.Opaque+u.Path != "" && strings.Contains(base, ":/") {
+		c.RedirectURI = u.String()
 	}
 	switch {
 	case c.Code == "" && c.Error == "":
@@ -56,23 +67,44 @@ func parseCallback(redirect, codeName string) (Callback, error) {
 	return c, nil
 }
 
-// encodedSyntax matches a text that is percent-encoded: it has an escape, and nothing that would have to be escaped.
-var encodedSyntax = regexp.MustCompile(`^(?:[A-Za-z0-9._~*+-]|%[0-9A-Fa-f]{2})*%[0-9A-Fa-f]{2}(?:[A-Za-z0-9._~*+-]|%[0-9A-Fa-f]{2})*$`)
+// encodedURL matches a URL that is percent-encoded as a whole.
+var encodedURL = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*%3[Aa]%2[Ff]`)
 
-// LooksEncoded reports whether a text looks percent-encoded, as in a URL.
-func LooksEncoded(text string) bool { return encodedSyntax.MatchString(text) }
-
-// check returns a *[FieldError] if a callback cannot be used. It comes before anything is spent.
-func (c Callback) check() error {
-	switch {
-	case c.Code == "" && c.Error == "":
-		return &FieldError{Field: "code", Problem: "is required; take it from the redirect, together with the state"}
-	case c.RedirectURI == "" && LooksEncoded(c.Code):
-		return &FieldError{
-			Field: "code", Problem: "is percent-encoded, as it is in a URL; paste it decoded (%5E is ^, %23 is #), or give the whole URL as redirect",
+// unwrapURL returns a URL without what surrounds it where people copy it: blanks, quotes, and the escapes of a page's source.
+func unwrapURL(pasted string) string {
+	pasted = strings.TrimFunc(pasted, func(r rune) bool { return isInvisible(r) || strings.ContainsRune(`"'<>`, r) })
+	pasted = strings.ReplaceAll(pasted, "&amp;", "&")
+	if encodedURL.MatchString(pasted) {
+		if once, err := url.PathUnescape(pasted); err == nil {
+			return once
 		}
-	case provider.HasControl(c.Code):
-		return &FieldError{Field: "code", Problem: "contains a control character, such as a line break at its end; remove it"}
+	}
+	return pasted
+}
+
+// check returns a *[FieldError] if a callback cannot be used. It comes before anything is spent. codeName is what the provider
+// calls its code.
+func (c Callback) check(codeName string) error {
+	const whole = ", or give the whole URL of the redirect as redirect"
+	fail := func(field, problem string) error { return &FieldError{Field: field, Problem: problem} }
+	if problem := pastedProblem("state", c.State); problem != "" {
+		return fail("state", problem)
+	}
+	switch problem := pastedProblem(codeName, c.Code); {
+	case c.Code == "" && c.Error == "":
+		return fail("code", "is required; take code and state from the URL that the browser was sent to"+whole)
+	case problem != "":
+		return fail("code", problem)
+	case c.decoded:
+		return nil
+	case c.Code == c.State && c.Code != "":
+		return fail("code", "is the state; give the code"+whole)
+	case strings.Contains(c.Code, "://"):
+		return fail("code", "is a URL; give it as redirect, in place of code and state")
+	case furtherParameter.MatchString(c.Code):
+		return fail("code", "contains more of the URL than the code; give the code alone"+whole)
+	case LooksEncoded(c.Code):
+		return fail("code", "is percent-encoded, as it is in a URL; paste it decoded (%5E is ^, %23 is #)"+whole)
 	}
 	return nil
 }
@@ -80,6 +112,7 @@ func (c Callback) check() error {
 // is reports whether two callbacks are the same one, however they were given.
 func (c Callback) is(other Callback) bool {
 	c.RedirectURI, other.RedirectURI = "", ""
+	c.decoded, other.decoded = false, false
 	return c == other
 }
 

@@ -3,7 +3,6 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect st
 	if err != nil {
 		return nil, err
 	}
-	callback, err := parseCallback(redirect, cmp.Or(u.definition.Authorization.CodeName, "code"))
+	callback, err := parseCallback(redirect, u.codeName())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +49,7 @@ func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect st
 func (e *Engine) exchange(ctx context.Context, key store.Key, u *userRole, callback Callback) (_ *Token, err error) {
 	call := e.exchanges.get(callback, u)
 	if call == nil {
-		if err := callback.check(); err != nil {
+		if err := callback.check(u.codeName()); err != nil {
 			return nil, err
 		}
 		x := &exchange{Engine: e, key: key, userRole: *u, callback: callback}
@@ -348,6 +347,9 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 		return nil, err
 	case pending == nil && x.exchanges.used(state, &x.userRole):
 		return refuse("was used before, with another code")
+	case pending == nil && x.before.Usable() && x.before.ClientGeneration == x.config.ClientGeneration && x.before.RoleID == x.role.ID:
+		return nil, &FieldError{Field: "state", Problem: "is unknown, but the role was authorized at " + x.before.AuthorizedAt.Format(time.RFC3339) +
+			", perhaps with this state; read its token, and authorize the role again only if that fails"}
 	case pending == nil:
 		return refuse("is unknown: it was never issued, was used before, or has expired")
 	case pending.Config != x.key.Config || pending.Role != x.key.Role:
@@ -356,7 +358,10 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 		return refuse("was issued before the role or its client was changed")
 	}
 	if !x.callback.cameBackTo(pending.RedirectURI, x.definition) {
-		return nil, &FieldError{Field: "redirect", Problem: "does not lead to the redirect URI of this authorization", Accepted: "a URL that begins with " + pending.RedirectURI}
+		return nil, &FieldError{
+			Field: "redirect", Problem: "does not lead to the redirect URI of this authorization",
+			Accepted: "a URL that begins with " + pending.RedirectURI + ", or give code and state alone if the application has changed the URL",
+		}
 	}
 	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
 		return nil, err

@@ -238,8 +238,8 @@ func checkImport(r *Role, d provider.Definition, refreshToken *string) error {
 		problem = d.Name + " has no refresh_token grant; leave the field out"
 	case *refreshToken == "":
 		problem = "is empty; to remove the stored one, delete the role"
-	case provider.HasControl(*refreshToken):
-		problem = "contains a control character, such as a line break at its end; remove it"
+	default:
+		problem = pastedProblem("refresh_token", *refreshToken)
 	}
 	if problem == "" {
 		return nil

@@ -20,6 +20,12 @@ const (
 	maxRequestTimeout = 15 * time.Second
 )
 
+// The lower bounds of lifetimes that an operator states.
+const (
+	minMaxExpiresIn         = 10 * time.Second
+	minRefreshTokenLifetime = 10 * time.Minute
+)
+
 // checkConfig returns the definition of a config's provider, or a *[FieldError] if no token request can be made with the config.
 func (s *definitionSet) checkConfig(c *Config, settings Settings) (provider.Definition, error) {
 	d, err := s.checkProvider(c)
@@ -90,18 +96,25 @@ func checkSize(c *Config) error {
 	return nil
 }
 
-// checkCharacters refuses control characters, because line breaks and NUL would break out of a header or a URL. A secret
-// that was read from a file often ends with a line break, which would make it wrong.
+// checkCharacters refuses control characters, because line breaks and NUL would break out of a header or a URL. It also refuses
+// what shows that a value was not pasted as it is, because a provider would only answer that the client is wrong.
 func checkCharacters(c *Config) error {
 	for _, f := range configFields {
-		if text, ok := f.at(c).(*string); ok && f.name != "ca_cert" && provider.HasControl(*text) {
-			return &FieldError{Field: f.name, Problem: "contains a control character, such as a line break at its end; remove it"}
+		text, ok := f.at(c).(*string)
+		if !ok || f.name == "ca_cert" {
+			continue
+		}
+		if problem := pastedProblem(f.name, *text); problem != "" {
+			return &FieldError{Field: f.name, Problem: problem}
 		}
 	}
 	for field, values := range map[string]map[string]string{"params": c.Params, "secret_params": c.SecretParams, "headers": c.Headers} {
 		for key, value := range values {
 			if key == "" || provider.HasControl(key) || provider.HasControl(value) {
 				return &FieldError{Field: field, Problem: "contains an empty key or a control character; remove it"}
+			}
+			if value == placeholder {
+				return &FieldError{Field: field, Problem: key + " is the placeholder of a printed command; replace it with the value"}
 			}
 		}
 	}
@@ -249,6 +262,14 @@ func checkDurations(c *Config) error {
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		return &FieldError{Field: "request_timeout", Problem: "is out of range", Accepted: fmt.Sprintf("%s to %s", minRequestTimeout, maxRequestTimeout)}
 	}
+	// A shorter lifetime would end before anything could be done with it. The idle refresh looks once a minute.
+	for field, bound := range map[string]struct{ is, atLeast time.Duration }{
+		"max_expires_in": {c.MaxExpiresIn, minMaxExpiresIn}, "refresh_token_expires_in": {c.RefreshTokenExpiresIn, minRefreshTokenLifetime},
+	} {
+		if bound.is != 0 && bound.is < bound.atLeast {
+			return &FieldError{Field: field, Problem: "is too short", Accepted: "at least " + bound.atLeast.String()}
+		}
+	}
 	for _, f := range configFields {
 		// Leases count in whole seconds, and Vault takes a TTL of less than one for its own default.
 		d, ok := f.at(c).(*time.Duration)
@@ -285,10 +306,14 @@ func checkRequest(c *Config, d provider.Definition, settings Settings) error {
 	if _, err := provider.CertPool(c.CACert); err != nil {
 		return &FieldError{Field: "ca_cert", Problem: err.Error(), Accepted: "PEM certificates, such as those of ca_cert=@ca.pem"}
 	}
+	request := c.Request(settings.Network())
+	if err := request.CheckVariables(d); err != nil {
+		return asFieldError(err)
+	}
 	if !d.Has(provider.ClientCredentials) {
 		return nil // other grants need a code or a refresh token from a user
 	}
-	return asFieldError(c.Request(settings.Network()).Check(d))
+	return asFieldError(request.Check(d))
 }
 
 // asFieldError turns the error of a request that cannot be built into a *[FieldError].
