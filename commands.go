@@ -19,9 +19,13 @@ func Commands(mount, config string, d provider.Definition) []string {
 	case d.Has(provider.ClientCredentials):
 	case d.Has(provider.AuthorizationCode):
 		path += "/shop"
+		authorize := "vault write -f " + mount + authorizePrefix + path
+		if d.Takes(provider.FromRedirectURI) {
+			authorize = "vault write " + mount + authorizePrefix + path + " redirect_uri=…"
+		}
 		commands = append(commands,
 			"vault write "+mount+rolesPrefix+path+" grant_type=authorization_code",
-			"vault write "+mount+authorizePrefix+path+" redirect_uri=…",
+			authorize,
 			"vault write "+mount+exchangePrefix+path+" redirect=…")
 	default:
 		path += "/shop"

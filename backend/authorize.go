@@ -87,6 +87,12 @@ type userRole struct {
 	definition provider.Definition
 }
 
+// HasRedirectURI reports whether a role, or else its config, has a redirect URI, or needs none.
+func (e *Engine) HasRedirectURI(ctx context.Context, config, role string) bool {
+	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
+	return err == nil && (u.config.With(u.role).RedirectURI != "" || !u.definition.Takes(provider.FromRedirectURI))
+}
+
 // codeName returns what the provider calls the code in a redirect.
 func (u *userRole) codeName() string { return cmp.Or(u.definition.Authorization.CodeName, "code") }
 
@@ -113,7 +119,7 @@ func (e *Engine) userRole(ctx context.Context, key store.Key) (*userRole, error)
 // checkRegistered checks a redirect URI against the registered one, if the role or the config has one.
 func checkRegistered(merged *Config, d provider.Definition, redirectURI string) error {
 	registered := merged.RedirectURI
-	if redirectURI == "" && registered == "" {
+	if redirectURI == "" && registered == "" && d.Takes(provider.FromRedirectURI) {
 		return &FieldError{Field: "redirect_uri", Problem: "is required; give it here, or store it in the role or in the config"}
 	}
 	if redirectURI == "" {

@@ -67,6 +67,20 @@ func (d Definition) APIHeaders(clientID string, params map[string]string) APIHea
 	return APIHeaders(text)
 }
 
+// params returns the keys of a config's params that the API's headers contain.
+func (a API) params() []string {
+	var keys []string
+	for _, template := range a.Headers {
+		header := parseAPIHeader(template)
+		for i := 1; i < len(header); i += 2 {
+			if key, ok := strings.CutPrefix(header[i], apiParams); ok {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
+}
+
 // parseAPIHeader splits a template into texts and placeholders.
 func parseAPIHeader(template string) apiHeader {
 	var header apiHeader

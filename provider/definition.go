@@ -676,9 +676,9 @@ func (d Definition) Rotates() bool {
 }
 
 // Takes reports whether the request of any grant type sends a field of [Request], such as [FromScope]. The authorization request
-// always has the scope, unless the definition leaves it out.
+// always has the scope and the redirect URI, unless the definition leaves them out.
 func (d Definition) Takes(field string) bool {
-	if field == FromScope && d.Has(AuthorizationCode) && d.authorizationName("scope") != "" {
+	if (field == FromScope || field == FromRedirectURI) && d.Has(AuthorizationCode) && d.authorizationName(field) != "" {
 		return true
 	}
 	for _, r := range d.Grants {

@@ -293,9 +293,9 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]sentVa
 }
 
 // assigns reports whether the definition says where a key of [Request.Params] or [Request.SecretParams] goes: into a URL, a
-// parameter, a header or the authorization request. Any other is a parameter of each token request.
+// parameter, a header, the API's headers or the authorization request. Any other is a parameter of each token request.
 func (d Definition) assigns(key string) bool {
-	if _, ok := d.Variables[key]; ok {
+	if _, ok := d.Variables[key]; ok || slices.Contains(d.API.params(), key) {
 		return true
 	}
 	names := func(parameters map[string]Parameter) bool {

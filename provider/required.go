@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Required returns what a client has to give in addition to its credentials, for any grant type. These are the fields scope,
+// Required returns what a client has to give in addition to its credentials, for any grant type or for the API's headers. These are the fields scope,
 // audience, params and secret_params. The last two come with the keys that are required, the others with an empty key.
 func (d Definition) Required() map[string][]string {
 	keys := make(map[string]map[string]bool)
@@ -18,6 +18,9 @@ func (d Definition) Required() map[string][]string {
 		keys[field][key] = true
 	}
 	for name := range d.Variables {
+		require(FromParams, name)
+	}
+	for _, name := range d.API.params() {
 		require(FromParams, name)
 	}
 	parameters := []map[string]Parameter{d.Authorization.Parameters}
