@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -25,7 +26,7 @@ func (g *guard) respond(ctx context.Context, req *logical.Request, resp *logical
 	}
 	var exchange *backend.ExchangeError
 	if errors.As(err, &exchange) { // any other status would make Vault or a client repeat what cannot succeed
-		return logical.ErrorResponse(g.exchangeText(req, exchange)), logical.ErrInvalidRequest
+		return logical.ErrorResponse(g.exchangeText(ctx, req, exchange)), logical.ErrInvalidRequest
 	}
 	if sentinel := sentinelOf(err); sentinel != nil {
 		return nil, sentinel
@@ -63,10 +64,10 @@ func withSubject(req *logical.Request, err error, text string) string {
 }
 
 // exchangeText returns the text of an exchange that failed after its state was consumed.
-func (g *guard) exchangeText(req *logical.Request, e *backend.ExchangeError) string {
+func (g *guard) exchangeText(ctx context.Context, req *logical.Request, e *backend.ExchangeError) string {
 	text := withSubject(req, e, backend.WithRemedy(e.Error(), e))
 	if e.Restart {
-		text = strings.TrimSuffix(text, ".") + "; start again with: " + authorizeCommand(req, e.Config, e.Role)
+		text = strings.TrimSuffix(text, ".") + "; start again with: " + g.authorizeCommand(ctx, req, e.Config, e.Role)
 	}
 	return text
 }
@@ -91,16 +92,16 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	case errors.As(err, &missing):
 		return g.notFound(ctx, req, missing)
 	case errors.As(err, &unauthorized):
-		return http.StatusBadRequest, err.Error() + "; " + remedy(req, unauthorized)
+		return http.StatusBadRequest, err.Error() + "; " + g.remedy(ctx, req, unauthorized)
 	case errors.As(err, &backoff):
-		return backoffStatus(backoff.Cause.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err), backoff.Cause)
+		return backoffStatus(backoff.Cause.Kind), g.withHints(ctx, req, backend.WithRemedy(err.Error(), err), backoff.Cause)
 	case errors.As(err, new(*backend.BusyError)):
 		return http.StatusServiceUnavailable, err.Error() + "; nothing was stored, so repeat the write in a moment"
 	case errors.As(err, new(*backend.QueueError)), errors.As(err, new(*backend.InFlightError)),
 		errors.Is(err, backend.ErrGrantChanged), errors.Is(err, backend.ErrClosing):
 		return http.StatusServiceUnavailable, err.Error()
 	case errors.As(err, &failure):
-		return statusOf(failure.Kind), nothingStored(req, backend.WithRemedy(err.Error(), err), failure)
+		return statusOf(failure.Kind), g.withHints(ctx, req, backend.WithRemedy(err.Error(), err), failure)
 	case errors.As(err, new(*backend.UnsavedError)), errors.As(err, new(*backend.TooLargeError)), errors.As(err, new(*backend.UnusableDefinitionError)):
 		return http.StatusInternalServerError, err.Error()
 	}
@@ -114,17 +115,45 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 	return 0, ""
 }
 
-// nothingStored adds to the failure of a verification that nothing was stored. If the client may have no client credentials grant,
-// it adds how to store the config.
-func nothingStored(req *logical.Request, text string, failure *provider.Error) string {
-	if req.Operation == logical.ReadOperation || !strings.HasPrefix(req.Path, configPrefix) {
+// withHints adds to the failure of a verification that nothing was stored. If the client may get tokens for users alone, it adds how
+// to store the config, or where these tokens are.
+func (g *guard) withHints(ctx context.Context, req *logical.Request, text string, failure *provider.Error) string {
+	verifies := req.Operation != logical.ReadOperation && strings.HasPrefix(req.Path, configPrefix)
+	if verifies {
+		text = strings.TrimSuffix(text, ".") + "; nothing was stored"
+	}
+	if !g.mayBeForUsers(ctx, failure) {
 		return text
 	}
-	text = strings.TrimSuffix(text, ".") + "; nothing was stored"
-	if failure.Code == "unsupported_grant_type" || failure.Code == "unauthorized_client" {
-		text += ". If this client gets tokens for users alone, store the config with verify_connection=false"
+	config, reads := strings.CutPrefix(req.Path, credsPrefix)
+	if !reads {
+		config, reads = strings.CutPrefix(req.Path, staticCredsPrefix)
+	}
+	switch {
+	case verifies:
+		return text + "; if this client gets tokens for users alone, store the config with verify_connection=false"
+	case reads && !strings.Contains(config, "/"):
+		return strings.TrimSuffix(text, ".") + "; if this client gets tokens for users alone, read those of a role: " + req.Path + "/<role>"
 	}
 	return text
+}
+
+// aboutAnotherGrant matches the description of a refusal that asks for the parameters of another grant.
+var aboutAnotherGrant = regexp.MustCompile(`(?i)\b(?:code|grant)\b`)
+
+// mayBeForUsers reports whether a client that was refused may have no client credentials grant, at a provider with users' tokens.
+func (g *guard) mayBeForUsers(ctx context.Context, failure *provider.Error) bool {
+	switch failure.Code {
+	case "unsupported_grant_type", "unauthorized_client", "access_denied", "invalid_grant":
+	case "invalid_request":
+		if !aboutAnotherGrant.MatchString(failure.Description) {
+			return false
+		}
+	default:
+		return false
+	}
+	d, known := g.plugin.engine.Definition(ctx, &backend.Config{Provider: failure.Provider})
+	return known && d.Has(provider.ClientCredentials) && d.Has(provider.AuthorizationCode)
 }
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
@@ -213,13 +242,17 @@ func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provide
 	return "vault write -f " + path
 }
 
-// authorizeCommand returns the command that starts a user's authorization.
-func authorizeCommand(req *logical.Request, config, role string) string {
-	return fmt.Sprintf("vault write %s%s%s/%s redirect_uri=…", req.MountPoint, authorizePrefix, config, role)
+// authorizeCommand returns the command that starts a user's authorization. The redirect URI is a part of it if none is stored.
+func (g *guard) authorizeCommand(ctx context.Context, req *logical.Request, config, role string) string {
+	path := fmt.Sprintf("%s%s%s/%s", req.MountPoint, authorizePrefix, config, role)
+	if g.plugin.engine.HasRedirectURI(ctx, config, role) {
+		return "vault write -f " + path
+	}
+	return "vault write " + path + " redirect_uri=…"
 }
 
 // remedy returns how to give a role the refresh token that it lacks.
-func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
+func (g *guard) remedy(ctx context.Context, req *logical.Request, e *backend.UnauthorizedError) string {
 	role := e.Role
 	if role == "" {
 		role = "<role>"
@@ -227,7 +260,7 @@ func remedy(req *logical.Request, e *backend.UnauthorizedError) string {
 	if e.Import {
 		return fmt.Sprintf("import a refresh token with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
-	return "start with: " + authorizeCommand(req, e.Config, role)
+	return "start with: " + g.authorizeCommand(ctx, req, e.Config, role)
 }
 
 // secretsAgain returns how to give a config's secrets again.

@@ -115,22 +115,16 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	fields := fieldsOf(ctx)
 	verify, given := fields["verify_connection"].(bool)
 	name := configName(data)
-	unverified, err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
+	warnings, err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
 		Fields:        fields,
 		Patch:         req.Operation == logical.PatchOperation,
 		Verify:        verify || !given,
 		DiscardGrants: discardGrants(ctx),
 	})
-	if err != nil || !unverified {
+	if err != nil || len(warnings) == 0 {
 		return nil, err
 	}
-	reason := "of verify_connection=false"
-	if verify || !given {
-		reason = "the provider has no client credentials grant"
-	}
-	resp := new(logical.Response)
-	resp.AddWarning("the credentials were stored, and not verified, because " + reason)
-	return resp, nil
+	return &logical.Response{Warnings: warnings}, nil
 }
 
 func (p *plugin) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

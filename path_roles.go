@@ -124,6 +124,9 @@ func (p *plugin) readRole(ctx context.Context, req *logical.Request, data *frame
 		}
 		showGrantStatus(shown, grant)
 	}
+	if shown["effective"], err = p.engine.EffectiveOfRole(ctx, config, role); err != nil {
+		return nil, err
+	}
 	return &logical.Response{Data: shown}, nil
 }
 

@@ -81,6 +81,8 @@ func outcomeOf(r backend.Rotation, reported string) string {
 	switch {
 	case r.Ignored && token.AccessToken == reported:
 		return token.Provider + " has just returned this token again, so it was not asked; report the token later"
+	case r.Ignored && !token.ReuseToken:
+		return "access_token is a reader's own (reuse_token=false), so no shared token was minted; read another"
 	case r.Ignored:
 		return "access_token is not the current token, so no new one was minted; read the current one"
 	case old == nil || !old.Valid(now):

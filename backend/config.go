@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -95,21 +96,21 @@ type ConfigWrite struct {
 }
 
 // WriteConfig creates or changes a config. It stores the config whole or not at all. If it fails, the old config and its
-// token stay. unverified says that tokens depend on what has changed, and that none was minted.
+// token stay. warnings say what an operator should know of a write that has succeeded.
 //
 // It holds no lock that others need while it asks the provider. Afterwards it merges the write again, into what is stored
 // by then, and the verification counts only if it was made with the same request.
-func (e *Engine) WriteConfig(ctx context.Context, name string, write ConfigWrite) (unverified bool, err error) {
+func (e *Engine) WriteConfig(ctx context.Context, name string, write ConfigWrite) (warnings []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxWrite)
 	defer cancel()
 	d, err := e.storeVerified(ctx, name, write, nil)
-	switch {
-	case err != nil:
-		return false, err
-	case d.stored:
-		return d.unverified, nil
+	if err == nil && !d.stored {
+		d, err = e.verifyAndStore(ctx, name, write, d)
 	}
-	return false, e.verifyAndStore(ctx, name, write, d)
+	if err != nil {
+		return nil, err
+	}
+	return d.warnings, nil
 }
 
 // storeVerified merges a write into what is stored, validates it, and stores it. If the provider has to be asked first, it
@@ -138,12 +139,40 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		if verified == nil || verified.request != d.request {
 			return d, nil
 		}
-		origin := verified.token.Origin
-		origin.Owner = ownerOf(d.config, nil, d.definition).String()
-		token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
+		if d.refused = verified.refused; d.refused == nil {
+			origin := verified.token.Origin
+			origin.Owner = ownerOf(d.config, nil, d.definition).String()
+			token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
+		}
 	}
-	d.stored, d.unverified = true, token == nil
-	return d, e.storeGeneration(ctx, d, token)
+	d.stored, d.config.Unverified = true, token == nil
+	d.warn(write, token)
+	if err := e.storeGeneration(ctx, d, token); err != nil {
+		return nil, err
+	}
+	if token != nil {
+		e.outcomes.note(store.Key{Config: name}, d.definition.Name, nil)
+	}
+	return d, nil
+}
+
+// longLifetime is a token's lifetime above which its unit is in doubt.
+const longLifetime = 366 * 24 * time.Hour
+
+// warn sets the warnings of a write; token is nil if none was minted.
+func (d *draft) warn(write ConfigWrite, token *Token) {
+	const unverified = "the credentials were stored, and not verified, because "
+	switch {
+	case token == nil && d.refused != nil:
+		d.warnings = append(d.warnings, unverified+"the provider refuses the client credentials grant: "+d.refused.Error())
+	case token == nil && write.Verify:
+		d.warnings = append(d.warnings, unverified+"the provider has no client credentials grant")
+	case token == nil:
+		d.warnings = append(d.warnings, unverified+"of verify_connection=false")
+	case token.Lifetime > longLifetime:
+		d.warnings = append(d.warnings, fmt.Sprintf("the provider says that its token lives for %d days; if it counts in other units than seconds, set max_expires_in",
+			token.Lifetime/(24*time.Hour)))
+	}
 }
 
 // draft merges and validates a write. Hold the config's lock.
@@ -218,7 +247,7 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 			return err
 		}
 	}
-	if d.resent {
+	if d.resent || d.refused != nil {
 		e.requests.ClearBackoff(e.requests.ClientOf(d.call), "")
 	}
 	return nil
@@ -333,7 +362,7 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
 		return err
 	}
-	e.outcomes.forget(name)
+	e.outcomes.forget(store.Key{Config: name})
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
 		d, _ := e.Definition(ctx, config)

@@ -171,7 +171,19 @@ func (x *exchange) run(call *exchangeCall) {
 			err = x.failed(err)
 		}
 	}
+	x.logOutcome(err)
 	call.finish(token, err)
+}
+
+// logOutcome logs how an authorization has ended.
+func (x *exchange) logOutcome(err error) {
+	about := []any{"config", x.key.Config, "role", x.key.Role, "provider", x.definition.Name}
+	if err != nil {
+		x.logger.Warn("an authorization was not completed", append(about, "error", err)...)
+		return
+	}
+	x.outcomes.note(x.key, x.definition.Name, nil)
+	x.logger.Info("a user has authorized a role", about...)
 }
 
 // finish releases what start has acquired.

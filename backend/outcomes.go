@@ -44,10 +44,8 @@ func (o *outcomes) note(key store.Key, providerName string, err error) {
 func kindOf(err error) (kind string, failed bool) {
 	var failure *provider.Error
 	switch {
-	case errors.As(err, new(*BackoffError)):
-		return "", false // nothing was sent
-	case errors.As(err, new(*UnauthorizedError)):
-		return "unauthorized", true
+	case errors.As(err, new(*BackoffError)), errors.As(err, new(*UnauthorizedError)):
+		return "", false // nothing was sent, or package grants has logged that a user is needed
 	case errors.As(err, &failure):
 		return failure.Kind.String(), true
 	}
@@ -80,17 +78,17 @@ func (o *outcomes) failed(key store.Key, providerName, kind string, err error) {
 	now.kind = kind
 	now.requests++
 	o.mu.Unlock()
-	if changed && kind != "unauthorized" { // package grants has logged that a user is needed
+	if changed {
 		o.logger.Warn("no token could be minted", "config", key.Config, "role", key.Role, "provider", providerName, "kind", kind, "error", err)
 	}
 }
 
-// forget forgets the failures of a config that is deleted.
-func (o *outcomes) forget(config string) {
+// forget forgets the failures of what is deleted: a role, or a config with all its roles.
+func (o *outcomes) forget(deleted store.Key) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for key := range o.failing {
-		if key.Config == config {
+		if key == deleted || key.Config == deleted.Config && deleted.Role == "" {
 			delete(o.failing, key)
 		}
 	}

@@ -23,7 +23,7 @@ const (
 // The lower bounds of lifetimes that an operator states.
 const (
 	minMaxExpiresIn         = 10 * time.Second
-	minRefreshTokenLifetime = 10 * time.Minute
+	minRefreshTokenLifetime = 5 * time.Minute
 )
 
 // checkConfig returns the definition of a config's provider, or a *[FieldError] if no token request can be made with the config.
@@ -267,7 +267,7 @@ func checkDurations(c *Config) error {
 		"max_expires_in": {c.MaxExpiresIn, minMaxExpiresIn}, "refresh_token_expires_in": {c.RefreshTokenExpiresIn, minRefreshTokenLifetime},
 	} {
 		if bound.is != 0 && bound.is < bound.atLeast {
-			return &FieldError{Field: field, Problem: "is too short", Accepted: "at least " + bound.atLeast.String()}
+			return &FieldError{Field: field, Problem: "is too short", Accepted: "at least " + fmt.Sprintf("%d seconds", bound.atLeast/time.Second)}
 		}
 	}
 	for _, f := range configFields {

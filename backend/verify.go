@@ -34,8 +34,11 @@ type draft struct {
 	settings    Settings
 	definitions *definitionSet
 	definition  provider.Definition
-	// stored says that the draft was stored, and unverified that no token was minted before.
-	stored, unverified bool
+	// stored says that the draft was stored.
+	stored bool
+	// refused is the provider's answer to the client credentials grant, if the draft is stored in spite of it.
+	refused  error
+	warnings []string
 	// discarded lists the roles whose refresh tokens the write invalidates.
 	discarded []string
 	// resent says that the write includes the client secret of an existing config. This is how an operator ends a backoff.
@@ -45,10 +48,11 @@ type draft struct {
 	request digest.Digest
 }
 
-// verification is a token that was minted with a request.
+// verification is the outcome of a request: a token, or the refusal of a client that gets tokens for users alone.
 type verification struct {
 	request digest.Digest
 	token   *Token
+	refused error
 }
 
 // clientOf returns the client of a config with the definition of its provider.
@@ -58,10 +62,10 @@ func (e *Engine) clientOf(c *Config, d provider.Definition) throttle.ClientID {
 
 // verifyAndStore verifies a write with a token request, and then stores it. Verifying writes of one config take turns. If the
 // definition sends secrets elsewhere by now than it did for the first draft, nothing is sent.
-func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite, first *draft) error {
+func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWrite, first *draft) (*draft, error) {
 	release, err := e.verifying.Acquire(ctx, store.ConfigLock(name))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
 	busy := &BusyError{Entry: store.ConfigLock(name)}
@@ -69,10 +73,10 @@ func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWr
 	for attempt := range maxVerifications + 1 {
 		d, err := e.storeVerified(ctx, name, write, verified) // earlier writes may have changed what is stored
 		if err != nil || d.stored {
-			return err
+			return d, err
 		}
 		if d.definition.Route() != first.definition.Route() {
-			return &FieldError{
+			return nil, &FieldError{
 				Field: "provider", Problem: "the definition of " + d.config.Provider + " was changed during this write; read it, and then repeat the write",
 			}
 		}
@@ -80,14 +84,36 @@ func (e *Engine) verifyAndStore(ctx context.Context, name string, write ConfigWr
 			break
 		}
 		verified, err = e.verify(ctx, d)
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return busy
-		}
-		if err != nil {
-			return err
+		switch {
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return nil, busy
+		case err != nil && d.isForUsers(err):
+			verified = &verification{request: d.request, refused: err}
+		case err != nil:
+			e.logger.Info("a config was not stored, because its credentials could not be verified",
+				"config", name, "provider", d.definition.Name, "error", err)
+			return nil, err
 		}
 	}
-	return busy
+	return nil, busy
+}
+
+// isForUsers reports whether a failed verification shows no more than was known: that the client gets tokens for users alone. Its
+// config was stored unverified before.
+func (d *draft) isForUsers(err error) bool {
+	if d.old == nil || !d.old.Unverified || !d.definition.Has(provider.RefreshToken) {
+		return false
+	}
+	var (
+		failure *provider.Error
+		backoff *BackoffError
+	)
+	if errors.As(err, &backoff) {
+		failure = backoff.Cause
+	} else if !errors.As(err, &failure) {
+		return false
+	}
+	return failure.Code == "unsupported_grant_type" || failure.Code == "unauthorized_client"
 }
 
 // verify mints a token with the request of a draft. It does not repeat a request that the provider has just refused or
@@ -106,7 +132,6 @@ func (e *Engine) verify(ctx context.Context, d *draft) (*verification, error) {
 		}
 	}
 	response, err := e.requests.Do(ctx, d.call)
-	e.outcomes.note(key, d.definition.Name, err)
 	if err == nil {
 		var token *Token
 		if token, err = newToken(response, ownerOf(d.config, nil, d.definition), policyOf(d.config, nil, d.definition)); err == nil {

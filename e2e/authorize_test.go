@@ -110,7 +110,7 @@ func (w world) isUnauthorized(t testing.TB, role string) {
 
 // authorizeCommand returns the command that starts an authorization.
 func (w world) authorizeCommand(role string) string {
-	return "vault write " + w.Path + "/authorize/" + role
+	return "vault write -f " + w.Path + "/authorize/" + role
 }
 
 // Once a user has authorized a role, it serves tokens of that user.
@@ -306,8 +306,8 @@ func TestExchange_ExpiredState(t *testing.T) {
 		t.Fatalf("the stored state expires at %q, the response says %s", end, b.ExpiresAt)
 	}
 	w.Store(t, key, with(entry, fields{"expires_at": b.ExpiresAt.Add(-10*time.Minute - time.Second)}))
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "expired at", "start again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
-	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is unknown", "start again with: vault write "+w.Path+"/authorize/a/r redirect_uri=")
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "expired at", "start again with: "+w.authorizeCommand("a/r"))
+	w.Write(t, "exchange/a/r", back).Refused(t, http.StatusBadRequest, "state", "is unknown", "start again with: "+w.authorizeCommand("a/r"))
 	w.asked(t, marktplaats, 0, "for an expired state")
 	w.isUnauthorized(t, "a/r")
 	w.authorizeRole(t, marktplaats, "a/r")

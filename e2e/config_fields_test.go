@@ -47,8 +47,8 @@ func acceptedForms(ca string) []acceptedForm {
 		forms = append(forms, acceptedForm{"request_timeout", value, 12})
 	}
 	for _, name := range []string{"default_expires_in", "max_expires_in", "refresh_token_expires_in", "refresh_before", "ttl"} {
-		for _, value := range []any{"90s", 90, "90", "1m30s"} {
-			forms = append(forms, acceptedForm{name, value, 90})
+		for _, value := range []any{"330s", 330, "330", "5m30s"} {
+			forms = append(forms, acceptedForm{name, value, 330})
 		}
 	}
 	return forms

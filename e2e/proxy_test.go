@@ -40,7 +40,7 @@ func TestProxy_FromEnvironment(t *testing.T) {
 	w.Write(t, "config/private", config("10.1.2.3")).Refused(t, http.StatusBadRequest, "token_url", "allow_private_addresses")
 	// A public address. The proxy responds in its place, so nothing leaves this machine.
 	w.Write(t, "config/public", config("192.31.196.1")).OK(t)
-	w.Read(t, "creds/public").Refused(t, http.StatusBadGateway)
+	w.Read(t, "creds/public").Refused(t, http.StatusBadGateway, "the proxy "+proxy.Listener.Addr().String()+" answered HTTP 502 in place of a connection")
 	// Private addresses are allowed when the config is stored, but not when it is read. The check before the proxy is
 	// asked refuses it.
 	w.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)

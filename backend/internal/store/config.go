@@ -51,6 +51,8 @@ type Config struct {
 	// Route is the provider's [provider.Definition.Route] for which the secrets were given. A request with another one would
 	// send them elsewhere, or otherwise.
 	Route string `json:"route,omitempty"`
+	// Unverified says that the credentials were stored without a token that was minted with them.
+	Unverified bool `json:"unverified,omitempty"`
 
 	// Name is the config's name, which is stored only in the path.
 	Name string `json:"-"`
