@@ -116,7 +116,7 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 }
 
 // withHints adds to the failure of a verification that nothing was stored. If the client may get tokens for users alone, it adds how
-// to store the config, or where these tokens are.
+// to store the config, or the path of these tokens.
 func (g *guard) withHints(ctx context.Context, req *logical.Request, text string, failure *provider.Error) string {
 	verifies := req.Operation != logical.ReadOperation && strings.HasPrefix(req.Path, configPrefix)
 	if verifies {

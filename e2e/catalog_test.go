@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/harness"
 )
 
-// Each marketplace of the catalog mints at its simulated vendor, with the commands that a read of its definition returns, and its API
-// accepts the headers that creds/ returns. If it has users' tokens, a user authorizes a role, and the role's token is refreshed.
+// Each marketplace of the catalog mints at its simulated vendor, with the commands that a read of its definition returns. The API
+// accepts the headers that creds/ returns. If the marketplace has users' tokens, a user authorizes a role, and the role's token is refreshed.
 func TestCatalog_EachMarketplaceMints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

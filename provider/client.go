@@ -290,10 +290,8 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 		failure.Description = fmt.Sprintf("no connection to %s was possible within %s", host, connectTimeout)
 	case errors.Is(err, context.Canceled):
 		failure.Description = "the request was canceled"
-	case errors.As(err, &dns) && dns.IsNotFound:
-		failure.Description = "there is no host " + name
 	case errors.As(err, &dns):
-		failure.Description = "the name lookup of " + name + " failed"
+		failure.Description, failure.Remedy = lookupFailure(err, dns, name)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		failure.Description = host + " refused the connection"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -305,10 +303,18 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 	default:
 		failure.Description, failure.Remedy = tlsFailure(err, host)
 	}
-	if errors.As(err, new(*lookupError)) {
-		failure.Remedy = RemedyProxyResolvesNames
-	}
 	return failure
+}
+
+// lookupFailure returns the description and remedy of a failed name lookup.
+func lookupFailure(err error, dns *net.DNSError, name string) (description string, remedy Remedy) {
+	if errors.As(err, new(*lookupError)) {
+		remedy = RemedyProxyResolvesNames
+	}
+	if dns.IsNotFound {
+		return "there is no host " + name, remedy
+	}
+	return "the name lookup of " + name + " failed", remedy
 }
 
 // tlsFailure returns the description and remedy of an error of the TLS handshake, or of an unknown error.

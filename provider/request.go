@@ -292,7 +292,7 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]sentVa
 	return all, nil
 }
 
-// assigns reports whether the definition says where a key of [Request.Params] or [Request.SecretParams] goes: into a URL, a
+// assigns reports whether the definition says where a key of [Request.Params] or [Request.SecretParams] goes. That can be a URL, a
 // parameter, a header, the API's headers or the authorization request. Any other is a parameter of each token request.
 func (d Definition) assigns(key string) bool {
 	if _, ok := d.Variables[key]; ok || slices.Contains(d.API.params(), key) {

@@ -49,11 +49,27 @@ func run() error {
 		"facts":      func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
 		"cell":       func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
 		"known":      known,
+		"counts":     counts,
 	}).Parse(page)
 	if err != nil {
 		return err
 	}
 	return t.Execute(os.Stdout, definitions)
+}
+
+// counts returns how many facts the evidence of all definitions names, by the kind of source.
+func counts(definitions []provider.Definition) string {
+	known := make(map[string]int)
+	for _, d := range definitions {
+		for _, e := range d.Evidence {
+			known[e.KnownBy] += len(e.Facts)
+		}
+	}
+	var kinds []string
+	for _, kind := range slices.SortedFunc(maps.Keys(known), func(a, b string) int { return known[b] - known[a] }) {
+		kinds = append(kinds, fmt.Sprintf("%s %d", strings.ReplaceAll(kind, "_", " "), known[kind]))
+	}
+	return strings.Join(kinds, ", ")
 }
 
 // names returns a map's keys in order, with the default environment first.
