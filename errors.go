@@ -67,7 +67,7 @@ func withSubject(req *logical.Request, err error, text string) string {
 func (g *guard) exchangeText(ctx context.Context, req *logical.Request, e *backend.ExchangeError) string {
 	text := withSubject(req, e, backend.WithRemedy(e.Error(), e))
 	if e.Restart {
-		text = strings.TrimSuffix(text, ".") + "; start again with: " + g.authorizeCommand(ctx, req, e.Config, e.Role)
+		text = strings.TrimSuffix(text, ".") + "; start again with: " + g.plugin.authorizeCommand(ctx, req, e.Config, e.Role)
 	}
 	return text
 }
@@ -158,7 +158,7 @@ func (g *guard) mayBeForUsers(ctx context.Context, failure *provider.Error) bool
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
 func subject(req *logical.Request) string {
-	for _, prefix := range []string{credsPrefix, staticCredsPrefix, rotatePrefix, configPrefix, rolesPrefix, authorizePrefix, exchangePrefix} {
+	for _, prefix := range []string{credsPrefix, staticCredsPrefix, rotatePrefix, statusPrefix, configPrefix, rolesPrefix, authorizePrefix, exchangePrefix} {
 		if name, ok := strings.CutPrefix(req.Path, prefix); ok && name != "" {
 			return strings.TrimSuffix(name, "/") + ": "
 		}
@@ -196,6 +196,9 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 	creates := req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation // a role
 	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) && !creates {
 		return http.StatusNotFound, text
+	}
+	if strings.HasPrefix(req.Path, statusPrefix) {
+		return http.StatusBadRequest, text + "; list the names with: vault list " + req.MountPoint + "status"
 	}
 	if missing.Role == "" {
 		return http.StatusBadRequest, text + "; create it with: " + g.configCommand(ctx, req, missing.Config)
@@ -243,9 +246,9 @@ func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provide
 }
 
 // authorizeCommand returns the command that starts a user's authorization. The redirect URI is a part of it if none is stored.
-func (g *guard) authorizeCommand(ctx context.Context, req *logical.Request, config, role string) string {
+func (p *plugin) authorizeCommand(ctx context.Context, req *logical.Request, config, role string) string {
 	path := fmt.Sprintf("%s%s%s/%s", req.MountPoint, authorizePrefix, config, role)
-	if g.plugin.engine.HasRedirectURI(ctx, config, role) {
+	if p.engine.HasRedirectURI(ctx, config, role) {
 		return "vault write -f " + path
 	}
 	return "vault write " + path + " redirect_uri=…"
@@ -260,7 +263,7 @@ func (g *guard) remedy(ctx context.Context, req *logical.Request, e *backend.Una
 	if e.Import {
 		return fmt.Sprintf("import a refresh token with: vault write %sroles/%s/%s refresh_token=…", req.MountPoint, e.Config, role)
 	}
-	return "start with: " + g.authorizeCommand(ctx, req, e.Config, role)
+	return "start with: " + g.plugin.authorizeCommand(ctx, req, e.Config, role)
 }
 
 // secretsAgain returns how to give a config's secrets again.

@@ -52,13 +52,13 @@ func withMinimumTTL(fields map[string]*framework.FieldSchema) map[string]*framew
 }
 
 // refOfRead returns the token that a read of creds/ or static-creds/ names.
-func refOfRead(ctx context.Context, data *framework.FieldData) backend.Ref {
+func refOfRead(ctx context.Context, req *logical.Request, data *framework.FieldData) backend.Ref {
 	least, _ := fieldsOf(ctx)[minimumTTL].(time.Duration)
-	return backend.Ref{Config: configName(data), Role: roleName(data), MinimumTTL: least}
+	return backend.Ref{Config: configName(data), Role: roleName(data), MinimumTTL: least, RequestID: req.ID}
 }
 
 func (p *plugin) readCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	want := refOfRead(ctx, data)
+	want := refOfRead(ctx, req, data)
 	for {
 		token, err := p.engine.Token(ctx, want)
 		if err != nil {
@@ -145,13 +145,14 @@ func refOf(path string) (backend.Ref, bool) {
 
 // tokenData returns the fields of a token for its reader.
 func tokenData(token *backend.Token) map[string]any {
-	shown := make(map[string]any, len(token.Extra)+11) // room for what static-creds/ adds
+	shown := make(map[string]any, len(token.Extra)+12) // room for what static-creds/ adds
 	maps.Copy(shown, token.Extra)
 	shown["access_token"] = token.AccessToken
 	shown["token_type"] = token.TokenType
 	shown["expires_at"] = token.ExpiresAt().UTC().Format(time.RFC3339)
 	shown["scope"] = token.Scope
 	shown["provider"] = token.Provider
+	shown["token_fingerprint"] = token.Fingerprint
 	if token.APIURL != "" {
 		shown["api_url"] = token.APIURL
 	}
@@ -189,5 +190,5 @@ left is replaced first.
 
 // reservedFields lists the fields of every token that a definition must not use for a provider's own.
 func reservedFields() []string {
-	return []string{"expires_at", "provider", "api_url", "use", apiHeaders, "ttl", "rotation_period", "last_vault_rotation"}
+	return []string{"expires_at", "provider", "token_fingerprint", "api_url", "use", apiHeaders, "ttl", "rotation_period", "last_vault_rotation"}
 }

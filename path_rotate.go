@@ -45,7 +45,7 @@ func (p *plugin) rotate(ctx context.Context, req *logical.Request, data *framewo
 			return nil, err
 		}
 	}
-	rotation, err := p.engine.Rotate(ctx, backend.Ref{Config: configName(data), Role: roleName(data)}, reported)
+	rotation, err := p.engine.Rotate(ctx, backend.Ref{Config: configName(data), Role: roleName(data), RequestID: req.ID}, reported)
 	if err != nil {
 		return nil, err
 	}

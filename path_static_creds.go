@@ -29,7 +29,7 @@ func (p *plugin) pathsStaticCreds() []*framework.Path {
 // readStaticCreds returns the shared token. It is not forwarded, because a standby can answer it from its memory or storage. The
 // engine returns an error that makes Vault forward the request if it cannot.
 func (p *plugin) readStaticCreds(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	want := refOfRead(ctx, data)
+	want := refOfRead(ctx, req, data)
 	want.Shared, want.MaybeStandby = true, true
 	token, err := p.engine.Token(ctx, want)
 	if err != nil {

@@ -142,6 +142,7 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		if d.refused = verified.refused; d.refused == nil {
 			origin := verified.token.Origin
 			origin.Owner = ownerOf(d.config, nil, d.definition).String()
+			origin.Fingerprint = fingerprint(d.config.ID, verified.token.AccessToken)
 			token = tokencache.NewToken(verified.token.Token, origin, policyOf(d.config, nil, d.definition))
 		}
 	}
@@ -151,7 +152,7 @@ func (e *Engine) storeVerified(ctx context.Context, name string, write ConfigWri
 		return nil, err
 	}
 	if token != nil {
-		e.outcomes.note(store.Key{Config: name}, d.definition.Name, nil)
+		e.note(outcome{key: store.Key{Config: name}, provider: d.definition.Name, token: token})
 	}
 	return d, nil
 }
@@ -362,7 +363,6 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
 		return err
 	}
-	e.outcomes.forget(store.Key{Config: name})
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
 		d, _ := e.Definition(ctx, config)

@@ -9,6 +9,7 @@
 //   - grants keeps refresh tokens, and uses each for one request at a time.
 //   - throttle sends token requests, within the limits of clients and hosts.
 //   - store reads and writes what the mount stores. [storedTokens] keeps current tokens there.
+//   - health keeps how each config and role is doing. [index] tells it what is stored.
 //   - lifetime ends background work together with the mount.
 //
 // A read goes one way: the cache asks the [source], which reads the config and asks throttle, or grants, which asks
@@ -25,6 +26,7 @@ import (
 
 	"vault-plugin-secrets-marketplace/backend/internal/digest"
 	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/health"
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
@@ -56,10 +58,12 @@ const (
 //  3. store.Lock of a config, or of a state, or of the settings
 //  4. writes and then loading of [definitions]
 //  5. store.Lock of a grant
-//  6. the mutex of tokencache, grants, throttle, [exchanges], [outcomes], [idleSchedule], [settingsCache], [revocations] or
-//     [verifications], held for memory alone
-//  7. the mutex of [storedTokens], which tokencache calls under its own
-//  8. the mutex of lifetime
+//  6. reading of [index]
+//  7. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or [verifications], held
+//     for memory alone
+//  8. the mutex of [storedTokens], which tokencache calls under its own
+//  9. the mutex of [index], and then that of health
+//  10. the mutex of lifetime
 type Engine struct {
 	logger   hclog.Logger
 	mayWrite func() bool
@@ -70,7 +74,8 @@ type Engine struct {
 	grants      *grants.Store
 	cache       *tokencache.Cache
 	stored      storedTokens
-	outcomes    outcomes
+	health      health.Table
+	index       index
 	settings    settingsCache
 	definitions *definitions
 	idle        idleSchedule
@@ -99,12 +104,12 @@ type Options struct {
 func New(o Options) *Engine {
 	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite}
 	e.life = lifetime.New(o.Logger)
-	e.store = store.New(o.Storage)
-	e.outcomes.logger = o.Logger
+	e.store = store.New(o.Storage, e.index.stored)
+	e.index.store, e.index.health = e.store, &e.health
 	e.settings.store = e.store
 	e.definitions = newDefinitions(o, e.store)
 	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger
-	e.requests = throttle.New(o.Client, e.life)
+	e.requests = throttle.New(o.Client, e.life, e.countRequest)
 	e.settings.changed = func(s Settings) { e.requests.SetMaxPerSecond(MaxRequestsPerSecond(s)) }
 	e.verifications.keys = digest.NewKey()
 	e.grants = grants.New(grants.Options{
@@ -182,6 +187,9 @@ func (e *Engine) Invalidate(path string) {
 	case changed.Key.Config != "":
 		e.cache.InvalidateConfig(changed.Key.Config)
 	}
+	if key := store.ChangedAt(path).Key; key.Config != "" {
+		e.index.mark(key)
+	}
 }
 
 // SealWrapped returns the storage paths whose entries hold secrets.
@@ -203,11 +211,14 @@ type Ref struct {
 	// MaybeStandby says that this node may be a standby, because Vault has not forwarded the request. A standby returns a fresh
 	// token, from memory or from storage. For anything else, it returns [ErrStandby].
 	MaybeStandby bool
+	// RequestID is that of the request to Vault, for the log.
+	RequestID string
 }
 
 func (r Ref) want() tokencache.Want {
 	return tokencache.Want{
 		Key: tokencache.Key{Config: r.Config, Role: r.Role}, Shared: r.Shared, MinimumTTL: r.MinimumTTL, MaybeStandby: r.MaybeStandby,
+		RequestID: r.RequestID,
 	}
 }
 

@@ -171,18 +171,18 @@ func (x *exchange) run(call *exchangeCall) {
 			err = x.failed(err)
 		}
 	}
-	x.logOutcome(err)
+	x.logOutcome(token, err)
 	call.finish(token, err)
 }
 
 // logOutcome logs how an authorization has ended.
-func (x *exchange) logOutcome(err error) {
+func (x *exchange) logOutcome(token *Token, err error) {
 	about := []any{"config", x.key.Config, "role", x.key.Role, "provider", x.definition.Name}
 	if err != nil {
 		x.logger.Warn("an authorization was not completed", append(about, "error", err)...)
 		return
 	}
-	x.outcomes.note(x.key, x.definition.Name, nil)
+	x.note(outcome{key: x.key, provider: x.definition.Name, token: token})
 	x.logger.Info("a user has authorized a role", about...)
 }
 

@@ -42,7 +42,7 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 		return nil, err
 	}
 	token, err := s.mint(ctx, f, p)
-	s.outcomes.note(p.key, p.definition.Name, err)
+	s.note(outcome{p.key, p.definition.Name, token, err, f.RequestID})
 	if errors.As(err, new(*UnauthorizedError)) && p.role != nil { // the cache drops the current token; this one, too
 		if err := s.stored.discard(ctx, p.key); err != nil {
 			s.logger.Warn("a token of a grant that was refused stays in storage", "config", p.key.Config, "role", p.key.Role, "error", err)
@@ -187,7 +187,9 @@ func (e *Engine) call(key store.Key, merged *Config, d provider.Definition, sett
 
 // newToken returns a token, or an error if it expires within a second.
 func newToken(token provider.Token, owner store.Owner, policy tokencache.Policy) (*Token, error) {
-	t := tokencache.NewToken(token, tokencache.Origin{ID: store.NewID(), Owner: owner.String(), Repeats: policy.SameToken}, policy)
+	t := tokencache.NewToken(token, tokencache.Origin{
+		ID: store.NewID(), Owner: owner.String(), Repeats: policy.SameToken, Fingerprint: fingerprint(owner.ConfigID, token.AccessToken),
+	}, policy)
 	if !t.Valid(time.Now()) {
 		return nil, &provider.Error{Provider: policy.Provider, Kind: provider.Malformed, Description: "its token has less than a second to live"}
 	}

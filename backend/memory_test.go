@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-marketplace/backend"
 )
 
-// maxBytes bounds the memory of a config whose token is cached, without the token itself.
-const maxBytes = 2 << 10
+// maxBytes bounds the memory of a config whose token is cached, without the token itself. What status/ knows of it is a part of that.
+const maxBytes = 2304
 
 func TestMemory_HotConfigs(t *testing.T) {
 	for _, n := range []int{10_000, 100_000} {

@@ -377,7 +377,6 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	if err := e.store.CheckRole(ctx, key); err != nil { // keep a role of a newer plugin
 		return err
 	}
-	e.outcomes.forget(key)
 	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
 	if err := e.grants.Delete(ctx, key); err != nil {
 		return err

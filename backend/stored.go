@@ -95,7 +95,10 @@ func (s *storedTokens) load(ctx context.Context, p *prepared) (token *Token, dou
 			SentAt:   now.Add(stored.SentAt.Sub(now.Round(0))), // with a reading of the monotonic clock
 			Lifetime: stored.ExpiresAt.Sub(stored.SentAt),
 		},
-		tokencache.Origin{ID: store.NewID(), Owner: stored.Owner, ObtainedAt: stored.ObtainedAt, Stored: true, Repeats: stored.Repeats},
+		tokencache.Origin{
+			ID: store.NewID(), Owner: stored.Owner, ObtainedAt: stored.ObtainedAt, Stored: true, Repeats: stored.Repeats,
+			Fingerprint: fingerprint(p.config.ID, stored.AccessToken),
+		},
 		p.policy(),
 	)
 	if !token.Valid(now) {

@@ -182,6 +182,13 @@ func (v *verifications) check(d *draft) error {
 	return nil
 }
 
+// forget forgets the failed verifications of a config.
+func (v *verifications) forget(config string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.failed, config)
+}
+
 // remember remembers a failed verification for a while. Each config has its own, so that one does not displace another's.
 func (v *verifications) remember(d *draft, failure *provider.Error) {
 	v.mu.Lock()

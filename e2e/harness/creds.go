@@ -75,7 +75,7 @@ func checkKeys(t testing.TB, r Response) {
 	t.Helper()
 	for key := range r.Data {
 		switch key {
-		case "access_token", "token_type", "expires_at", "scope", "provider", "api_url", "api_headers", "use", "user_id":
+		case "access_token", "token_type", "expires_at", "scope", "provider", "api_url", "api_headers", "token_fingerprint", "use", "user_id":
 		default:
 			t.Errorf("%s\n\twant no field %q", r, key)
 		}

@@ -76,9 +76,9 @@ func withGrants(t *testing.T, n *network, test func(f *fixture)) {
 	synctest.Test(t, func(t *testing.T) {
 		life := lifetime.New(hclog.NewNullLogger())
 		f := &fixture{T: t, storage: new(failingStorage), key: store.Key{Config: "shop", Role: "seller"}}
-		stored := store.New(f.storage)
+		stored := store.New(f.storage, nil)
 		f.grants = New(Options{
-			Store: stored, Requests: throttle.New(provider.NewClient(provider.Options{Transport: n}), life), Life: life, Logger: hclog.NewNullLogger(),
+			Store: stored, Requests: throttle.New(provider.NewClient(provider.Options{Transport: n}), life, nil), Life: life, Logger: hclog.NewNullLogger(),
 			Stored: func(store.Key) { f.stored.Add(1) }, Flushed: func(string) {},
 		})
 		f.config = store.NewConfig("shop")

@@ -108,7 +108,7 @@ func (s *Store) PutConfig(ctx context.Context, c *Config) error {
 
 // DeleteConfig deletes a config. Hold its lock.
 func (s *Store) DeleteConfig(ctx context.Context, name string) error {
-	return s.storage.Delete(ctx, configPrefix+name)
+	return s.delete(ctx, configPrefix+name)
 }
 
 // EffectiveClientAuth returns how the client authenticates: the config's client_auth, or the definition's default.

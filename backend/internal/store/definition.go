@@ -39,7 +39,7 @@ func (s *Store) PutDefinition(ctx context.Context, name string, d *Definition) e
 
 // DeleteDefinition deletes a definition, if there is one.
 func (s *Store) DeleteDefinition(ctx context.Context, name string) error {
-	return s.storage.Delete(ctx, definitionPrefix+name)
+	return s.delete(ctx, definitionPrefix+name)
 }
 
 // Definitions returns the names of all stored definitions.

@@ -123,9 +123,12 @@ func (s *Store) PutGrant(ctx context.Context, key Key, g *Grant) error {
 	}
 }
 
+// IsGrant reports whether the entry at a storage path is a grant.
+func IsGrant(path string) bool { return strings.HasPrefix(path, grantPrefix) }
+
 // DeleteGrant deletes a grant. Hold its lock.
 func (s *Store) DeleteGrant(ctx context.Context, key Key) error {
-	return s.storage.Delete(ctx, grantPrefix+key.path())
+	return s.delete(ctx, grantPrefix+key.path())
 }
 
 // isTooLarge reports whether the storage refused an entry for its size. The storage is another process, so its error is

@@ -83,5 +83,5 @@ func (s *Store) CheckRole(ctx context.Context, key Key) error {
 
 // DeleteRole deletes a role. Hold the lock of its config.
 func (s *Store) DeleteRole(ctx context.Context, key Key) error {
-	return s.storage.Delete(ctx, rolePrefix+key.path())
+	return s.delete(ctx, rolePrefix+key.path())
 }

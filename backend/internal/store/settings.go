@@ -55,5 +55,5 @@ func (s *Store) PutSettings(ctx context.Context, settings Settings) error {
 
 // DeleteSettings deletes the settings, which returns them to their defaults. Hold their lock.
 func (s *Store) DeleteSettings(ctx context.Context) error {
-	return s.storage.Delete(ctx, settingsPath)
+	return s.delete(ctx, settingsPath)
 }

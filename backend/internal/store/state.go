@@ -48,7 +48,7 @@ func (s *Store) PutPending(ctx context.Context, state string, p *PendingAuthoriz
 
 // DeletePending deletes the pending authorization of a state.
 func (s *Store) DeletePending(ctx context.Context, state string) error {
-	return s.storage.Delete(ctx, StatePath(state))
+	return s.delete(ctx, StatePath(state))
 }
 
 // maxSwept bounds the states that one sweep looks at.
@@ -64,7 +64,7 @@ func (s *Store) SweepPending(ctx context.Context) {
 	for _, key := range keys[:min(len(keys), maxSwept)] {
 		var p PendingAuthorization
 		if found, err := s.load(ctx, statePrefix+key, &p); err == nil && found && time.Now().After(p.ExpiresAt) {
-			_ = s.storage.Delete(ctx, statePrefix+key)
+			_ = s.delete(ctx, statePrefix+key)
 		}
 	}
 }

@@ -23,11 +23,17 @@ import (
 type Store struct {
 	storage logical.Storage
 	locks   Locks
+	// changed is called after each write and deletion; see [New].
+	changed func(path string, value any, err error)
 }
 
-// New returns the store of a mount's storage.
-func New(storage logical.Storage) *Store {
-	return &Store{storage: storage}
+// New returns the store of a mount's storage. changed is called after each write of an entry with the value, such as a [*Config], and
+// after each deletion with nil. After an error, the storage may or may not have changed. nil: nothing is called.
+func New(storage logical.Storage, changed func(path string, value any, err error)) *Store {
+	if changed == nil {
+		changed = func(string, any, error) {}
+	}
+	return &Store{storage: storage, changed: changed}
 }
 
 // Key names a config, or a role of it if Role is not empty.
@@ -178,5 +184,13 @@ func (s *Store) put(ctx context.Context, path string, value any) error {
 	if err != nil {
 		return err
 	}
-	return s.storage.Put(ctx, entry)
+	err = s.storage.Put(ctx, entry)
+	s.changed(path, value, err)
+	return err
+}
+
+func (s *Store) delete(ctx context.Context, path string) error {
+	err := s.storage.Delete(ctx, path)
+	s.changed(path, nil, err)
+	return err
 }

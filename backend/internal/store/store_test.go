@@ -61,7 +61,7 @@ func rewrite(ctx context.Context, s *Store, path string) error {
 func TestStore_FormatOf010(t *testing.T) {
 	t.Parallel()
 	storage := new(logical.InmemStorage)
-	s := New(storage)
+	s := New(storage, nil)
 	for path, value := range stored(t) {
 		var want bytes.Buffer
 		if err := json.Compact(&want, value); err != nil {
@@ -87,7 +87,7 @@ func TestStore_FormatOf010(t *testing.T) {
 func TestStore_NewerFormatIsRefused(t *testing.T) {
 	t.Parallel()
 	storage := new(logical.InmemStorage)
-	s := New(storage)
+	s := New(storage, nil)
 	for _, text := range []string{`{"format":3,"refresh_token":"S3CRET"}`, `{"format":"S3CRET"}`, `{"format":1,"version":{"S3CRET":1}}`} {
 		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: "grant/a/b", Value: []byte(text)}); err != nil {
 			t.Fatal(err)

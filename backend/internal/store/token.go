@@ -67,7 +67,7 @@ func (s *Store) PutToken(ctx context.Context, key Key, t *Token) error {
 
 // DeleteToken deletes a stored token, if there is one. Hold the lock of its config.
 func (s *Store) DeleteToken(ctx context.Context, key Key) error {
-	return s.storage.Delete(ctx, key.tokenPath())
+	return s.delete(ctx, key.tokenPath())
 }
 
 // Tokens returns the keys of all stored tokens of a config, or of all configs if config is empty.

@@ -23,7 +23,7 @@ func compareKeys(a, b Key) int {
 func TestToken_RoundTrip(t *testing.T) {
 	t.Parallel()
 	storage := new(logical.InmemStorage)
-	s := New(storage)
+	s := New(storage, nil)
 	at := time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC)
 	want := Token{
 		Owner: Owner{"config", "generation", "role", "role generation", "definition"}.String(), AccessToken: "secret", TokenType: "bearer", Scope: "a b",
@@ -64,7 +64,7 @@ func TestToken_RoundTrip(t *testing.T) {
 // A list of tokens holds those of a config, and none of another whose name begins or ends in the same way.
 func TestTokens_OfAConfig(t *testing.T) {
 	t.Parallel()
-	s := New(new(logical.InmemStorage))
+	s := New(new(logical.InmemStorage), nil)
 	all := []Key{{"a", ""}, {"a", "a"}, {"a", "b"}, {"a-b", ""}, {"a-b", "a"}, {"ab", ""}, {"ab", "a"}, {"b", "a"}, {"c", ""}}
 	for _, key := range all {
 		if err := s.PutToken(t.Context(), key, new(Token)); err != nil {
@@ -123,7 +123,7 @@ func formatOf(t *testing.T, storage logical.Storage, path string) int {
 func TestStore_FormatFollowsFields(t *testing.T) {
 	t.Parallel()
 	storage := new(logical.InmemStorage)
-	s := New(storage)
+	s := New(storage, nil)
 	none, overlap, yes, no := time.Duration(0), time.Minute, true, false
 	c := NewConfig("shop")
 	for _, test := range []struct {
@@ -163,7 +163,7 @@ func TestStore_FormatFollowsFields(t *testing.T) {
 func TestStore_NewerFormatOfEachKind(t *testing.T) {
 	t.Parallel()
 	storage := new(logical.InmemStorage)
-	s := New(storage)
+	s := New(storage, nil)
 	c := NewConfig("shop")
 	for path, test := range map[string]struct {
 		newest int

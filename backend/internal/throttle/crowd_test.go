@@ -453,7 +453,7 @@ func behind(q *turns, name string, size int) (n int) {
 // manyWaiting returns a client and a host at which ten thousand configs wait, and a function that adds a request.
 func manyWaiting(b *testing.B) (c *Client, l *clientLimit, join func(config string) *waiter) {
 	b.Helper()
-	c = New(nil, nil)
+	c = New(nil, nil, nil)
 	l = c.useLocked(subject{}, nil)
 	join = func(config string) *waiter {
 		w := &waiter{subject: subject{host: "host", config: config}, patient: true, client: l}

@@ -87,6 +87,8 @@ type Client struct {
 	provider *provider.Client
 	life     *lifetime.Lifetime
 	keys     *digest.Key
+	// sent is called before each request is sent.
+	sent func(Call)
 
 	mu sync.Mutex // guards what follows, and the fields of each client, host and waiter
 	// perSecond bounds the token requests that start at a host in any second.
@@ -98,10 +100,13 @@ type Client struct {
 	sweepAt, sweepLimitsAt int
 }
 
-// New returns a client that sends its requests through the given one.
-func New(client *provider.Client, life *lifetime.Lifetime) *Client {
+// New returns a client that sends its requests through the given one. sent is called before each; nil: nothing is.
+func New(client *provider.Client, life *lifetime.Lifetime, sent func(Call)) *Client {
+	if sent == nil {
+		sent = func(Call) {}
+	}
 	return &Client{
-		provider: client, life: life, keys: digest.NewKey(), perSecond: defaultPerSecond,
+		provider: client, life: life, sent: sent, keys: digest.NewKey(), perSecond: defaultPerSecond,
 		clients: make(map[clientKey]*clientLimit), limits: make(map[limitKey]*documentedLimit), hosts: make(map[hostKey]*hostLimit),
 	}
 }
@@ -135,6 +140,7 @@ func (c *Client) Reserve(ctx context.Context, call Call) (release func(), err er
 // Send sends the request of a call that has its turn, even if the mount is closing. If the failure concerns the client as
 // a whole, it returns a *[backoff.ClientError].
 func (c *Client) Send(ctx context.Context, call Call) (provider.Token, error) {
+	c.sent(call)
 	token, err := c.provider.Do(ctx, call.Definition, call.Request)
 	var failure *provider.Error
 	if err != nil && !errors.As(err, &failure) {

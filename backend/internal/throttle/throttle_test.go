@@ -32,7 +32,7 @@ func newClient(t *testing.T, network http.RoundTripper) *Client {
 	t.Helper()
 	life := lifetime.New(hclog.NewNullLogger())
 	t.Cleanup(life.End)
-	return New(provider.NewClient(provider.Options{Transport: network}), life)
+	return New(provider.NewClient(provider.Options{Transport: network}), life, nil)
 }
 
 // callOf returns a token request of one of any number of clients, all at one host.

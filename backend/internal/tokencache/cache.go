@@ -42,6 +42,8 @@ type Want struct {
 	// MaybeStandby says that this node may be a standby, because Vault has not forwarded the read. The cache asks before it
 	// needs to know. On a standby, only a fresh token can be handed out.
 	MaybeStandby bool
+	// RequestID is that of the request to Vault that reads; empty: none does.
+	RequestID string
 }
 
 // Fetch is a request for a token to a [Source].

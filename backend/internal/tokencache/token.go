@@ -39,6 +39,8 @@ type Origin struct {
 	Stored bool
 	// Repeats says that the provider returns the same token until it expires, as it has done before.
 	Repeats bool
+	// Fingerprint stands for the access token, so that readers can compare theirs.
+	Fingerprint string
 }
 
 // APIRequest is how a token is sent to the provider's API.
