@@ -33,6 +33,7 @@ Write the credentials to config/<name>, then read tokens from creds/<name>.
 type plugin struct {
 	*framework.Backend
 	engine *backend.Engine
+	events *events
 }
 
 // builtin returns the built-in definitions.
@@ -60,6 +61,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		return nil, err
 	}
 	p := new(plugin)
+	p.events = newEvents(p, conf.Logger)
 	p.engine = backend.New(backend.Options{
 		Catalog:  catalog,
 		Reserved: reservedFields(),
@@ -67,6 +69,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		Logger:   conf.Logger,
 		Storage:  conf.StorageView,
 		MayWrite: func() bool { return p.WriteSafeReplicationState() },
+		OnEvent:  p.onEvent,
 	})
 	p.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(help),
@@ -89,7 +92,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 			return p.engine.RefreshIdle(ctx)
 		},
 		Invalidate: func(_ context.Context, key string) { p.engine.Invalidate(key) },
-		Clean:      func(context.Context) { p.engine.Close() },
+		Clean:      p.clean,
 	}
 	own := *conf
 	own.System = newSystem(conf.System)

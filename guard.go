@@ -79,6 +79,9 @@ func (g *guard) handle(ctx context.Context, req *logical.Request) (*logical.Resp
 	bare := *req
 	bare.Data = nil
 	resp, err := g.Backend.HandleRequest(ctx, &bare)
+	if err == nil && !resp.IsError() {
+		g.plugin.noteChange(req)
+	}
 	return g.respond(ctx, req, resp, err)
 }
 

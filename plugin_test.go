@@ -31,6 +31,12 @@ type mount struct {
 
 func mounted(t *testing.T) *mount {
 	t.Helper()
+	return mountedWith(t, nil)
+}
+
+// mountedWith is mounted, on a server with a receiver of events; nil: on one without events.
+func mountedWith(t *testing.T, events logical.EventSender) *mount {
+	t.Helper()
 	vendors, err := simulator.Start(simulator.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +56,7 @@ func mounted(t *testing.T) *mount {
 		t.Fatal(err)
 	}
 	m.backend = dispensed.(logical.Backend)
-	config := &logical.BackendConfig{Logger: logger, System: logical.TestSystemView(), StorageView: m.storage}
+	config := &logical.BackendConfig{Logger: logger, System: logical.TestSystemView(), StorageView: m.storage, EventsSender: events}
 	if err := m.backend.Setup(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}

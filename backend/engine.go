@@ -63,10 +63,11 @@ const (
 //     for memory alone
 //  8. the mutex of [storedTokens], which tokencache calls under its own
 //  9. the mutex of [index], and then that of health
-//  10. the mutex of lifetime
+//  10. the mutex of lifetime, and that of [Options].OnEvent
 type Engine struct {
 	logger   hclog.Logger
 	mayWrite func() bool
+	onEvent  func(Event)
 
 	life        *lifetime.Lifetime
 	store       *store.Store
@@ -98,11 +99,13 @@ type Options struct {
 	Storage logical.Storage
 	// MayWrite reports whether this node may write the storage. Only then does it do work that no request asks for.
 	MayWrite func() bool
+	// OnEvent is told of events, if it is not nil. It must not block.
+	OnEvent func(Event)
 }
 
 // New returns the engine of one mount.
 func New(o Options) *Engine {
-	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite}
+	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite, onEvent: o.OnEvent}
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage, e.index.stored)
 	e.index.store, e.index.health = e.store, &e.health
@@ -116,9 +119,10 @@ func New(o Options) *Engine {
 		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
 		Stored:  e.idle.checkNow,
 		Flushed: e.exchanges.forgetFailures,
+		Lost:    func(key store.Key) { e.notify(AuthorizationLost, key) },
 	})
 	e.cache = tokencache.New(tokencache.Options{
-		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, FetchTimeout: fetchTimeout,
+		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, Changed: e.tokenChanged, FetchTimeout: fetchTimeout,
 	})
 	e.definitions.changed = e.cache.InvalidateProvider
 	return e

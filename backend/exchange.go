@@ -184,6 +184,7 @@ func (x *exchange) logOutcome(token *Token, err error) {
 	}
 	x.note(outcome{key: x.key, provider: x.definition.Name, token: token})
 	x.logger.Info("a user has authorized a role", about...)
+	x.notify(AuthorizationObtained, x.key)
 }
 
 // finish releases what start has acquired.

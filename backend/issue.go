@@ -161,7 +161,7 @@ func (s *source) obtain(ctx context.Context, f tokencache.Fetch, p *prepared) (p
 		return s.requests.Do(ctx, p.call)
 	}
 	token, err := s.grants.Refresh(ctx, grants.RefreshRequest{
-		Key: store.Key(f.Key), Config: p.merged, Call: p.call, OnOverdue: f.OnOverdue,
+		Key: store.Key(f.Key), Config: p.merged, Call: p.call, OnOverdue: f.OnOverdue, RequestID: f.RequestID,
 		Reload: func(ctx context.Context) (*Config, throttle.Call, error) {
 			again, err := s.prepare(ctx, f)
 			if err != nil {

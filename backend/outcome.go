@@ -48,6 +48,9 @@ func (e *Engine) note(o outcome) {
 	}
 	if e.health.Failed(health.Key(o.key), failure).Began && failure.Sent {
 		e.logger.Warn("no token could be minted", append(about, "kind", failure.Kind, "error", o.err)...)
+		if failure.Kind == provider.RefusedClient.String() {
+			e.notify(ClientRefused, o.key)
+		}
 	}
 }
 

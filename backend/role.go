@@ -172,7 +172,11 @@ func (e *Engine) putRole(ctx context.Context, c *Config, key store.Key, change r
 		return err
 	}
 	imported := &store.Grant{ClientGeneration: c.ClientGeneration, RoleID: role.ID, RefreshToken: *change.refreshToken, AuthorizedAt: time.Now().UTC()}
-	return importError(e.grants.Replace(ctx, key, imported))
+	if err := importError(e.grants.Replace(ctx, key, imported)); err != nil {
+		return err
+	}
+	e.notify(AuthorizationObtained, key)
+	return nil
 }
 
 // mergeRole applies a write to the old role and returns the result.

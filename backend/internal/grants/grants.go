@@ -100,6 +100,8 @@ type Options struct {
 	Stored func(store.Key)
 	// Flushed is called after a pending grant of the role with that identity was stored or dropped.
 	Flushed func(roleID string)
+	// Lost is called after a grant was marked as refused for good.
+	Lost func(store.Key)
 }
 
 // Store keeps the grants of a mount. It is safe for concurrent use.

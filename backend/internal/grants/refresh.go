@@ -41,6 +41,8 @@ type RefreshRequest struct {
 	Reload func(context.Context) (*store.Config, throttle.Call, error)
 	// OnOverdue is that of the [RoleLock].
 	OnOverdue func(waiting, later error)
+	// RequestID is that of the request to Vault that has started the refresh, for the log; empty: none has.
+	RequestID string
 }
 
 // Refresh waits until no other request uses a refresh token or a code of the role, and refreshes. It stores a new refresh
@@ -329,7 +331,12 @@ func (r *refresh) markRevoked(ctx context.Context, refused *provider.Error) (pro
 		r.clearIntent(ctx, refused)
 		return provider.Token{}, err
 	}
-	r.Logger.Error("a role needs a new authorization", "config", r.Key.Config, "role", r.Key.Role, "reason", reason)
+	about := []any{"config", r.Key.Config, "role", r.Key.Role, "reason", reason}
+	if r.RequestID != "" {
+		about = append(about, "request_id", r.RequestID)
+	}
+	r.Logger.Error("a role needs a new authorization", about...)
+	r.Lost(r.Key)
 	return provider.Token{}, r.unauthorized(DeadReason(marked))
 }
 

@@ -100,6 +100,8 @@ type Options struct {
 	// Keep is told of each token that becomes a current one, unless it comes from storage. It is called under the cache's lock, so
 	// that no token of a replaced entry follows that of its successor. It must not block.
 	Keep func(Key, *Token)
+	// Changed is told of the same tokens, once each, if it is not nil. It must not block either.
+	Changed func(Key)
 	// FetchTimeout bounds a fetch of a shared token, from its wait for a turn to the provider's response.
 	FetchTimeout time.Duration
 }
@@ -660,8 +662,12 @@ func (c *Cache) putLocked(key Key, token *Token) {
 
 // keepLocked reports a current token to the tier below, unless it comes from there.
 func (c *Cache) keepLocked(key Key, token *Token) {
-	if !token.Stored {
-		c.Keep(key, token)
+	if token.Stored {
+		return
+	}
+	c.Keep(key, token)
+	if c.Changed != nil {
+		c.Changed(key)
 	}
 }
 
