@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -10,17 +11,25 @@ import (
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/health"
+	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 )
 
 // reindexEvery is how often all of storage is read again, because Vault does not report a restored snapshot.
 const reindexEvery = time.Hour
 
+// maxIndexReaders bounds how many entries are read at a time.
+const maxIndexReaders = 16
+
+// errIndex is the error of a read that has panicked.
+var errIndex = errors.New("the health of the mount could not be read")
+
 // index tells a [health.Table] what storage has. It reads all of it once, and after that only what other nodes have changed: what this
 // node writes, the store reports ([index.stored]).
 type index struct {
 	store  *store.Store
 	health *health.Table
+	life   *lifetime.Lifetime
 
 	reading sync.Mutex // held while storage is read, so that readers share the work
 
@@ -29,8 +38,9 @@ type index struct {
 	readAt time.Time
 	// changed holds what has to be read again.
 	changed map[store.Key]bool
-	// writes counts what the store has reported.
-	writes uint64
+	// touched holds what the store has reported while storage is read, because what was read of it may be outdated. It is nil
+	// otherwise.
+	touched map[store.Key]bool
 }
 
 // stored is told of each write and deletion; see [store.New].
@@ -42,9 +52,11 @@ func (x *index) stored(path string, value any, err error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.writes++
 	if x.readAt.IsZero() {
 		return // the first reader reads all
+	}
+	if x.touched != nil {
+		x.touched[key] = true
 	}
 	if err != nil {
 		x.markLocked(key)
@@ -129,35 +141,50 @@ func (x *index) markLocked(key store.Key) {
 func (x *index) update(ctx context.Context) error {
 	x.reading.Lock()
 	defer x.reading.Unlock()
-	x.mu.Lock()
-	all := time.Since(x.readAt) > reindexEvery
-	if all { // from here on, writes are reported
-		x.readAt, x.changed = time.Now(), nil
+	keys, all := x.begin()
+	hasToken := func(key store.Key) (bool, error) {
+		token, err := x.store.Token(ctx, key)
+		return token != nil, err
 	}
-	keys := x.changed
-	x.changed = nil
-	x.mu.Unlock()
-
 	var err error
 	if all {
-		if keys, err = x.keys(ctx); err == nil {
+		if keys, hasToken, err = x.list(ctx); err == nil {
 			x.health.Keep(healthKeys(keys))
 		}
 	}
-	for key := range keys {
-		if err == nil {
-			err = x.readOnce(ctx, key)
-		}
-		if err != nil {
-			x.mark(key)
-		}
+	if err == nil {
+		err = x.readAll(ctx, keys, hasToken)
 	}
-	if err != nil && all {
-		x.mu.Lock()
-		x.readAt = time.Time{}
-		x.mu.Unlock()
-	}
+	x.finish(keys, all && err != nil)
 	return err
+}
+
+// begin returns what to read. From here on, writes are reported.
+func (x *index) begin() (keys map[store.Key]bool, all bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	all = time.Since(x.readAt) > reindexEvery
+	if all {
+		x.readAt, x.changed = time.Now(), nil
+	}
+	keys, x.changed, x.touched = x.changed, nil, make(map[store.Key]bool)
+	return keys, all
+}
+
+// finish marks what was written while it was read. After a failure it makes the next reader read all.
+func (x *index) finish(read map[store.Key]bool, failed bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if failed {
+		x.readAt, x.touched = time.Time{}, nil
+		return
+	}
+	for key := range read {
+		if x.touched[key] || x.touched[store.Key{Config: key.Config}] {
+			x.markLocked(key)
+		}
+	}
+	x.touched = nil
 }
 
 func healthKeys(keys map[store.Key]bool) map[health.Key]bool {
@@ -168,52 +195,86 @@ func healthKeys(keys map[store.Key]bool) map[health.Key]bool {
 	return all
 }
 
-// keys returns all configs and roles in storage.
-func (x *index) keys(ctx context.Context) (map[store.Key]bool, error) {
-	keys := make(map[store.Key]bool)
+// list returns all configs and roles in storage, and which of them have a stored token.
+func (x *index) list(ctx context.Context) (keys map[store.Key]bool, hasToken func(store.Key) (bool, error), err error) {
+	keys = make(map[store.Key]bool)
 	configs, err := x.store.Configs(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, config := range configs {
 		keys[store.Key{Config: config}] = true
 	}
 	withRoles, err := x.store.Roles(ctx, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, config := range withRoles {
 		config = strings.TrimSuffix(config, "/")
 		roles, err := x.store.Roles(ctx, config)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, role := range roles {
 			keys[store.Key{Config: config, Role: role}] = true
 		}
 	}
-	return keys, nil
+	stored, err := x.store.Tokens(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens := make(map[store.Key]bool, len(stored))
+	for _, key := range stored {
+		tokens[key] = true
+	}
+	return keys, func(key store.Key) (bool, error) { return tokens[key], nil }, nil
 }
 
-// readOnce is read. If the store has reported anything in between, the key is read again later, because it may be outdated.
-func (x *index) readOnce(ctx context.Context, key store.Key) error {
-	x.mu.Lock()
-	writes := x.writes
-	x.mu.Unlock()
-	err := x.read(ctx, key)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.writes != writes {
-		x.markLocked(key)
+// readAll reads configs and roles, several at a time. If that fails, it marks those that were not read.
+func (x *index) readAll(ctx context.Context, keys map[store.Key]bool, hasToken func(store.Key) (bool, error)) error {
+	queue := make(chan store.Key, len(keys))
+	for key := range keys {
+		queue <- key
 	}
-	return err
+	close(queue)
+	started, ended := 0, make(chan error, maxIndexReaders)
+	var failure error
+	for range min(maxIndexReaders, len(keys)) {
+		failure = x.life.Go(func() {
+			err := errIndex // if it panics
+			defer func() { ended <- err }()
+			err = x.readQueue(ctx, queue, hasToken)
+		})
+		if failure != nil {
+			break
+		}
+		started++
+	}
+	for range started {
+		failure = cmp.Or(failure, <-ended)
+	}
+	for key := range queue { // nothing reads the rest
+		x.mark(key)
+	}
+	return failure
+}
+
+// readQueue reads until the queue is empty, or an error.
+func (x *index) readQueue(ctx context.Context, queue <-chan store.Key, hasToken func(store.Key) (bool, error)) error {
+	for key := range queue {
+		if err := x.read(ctx, key, hasToken); err != nil {
+			x.mark(key)
+			return err
+		}
+	}
+	return nil
 }
 
 // unreadable reports whether an error is about what one entry contains.
 func unreadable(err error) bool { return errors.As(err, new(*store.UnreadableError)) }
 
-// read reads a config or role, and its grant and stored token.
-func (x *index) read(ctx context.Context, key store.Key) error {
+// read reads a config or role and its grant.
+func (x *index) read(ctx context.Context, key store.Key, hasToken func(store.Key) (bool, error)) error {
 	of := health.Key(key)
 	c, err := x.store.Config(ctx, key.Config)
 	if unreadable(err) {
@@ -245,11 +306,9 @@ func (x *index) read(ctx context.Context, key store.Key) error {
 		}
 		setGrant(&subject, &g)
 	}
-	token, err := x.store.Token(ctx, key)
-	if err != nil && !unreadable(err) {
+	if subject.HasToken, err = hasToken(key); err != nil && !unreadable(err) {
 		return err
 	}
-	subject.HasToken = token != nil
 	x.health.Set(of, subject)
 	return nil
 }
