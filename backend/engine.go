@@ -118,7 +118,7 @@ func New(o Options) *Engine {
 	e.grants = grants.New(grants.Options{
 		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
 		Stored:  e.idle.checkNow,
-		Flushed: e.exchanges.forgetFailures,
+		Flushed: e.exchanges.forgetFailures, Orphaned: e.revokeOrphan,
 		Lost:    func(key store.Key) { e.notify(AuthorizationLost, key) },
 	})
 	e.cache = tokencache.New(tokencache.Options{
