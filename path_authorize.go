@@ -147,9 +147,9 @@ The state is valid once, for this role, for ten minutes.
 If the role has the grant type device_code, returns a code and a URL to show to
 the user. The state is then valid for as long as the provider says.
 
-A deletion ends the authorization: it deletes the refresh token and the current
-token, and revokes the refresh token at the provider, if it has an endpoint for
-that.
+A deletion ends the authorization. It deletes the refresh token and the current
+token. It also revokes the refresh token at the provider, if that has an endpoint
+for it.
 `
 
 const exchangeSynopsis = `Complete the authorization of a role by a user.`

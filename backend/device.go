@@ -16,7 +16,7 @@ import (
 const (
 	// slowDown is how much a slow_down adds to the interval between two polls (RFC 8628, section 3.5).
 	slowDown = 5 * time.Second
-	// longestRetry bounds the interval as far as it grows because the provider does not answer.
+	// longestRetry bounds an interval that grows because the provider does not answer.
 	longestRetry = time.Minute
 )
 

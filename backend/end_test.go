@@ -89,7 +89,9 @@ func TestEnd_Failures(t *testing.T) {
 		if f.provider.count() != before || !f.grantStatus().Authorized {
 			f.Error("the provider was asked although the grant stays")
 		}
-		f.provider.set(func(p *rotatingProvider) { p.body, p.status = `{"error":"server_error","token":%q}`, http.StatusInternalServerError })
+		f.provider.set(func(p *rotatingProvider) {
+			p.body, p.status = `{"error":"server_error","token":%q}`, http.StatusInternalServerError
+		})
 		f.end()
 		if n := f.engine.RevocationsFailed(); n != 1 {
 			f.Errorf("%d failed, want 1", n)

@@ -119,7 +119,7 @@ func New(o Options) *Engine {
 		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
 		Stored:  e.idle.checkNow,
 		Flushed: e.exchanges.forgetFailures, Orphaned: e.revokeOrphan,
-		Lost:    func(key store.Key) { e.notify(AuthorizationLost, key) },
+		Lost: func(key store.Key) { e.notify(AuthorizationLost, key) },
 	})
 	e.cache = tokencache.New(tokencache.Options{
 		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, Changed: e.tokenChanged, FetchTimeout: fetchTimeout,

@@ -162,7 +162,7 @@ func TestDevice_IntervalOfAnHour(t *testing.T) {
 	}
 }
 
-// A failure of the provider ends nothing. Whoever asks too early afterwards learns of it.
+// A failure of the provider ends nothing. A caller that polls too early afterwards learns of it.
 func TestDevice_ProviderFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -116,8 +116,8 @@ func lastName(path string) string {
 	return name
 }
 
-// standardTokens are the members of a response that hold tokens (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3) or
-// a device code (RFC 8628, section 3.2).
+// standardTokens are the members of a response that hold tokens (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3).
+// A device code is as secret as a token (RFC 8628, section 3.2).
 func standardTokens() []string {
 	return []string{"access_token", "refresh_token", "id_token", "device_code"}
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// oauth2 is not a vendor. It follows RFC 6749, RFC 7009 for revocation, and RFC 8628
-// for device authorizations, to the letter, so it is as strict as a conforming vendor may be. Sections without a
+// oauth2 is not a vendor. Revocations are those of RFC 7009, and device authorizations
+// those of RFC 8628. It follows these and RFC 6749 to the letter, so it is as strict as a conforming vendor may be. Sections without a
 // document are those of RFC 6749.
 type oauth2 struct {
 	settings oauth2Settings
