@@ -15,8 +15,8 @@ import (
 )
 
 // oauth2 is not a vendor. Revocations are those of RFC 7009, and device authorizations
-// those of RFC 8628. It follows these and RFC 6749 to the letter, so it is as strict as a conforming vendor may be. Sections without a
-// document are those of RFC 6749.
+// those of RFC 8628. It follows these and RFC 6749 to the letter, so it is as strict
+// as a conforming vendor may be. Sections without a document are those of RFC 6749.
 type oauth2 struct {
 	settings oauth2Settings
 	// newest is the newest access token of each owner, among those that were issued
