@@ -17,16 +17,18 @@ func Commands(mount, config string, d provider.Definition) []string {
 	path := config
 	switch {
 	case d.Has(provider.ClientCredentials):
-	case d.Has(provider.AuthorizationCode):
+	case d.Has(provider.AuthorizationCode), d.Has(provider.DeviceCode):
 		path += "/shop"
-		authorize := "vault write -f " + mount + authorizePrefix + path
-		if d.Takes(provider.FromRedirectURI) {
+		authorize, exchange := "vault write -f "+mount+authorizePrefix+path, "redirect=…"
+		if userGrant(d) == provider.DeviceCode {
+			exchange = "state=…"
+		} else if d.Takes(provider.FromRedirectURI) {
 			authorize = "vault write " + mount + authorizePrefix + path + " redirect_uri=…"
 		}
 		commands = append(commands,
-			"vault write "+mount+rolesPrefix+path+" grant_type=authorization_code",
+			"vault write "+mount+rolesPrefix+path+" grant_type="+string(userGrant(d)),
 			authorize,
-			"vault write "+mount+exchangePrefix+path+" redirect=…")
+			"vault write "+mount+exchangePrefix+path+" "+exchange)
 	default:
 		path += "/shop"
 		commands = append(commands, "vault write "+mount+rolesPrefix+path+" grant_type=refresh_token refresh_token=…")

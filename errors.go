@@ -153,7 +153,7 @@ func (g *guard) mayBeForUsers(ctx context.Context, failure *provider.Error) bool
 		return false
 	}
 	d, known := g.plugin.engine.Definition(ctx, &backend.Config{Provider: failure.Provider})
-	return known && d.Has(provider.ClientCredentials) && d.Has(provider.AuthorizationCode)
+	return known && d.Has(provider.ClientCredentials) && (d.Has(provider.AuthorizationCode) || d.Has(provider.DeviceCode))
 }
 
 // subject returns the beginning of an error text: "config: ", "config/role: ", or nothing.
@@ -204,8 +204,8 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 		return http.StatusBadRequest, text + "; create it with: " + g.configCommand(ctx, req, missing.Config)
 	}
 	d, known := g.definitionOf(ctx, req, missing.Config)
-	if known && byUser(req) && !d.Has(provider.AuthorizationCode) {
-		return http.StatusBadRequest, text + ", and " + d.Name + " has no authorization_code grant to authorize one with"
+	if known && byUser(req) && !d.Has(provider.AuthorizationCode) && !d.Has(provider.DeviceCode) {
+		return http.StatusBadRequest, text + ", and " + d.Name + " has no authorization_code grant, and no device_code grant, to authorize one with"
 	}
 	return http.StatusBadRequest, text + "; create it with: " + roleCommand(req, missing, d)
 }
@@ -238,11 +238,19 @@ func roleCommand(req *logical.Request, missing *backend.NotFoundError, d provide
 	path := fmt.Sprintf("%sroles/%s/%s", req.MountPoint, missing.Config, missing.Role)
 	switch {
 	case byUser(req):
-		return "vault write " + path + " grant_type=authorization_code"
+		return "vault write " + path + " grant_type=" + string(userGrant(d))
 	case d.Takes(provider.FromScope):
 		return "vault write " + path + " scope=…"
 	}
 	return "vault write -f " + path
+}
+
+// userGrant returns the grant type of a role that a user authorizes. An unknown provider has an authorization code grant.
+func userGrant(d provider.Definition) provider.GrantType {
+	if d.Has(provider.DeviceCode) && !d.Has(provider.AuthorizationCode) {
+		return provider.DeviceCode
+	}
+	return provider.AuthorizationCode
 }
 
 // authorizeCommand returns the command that starts a user's authorization. The redirect URI is a part of it if none is stored.

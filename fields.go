@@ -43,7 +43,7 @@ func nullField(name string, path *framework.Path) error {
 	switch {
 	case path.Operations[logical.PatchOperation] != nil:
 		problem += " to keep its value, or send null in a PATCH to reset it"
-	case path.Operations[logical.DeleteOperation] != nil:
+	case path.Operations[logical.DeleteOperation] != nil && path.Operations[logical.ReadOperation] != nil:
 		problem += " to keep its value, write its default, or send a DELETE to reset all fields"
 	}
 	return &backend.FieldError{Field: name, Problem: problem}

@@ -87,7 +87,7 @@ func TestGuard_UnsupportedOperationBeforeFields(t *testing.T) {
 			logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation,
 		},
 		"rotate/a":      {logical.ReadOperation, logical.PatchOperation, logical.DeleteOperation},
-		"authorize/a/r": {logical.ReadOperation, logical.PatchOperation, logical.DeleteOperation},
+		"authorize/a/r": {logical.ReadOperation, logical.PatchOperation, logical.ListOperation},
 		"settings":      {logical.PatchOperation},
 	} {
 		for _, operation := range operations {

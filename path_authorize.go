@@ -4,6 +4,7 @@ package marketplace
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -29,7 +30,8 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to request. Default: the role's, else the config's."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.authorize, "Start the authorization code grant."),
+				logical.UpdateOperation: forwarded(p.authorize, "Start the authorization of a role by a user."),
+				logical.DeleteOperation: forwarded(p.endAuthorization, "End the authorization of a role, and revoke its refresh token."),
 			},
 			HelpSynopsis:    authorizeSynopsis,
 			HelpDescription: authorizeDescription,
@@ -46,7 +48,7 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 				"error_description": {Type: framework.TypeString, Description: "Description of that error, from the redirect."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.exchange, "Complete the authorization code grant."),
+				logical.UpdateOperation: forwarded(p.exchange, "Complete the authorization of a role by a user."),
 			},
 			HelpSynopsis:    exchangeSynopsis,
 			HelpDescription: exchangeDescription,
@@ -62,11 +64,32 @@ func (p *plugin) authorize(ctx context.Context, req *logical.Request, data *fram
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: map[string]any{
-		"authorization_url": request.URL,
-		"state":             request.State,
-		"expires_at":        request.ExpiresAt.Format(time.RFC3339),
-	}}, nil
+	shown := map[string]any{
+		"state":      request.State,
+		"expires_at": request.ExpiresAt.Format(time.RFC3339),
+	}
+	if device := request.Device; device != nil {
+		shown["user_code"] = device.UserCode
+		shown["verification_uri"] = device.VerificationURI
+		shown["interval"] = seconds(device.Interval)
+		if device.VerificationURIComplete != "" {
+			shown["verification_uri_complete"] = device.VerificationURIComplete
+		}
+	} else {
+		shown["authorization_url"] = request.URL
+	}
+	return &logical.Response{Data: shown}, nil
+}
+
+func (p *plugin) endAuthorization(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	ended, err := p.engine.EndAuthorization(ctx, configName(data), roleName(data))
+	if err != nil || !ended.StaysValid {
+		return nil, err
+	}
+	resp := new(logical.Response)
+	resp.AddWarning("the refresh token was deleted here, but " + ended.Provider + " has no known endpoint that revokes it, so it stays valid there; " +
+		"end the authorization in the account at " + ended.Provider + " as well")
+	return resp, nil
 }
 
 func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -90,7 +113,11 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 	default:
 		err = &backend.FieldError{Field: "redirect", Problem: "stands for all other fields; give it alone"}
 	}
-	if err != nil {
+	var undecided *backend.UndecidedError
+	switch {
+	case errors.As(err, &undecided):
+		return pendingResponse(undecided), nil
+	case err != nil:
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
@@ -99,17 +126,40 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 	}}, nil
 }
 
-const authorizeSynopsis = `Start the authorization code grant for a role.`
+// pendingResponse returns the response to a poll of a device authorization that the user has not decided on.
+func pendingResponse(undecided *backend.UndecidedError) *logical.Response {
+	resp := &logical.Response{Data: map[string]any{
+		"authorization_pending": true,
+		"interval":              seconds(undecided.Wait),
+	}}
+	if undecided.Problem != "" {
+		resp.AddWarning("the last poll has failed: " + undecided.Problem)
+	}
+	return resp
+}
+
+const authorizeSynopsis = `Start the authorization of a role by a user.`
 
 const authorizeDescription = `
 Returns a URL to send the user to, and the state that the redirect will carry.
 The state is valid once, for this role, for ten minutes.
+
+If the role has the grant type device_code, returns a code and a URL to show to
+the user. The state is then valid for as long as the provider says.
+
+A deletion ends the authorization. It deletes the refresh token and the current
+token. It also revokes the refresh token at the provider, if that has an endpoint
+for it.
 `
 
-const exchangeSynopsis = `Complete the authorization code grant for a role.`
+const exchangeSynopsis = `Complete the authorization of a role by a user.`
 
 const exchangeDescription = `
 Takes the code and the state from the redirect, or the whole URL of the redirect.
 The code is exchanged for a refresh token, which stays in Vault. After that,
 creds/<config>/<role> returns access tokens.
+
+If the role has the grant type device_code, takes the state alone, and asks the
+provider once. While the user has not decided, returns authorization_pending,
+and in interval the seconds to wait before the next try.
 `

@@ -72,7 +72,7 @@ func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"config":       configField(),
 		"role":         roleField(),
-		"grant_type":   {Type: framework.TypeString, Description: "client_credentials, authorization_code or refresh_token. Default: the provider's primary grant."},
+		"grant_type":   {Type: framework.TypeString, Description: "client_credentials, authorization_code, device_code or refresh_token. Default: the provider's primary grant."},
 		"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope. Overrides the config's."},
 		"audience":     {Type: framework.TypeString, Description: "Audience. Overrides the config's."},
 		"params":       {Type: framework.TypeKVPairs, Description: "More parameters for the token request, added to the config's. A read returns them, so put no secret here."},
@@ -181,4 +181,8 @@ parameters. With the grant type authorization_code, a user authorizes the role
 once: write to authorize/<config>/<role> and send the user to the returned URL.
 Then write the code and the state from the redirect to exchange/<config>/<role>.
 The refresh token stays in Vault.
+
+With the grant type device_code, no browser has to come back: the user enters a
+code that authorize/<config>/<role> returns, and exchange/<config>/<role> takes
+the state alone.
 `

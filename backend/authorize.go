@@ -21,19 +21,24 @@ const stateLifetime = 10 * time.Minute
 
 // AuthorizationRequest is an authorization that waits for its user.
 type AuthorizationRequest struct {
-	// URL is where to send the user.
+	// URL is where to send the user. It is empty in a device authorization.
 	URL string
+	// Device says what to show the user in a device authorization; nil in any other.
+	Device *DevicePrompt
 	// State comes back with the redirect. It finishes the authorization, once.
 	State     string
 	ExpiresAt time.Time
 }
 
-// Authorize starts the authorization code grant for a role (RFC 6749, section 4.1). An empty redirect URI or scope stands
-// for that of the role, or else of the config.
+// Authorize starts the authorization code grant for a role (RFC 6749, section 4.1), or a device authorization (RFC 8628). An
+// empty redirect URI or scope stands for that of the role, or else of the config.
 func (e *Engine) Authorize(ctx context.Context, config, role, redirectURI string, scope []string) (*AuthorizationRequest, error) {
 	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
 	if err != nil {
 		return nil, err
+	}
+	if u.usesDevice() {
+		return e.authorizeDevice(ctx, u, redirectURI, scope)
 	}
 	merged, err := authorizedWith(u, redirectURI, scope)
 	if err != nil {
@@ -82,6 +87,7 @@ func authorizedWith(u *userRole, redirectURI string, scope []string) (*Config, e
 
 // userRole is a role that a user authorizes, with its config and the definition of its provider.
 type userRole struct {
+	key        store.Key
 	config     *Config
 	role       *Role
 	definition provider.Definition
@@ -90,7 +96,7 @@ type userRole struct {
 // HasRedirectURI reports whether a role, or else its config, has a redirect URI, or needs none.
 func (e *Engine) HasRedirectURI(ctx context.Context, config, role string) bool {
 	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
-	return err == nil && (u.config.With(u.role).RedirectURI != "" || !u.definition.Takes(provider.FromRedirectURI))
+	return err == nil && (u.usesDevice() || u.config.With(u.role).RedirectURI != "" || !u.definition.Takes(provider.FromRedirectURI))
 }
 
 // codeName returns what the provider calls the code in a redirect.
@@ -110,10 +116,12 @@ func (e *Engine) userRole(ctx context.Context, key store.Key) (*userRole, error)
 	if err != nil {
 		return nil, err
 	}
-	if role.GrantType != string(provider.AuthorizationCode) {
-		return nil, &FieldError{Field: "role", Problem: "has the grant type " + role.GrantType, Accepted: "a role with grant_type=authorization_code"}
+	switch provider.GrantType(role.GrantType) {
+	case provider.AuthorizationCode, provider.DeviceCode:
+	default:
+		return nil, &FieldError{Field: "role", Problem: "has the grant type " + role.GrantType, Accepted: "a role with grant_type=authorization_code or grant_type=device_code"}
 	}
-	return &userRole{c, role, d}, nil
+	return &userRole{key, c, role, d}, nil
 }
 
 // checkRegistered checks a redirect URI against the registered one, if the role or the config has one.

@@ -35,6 +35,7 @@ var configFields = fields[Config]{
 	{"refresh_url", func(c *Config) any { return &c.RefreshURL }, isURL | repoints | affectsToken},
 	{"authorization_url", func(c *Config) any { return &c.AuthorizationURL }, isURL | repoints | affectsToken},
 	{"revocation_url", func(c *Config) any { return &c.RevocationURL }, isURL | repoints | affectsToken},
+	{"device_authorization_url", func(c *Config) any { return &c.DeviceAuthorizationURL }, isURL | repoints | affectsToken},
 	{"client_auth", func(c *Config) any { return &c.ClientAuth }, repoints | affectsToken},
 	{"ca_cert", func(c *Config) any { return &c.CACert }, repoints | affectsToken},
 	{"request_timeout", func(c *Config) any { return &c.RequestTimeout }, 0},
@@ -244,7 +245,7 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 		e.requests.ClearBackoff(e.clientOf(d.old, before), name)
 	}
 	for _, role := range d.discarded {
-		if err := e.grants.Delete(ctx, store.Key{Config: name, Role: role}); err != nil {
+		if _, err := e.grants.Delete(ctx, store.Key{Config: name, Role: role}); err != nil {
 			return err
 		}
 	}
@@ -343,8 +344,8 @@ func (d *draft) repointed() []string {
 	return repointed
 }
 
-// DeleteConfig deletes a config with its roles, their refresh tokens, and all current tokens. Leases on them can still be
-// revoked. If roles hold refresh tokens, it fails unless discard is true.
+// DeleteConfig deletes a config with its roles, their refresh tokens, and all current tokens. It starts to revoke the refresh tokens
+// at the provider. Leases on the access tokens can still be revoked. If roles hold refresh tokens, it fails unless discard is true.
 func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) error {
 	release, err := e.store.Lock(ctx, store.ConfigLock(name))
 	if err != nil {
@@ -371,5 +372,5 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 	if err := e.stored.removeAll(ctx, name, nil); err != nil {
 		return err
 	}
-	return e.deleteRoles(ctx, name)
+	return e.deleteRoles(ctx, name, config)
 }

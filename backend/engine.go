@@ -118,8 +118,8 @@ func New(o Options) *Engine {
 	e.grants = grants.New(grants.Options{
 		Store: e.store, Requests: e.requests, Life: e.life, Logger: o.Logger,
 		Stored:  e.idle.checkNow,
-		Flushed: e.exchanges.forgetFailures,
-		Lost:    func(key store.Key) { e.notify(AuthorizationLost, key) },
+		Flushed: e.exchanges.forgetFailures, Orphaned: e.revokeOrphan,
+		Lost: func(key store.Key) { e.notify(AuthorizationLost, key) },
 	})
 	e.cache = tokencache.New(tokencache.Options{
 		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, Changed: e.tokenChanged, FetchTimeout: fetchTimeout,

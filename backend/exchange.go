@@ -19,40 +19,48 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// Exchange finishes the authorization code grant: it exchanges the code for a refresh token, which stays in the engine.
+// Exchange finishes the authorization code grant: it exchanges the code for a refresh token, which stays in the engine. In a
+// device authorization, it asks the provider once for the user's decision. An *[UndecidedError] says that there is none yet.
 //
 // Vault's API client repeats a request that gets a 5xx. So a repeat with the same state joins the exchange in flight, or
 // gets the outcome of one that has ended. A failure after the state was consumed is an *[ExchangeError].
 func (e *Engine) Exchange(ctx context.Context, config, role string, callback Callback) (*Token, error) {
-	key := store.Key{Config: config, Role: role}
-	u, err := e.userRole(ctx, key)
+	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
 	if err != nil {
 		return nil, err
 	}
-	return e.exchange(ctx, key, u, callback)
+	if u.usesDevice() {
+		return e.pollDevice(ctx, u, callback)
+	}
+	if err := callback.check(u.codeName()); err != nil && e.exchanges.get(callback, u) == nil {
+		return nil, err
+	}
+	return e.exchange(ctx, u, callback)
 }
 
 // ExchangeRedirect is [Engine.Exchange] with the whole URL that the user's browser was redirected to.
 func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect string) (*Token, error) {
-	key := store.Key{Config: config, Role: role}
-	u, err := e.userRole(ctx, key)
+	u, err := e.userRole(ctx, store.Key{Config: config, Role: role})
 	if err != nil {
 		return nil, err
+	}
+	if u.usesDevice() {
+		return nil, &FieldError{Field: "redirect", Problem: deviceTakesState}
 	}
 	callback, err := parseCallback(redirect, u.codeName())
 	if err != nil {
 		return nil, err
 	}
-	return e.exchange(ctx, key, u, callback)
+	if err := callback.check(u.codeName()); err != nil && e.exchanges.get(callback, u) == nil {
+		return nil, err
+	}
+	return e.exchange(ctx, u, callback)
 }
 
-func (e *Engine) exchange(ctx context.Context, key store.Key, u *userRole, callback Callback) (_ *Token, err error) {
+func (e *Engine) exchange(ctx context.Context, u *userRole, callback Callback) (_ *Token, err error) {
 	call := e.exchanges.get(callback, u)
 	if call == nil {
-		if err := callback.check(u.codeName()); err != nil {
-			return nil, err
-		}
-		x := &exchange{Engine: e, key: key, userRole: *u, callback: callback}
+		x := &exchange{Engine: e, userRole: *u, callback: callback}
 		if call, err = x.start(ctx); err != nil {
 			return nil, err
 		}
@@ -61,11 +69,10 @@ func (e *Engine) exchange(ctx context.Context, key store.Key, u *userRole, callb
 	return call.wait(ctx, timeout, func() error { return call.lock.LateError(u.definition.Name, timeout) })
 }
 
-// exchange is one exchange of a code. Its fields hold what was in storage when its turn came.
+// exchange is one exchange of a code, or one poll of a device code. Its fields hold what was in storage when its turn came.
 type exchange struct {
 	*Engine
 	userRole
-	key      store.Key
 	callback Callback
 
 	lock *grants.RoleLock
@@ -74,6 +81,10 @@ type exchange struct {
 	settings Settings
 	before   store.Grant
 	pending  *store.PendingAuthorization
+	// interrupted is when an earlier poll of the device code started whose outcome is not known; zero if there is none.
+	interrupted time.Time
+	// open says that the state can be used again, because a poll had no outcome.
+	open bool
 	// cleanup holds functions, which finish calls in reverse order.
 	cleanup []func()
 	// running says that run calls finish.
@@ -142,7 +153,7 @@ func (x *exchange) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	x.pending, err = x.consumeState(ctx)
+	x.pending, err = x.takeState(ctx)
 	return err
 }
 
@@ -162,22 +173,30 @@ func (x *exchange) run(call *exchangeCall) {
 	defer x.finish()
 	var token *Token
 	err := x.life.Protect(func() (err error) {
-		token, err = x.exchangeCode()
+		if x.usesDevice() {
+			token, err = x.poll()
+		} else {
+			token, err = x.exchangeCode()
+		}
 		return err
 	})
 	if err != nil {
 		token = nil
-		if !errors.As(err, new(*ExchangeError)) { // a panic
+		if !x.open && !errors.As(err, new(*ExchangeError)) { // a panic
 			err = x.failed(err)
 		}
 	}
 	x.logOutcome(token, err)
+	call.open = x.open
 	call.finish(token, err)
 }
 
 // logOutcome logs how an authorization has ended.
 func (x *exchange) logOutcome(token *Token, err error) {
 	about := []any{"config", x.key.Config, "role", x.key.Role, "provider", x.definition.Name}
+	if errors.As(err, new(*UndecidedError)) {
+		return
+	}
 	if err != nil {
 		x.logger.Warn("an authorization was not completed", append(about, "error", err)...)
 		return
@@ -218,7 +237,7 @@ func (x *exchange) read(ctx context.Context) error {
 // codeCall returns the token request of the exchange, without its code.
 func (x *exchange) codeCall(merged *Config) throttle.Call {
 	call := x.call(x.key, merged, x.definition, x.settings)
-	call.Request.GrantType = provider.AuthorizationCode
+	call.Request.GrantType = provider.GrantType(x.role.GrantType)
 	return call
 }
 
@@ -235,6 +254,11 @@ func (x *exchange) exchangeCode() (*Token, error) {
 	call.Request.Code, call.Request.CodeVerifier, call.Request.State = x.callback.Code, x.pending.CodeVerifier, x.callback.State
 	token, failure := x.lock.Send(x.turn, call)
 	x.turn()
+	return x.keep(token, failure)
+}
+
+// keep stores what a provider has responded to a code that is consumed.
+func (x *exchange) keep(token provider.Token, failure error) (*Token, error) {
 	if token.RefreshTokenUnconfirmed && failure != nil {
 		return nil, x.saveCandidate(token.RefreshToken, failure)
 	}
@@ -288,7 +312,11 @@ func (x *exchange) storedAfterAll(g *store.Grant) (*store.Grant, error) {
 	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
 	stored, err := x.grants.Get(ctx, x.config, x.key)
-	if err == nil && (stored == nil || stored.RefreshToken != g.RefreshToken) {
+	if err == nil && stored == nil {
+		x.revokeOrphan(x.codeCall(x.config), g.RefreshToken)
+		return nil, x.restart(&FieldError{Field: "role", Problem: "lost its authorization during the exchange, so nothing was stored"})
+	}
+	if err == nil && stored.RefreshToken != g.RefreshToken {
 		return nil, x.restart(&FieldError{Field: "role", Problem: "received another refresh token during the exchange, so the one for this code was not stored"})
 	}
 	return stored, err
@@ -324,6 +352,7 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 		if err := x.grants.DeleteIfUnchanged(ctx, x.key, g); err != nil {
 			return nil, err
 		}
+		x.revokeOrphan(x.codeCall(x.config), g.RefreshToken) // to the client that was given it
 		return nil, x.restart(&FieldError{Field: "role", Problem: "was changed during the exchange, so nothing was stored"})
 	case err != nil || response.AccessToken == "":
 		return nil, err
@@ -339,12 +368,9 @@ func (x *exchange) activate(ctx context.Context, g *store.Grant, response provid
 	return token, nil
 }
 
-// consumeState deletes the state and returns its pending authorization. A state is valid once, for ten minutes, and for one
-// role.
-func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorization, error) {
-	refuse := func(problem string) (*store.PendingAuthorization, error) {
-		return nil, x.restart(&FieldError{Field: "state", Problem: problem})
-	}
+// takeState consumes the state and returns its pending authorization. A state is valid once, until it expires, and for one role.
+// The state of a device authorization stays until the user has decided; see [exchange.beginPoll].
+func (x *exchange) takeState(ctx context.Context) (*store.PendingAuthorization, error) {
 	state := x.callback.State
 	if state == "" {
 		return nil, &FieldError{Field: "state", Problem: "is required; take it from the redirect, or from the response of authorize/"}
@@ -355,34 +381,62 @@ func (x *exchange) consumeState(ctx context.Context) (*store.PendingAuthorizatio
 	}
 	defer release()
 	pending, err := x.store.Pending(ctx, state)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = x.checkState(pending)
+	}
+	if err != nil {
 		return nil, err
-	case pending == nil && x.exchanges.used(state, &x.userRole):
+	}
+	expired := time.Now().After(pending.ExpiresAt)
+	if pending.Device != nil && !expired {
+		return pending, x.beginPoll(ctx, pending)
+	}
+	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
+		return nil, err
+	}
+	if expired {
+		return nil, x.restart(&FieldError{Field: "state", Problem: "expired at " + pending.ExpiresAt.Format(time.RFC3339)})
+	}
+	return pending, nil
+}
+
+// checkState returns an error if the state does not belong to a pending authorization of the role; pending is nil if there is none.
+func (x *exchange) checkState(pending *store.PendingAuthorization) error {
+	refuse := func(problem string) error {
+		return x.restart(&FieldError{Field: "state", Problem: problem})
+	}
+	switch {
+	case pending == nil && x.exchanges.used(x.callback.State, &x.userRole):
 		return refuse("was used before, with another code")
-	case pending == nil && x.before.Usable() && x.before.ClientGeneration == x.config.ClientGeneration && x.before.RoleID == x.role.ID:
-		return nil, &FieldError{Field: "state", Problem: "is unknown, but the role was authorized at " + x.before.AuthorizedAt.Format(time.RFC3339) +
-			", perhaps with this state; read its token, and authorize the role again only if that fails"}
+	case pending == nil && x.holdsGrant():
+		return x.authorizedBefore("is unknown")
 	case pending == nil:
 		return refuse("is unknown: it was never issued, was used before, or has expired")
 	case pending.Config != x.key.Config || pending.Role != x.key.Role:
 		return refuse("belongs to another role")
 	case pending.ClientGeneration != x.config.ClientGeneration || pending.RoleID != x.role.ID:
 		return refuse("was issued before the role or its client was changed")
+	case (pending.Device != nil) != x.usesDevice():
+		return refuse("was issued for another grant type of the role")
 	}
 	if !x.callback.cameBackTo(pending.RedirectURI, x.definition) {
-		return nil, &FieldError{
+		return &FieldError{
 			Field: "redirect", Problem: "does not lead to the redirect URI of this authorization",
 			Accepted: "a URL that begins with " + pending.RedirectURI + ", or give code and state alone if the application has changed the URL",
 		}
 	}
-	if err := x.store.DeletePending(context.WithoutCancel(ctx), state); err != nil { // not canceled with the request, so that the outcome is known
-		return nil, err
-	}
-	if time.Now().After(pending.ExpiresAt) {
-		return refuse("expired at " + pending.ExpiresAt.Format(time.RFC3339))
-	}
-	return pending, nil
+	return nil
+}
+
+// holdsGrant reports whether the role held a usable refresh token before the exchange.
+func (x *exchange) holdsGrant() bool {
+	return x.before.Usable() && x.before.ClientGeneration == x.config.ClientGeneration && x.before.RoleID == x.role.ID
+}
+
+// authorizedBefore returns the error of a state that may be the one with which the role was authorized.
+func (x *exchange) authorizedBefore(problem string) error {
+	return &FieldError{Field: "state", Problem: problem + ", but the role was authorized at " + x.before.AuthorizedAt.Format(time.RFC3339) +
+		", perhaps with this state; read its token, and authorize the role again only if that fails"}
 }
 
 // restart returns the error of an exchange after which a user has to authorize the role again.
@@ -411,6 +465,8 @@ type exchangeCall struct {
 	done           chan struct{}
 	token          *Token
 	err            error
+	// open says that the state can be used again. It is set when done is closed.
+	open bool
 }
 
 // add adds an exchange, and removes the outcomes of those whose state has expired.
@@ -429,7 +485,7 @@ func (x *exchanges) get(callback Callback, u *userRole) *exchangeCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	call, ok := x.calls[store.StatePath(callback.State)]
-	if !ok || call.roleID != u.role.ID || call.client != u.config.ClientGeneration || !call.callback.is(callback) || call.expired() {
+	if !ok || call.roleID != u.role.ID || call.client != u.config.ClientGeneration || !call.callback.is(callback) || call.expired() || call.ended() && call.open {
 		return nil
 	}
 	return call
@@ -441,6 +497,13 @@ func (x *exchanges) used(state string, u *userRole) bool {
 	defer x.mu.Unlock()
 	call, ok := x.calls[store.StatePath(state)]
 	return ok && call.roleID == u.role.ID && call.client == u.config.ClientGeneration && !call.expired()
+}
+
+// forget removes the outcomes of a role's exchanges, because its authorization was ended.
+func (x *exchanges) forget(roleID string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	maps.DeleteFunc(x.calls, func(_ string, call *exchangeCall) bool { return call.roleID == roleID && call.ended() })
 }
 
 // forgetFailures removes the failed exchanges of a role, because its refresh token was stored after all.

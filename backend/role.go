@@ -144,7 +144,7 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 	role := change.role
 	newTokens := change.old == nil || change.refreshToken != nil || len(roleFields.changed(change.old, role, affectsToken)) > 0
 	if change.old == nil { // an exchange for an earlier role of that name may have left a grant
-		if err := e.grants.Delete(ctx, key); err != nil {
+		if _, err := e.grants.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -219,7 +219,7 @@ func (e *Engine) checkKeepsGrant(ctx context.Context, c *Config, key store.Key, 
 }
 
 // grantTypes are the grant types that a role can have, the default one of a provider first.
-var grantTypes = []string{string(provider.ClientCredentials), string(provider.AuthorizationCode), string(provider.RefreshToken)}
+var grantTypes = []string{string(provider.ClientCredentials), string(provider.AuthorizationCode), string(provider.DeviceCode), string(provider.RefreshToken)}
 
 // defaultGrantType returns the default of a role's grant_type.
 func defaultGrantType(d provider.Definition) string {
@@ -302,7 +302,7 @@ func firstError(errs ...error) error {
 // checkRoles checks a change of a config against its roles, and returns the roles whose refresh tokens it invalidates.
 func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]string, error) {
 	if d.old == nil {
-		return nil, e.deleteRoles(ctx, d.config.Name) // what an interrupted deletion has left
+		return nil, e.deleteRoles(ctx, d.config.Name, nil) // what an interrupted deletion has left
 	}
 	if err := e.checkFit(ctx, d); err != nil {
 		return nil, err
@@ -370,7 +370,7 @@ func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, chan
 	}
 }
 
-// DeleteRole deletes a role with its refresh token and its current token.
+// DeleteRole deletes a role with its refresh token and its current token. It starts to revoke the refresh token at the provider.
 func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	release, err := e.store.Lock(ctx, store.ConfigLock(config))
 	if err != nil {
@@ -381,9 +381,17 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	if err := e.store.CheckRole(ctx, key); err != nil { // keep a role of a newer plugin
 		return err
 	}
-	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
-	if err := e.grants.Delete(ctx, key); err != nil {
+	c, err := e.store.Config(ctx, config)
+	if err != nil && !errors.As(err, new(*store.UnreadableError)) {
 		return err
+	}
+	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
+	deleted, err := e.grants.Delete(ctx, key)
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		e.revokeGrants(ctx, c, name, deleted)
 	}
 	if err := e.store.DeleteRole(ctx, key); err != nil {
 		return err
@@ -392,15 +400,20 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
 	return e.stored.remove(ctx, key)
 }
 
-// deleteRoles deletes all roles and grants below a config's name. Hold the config's lock.
-func (e *Engine) deleteRoles(ctx context.Context, config string) error {
+// deleteRoles deletes all roles and grants below a config's name. It starts to revoke the grants of the config's client; c is nil if
+// there is no config. Hold the config's lock.
+func (e *Engine) deleteRoles(ctx context.Context, config string, c *Config) error {
 	granted, err := e.store.Grants(ctx, config)
 	if err != nil {
 		return err
 	}
 	for _, name := range granted {
-		if err := e.grants.Delete(ctx, store.Key{Config: config, Role: name}); err != nil {
+		deleted, err := e.grants.Delete(ctx, store.Key{Config: config, Role: name})
+		if err != nil {
 			return err
+		}
+		if c != nil {
+			e.revokeGrants(ctx, c, name, deleted)
 		}
 	}
 	names, err := e.store.Roles(ctx, config)

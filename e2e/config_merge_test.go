@@ -17,7 +17,7 @@ func (w world) allFields() fields {
 		"scope": []string{"read"}, "audience": "an-api",
 		"params": fields{"a": "1", "b": "2"}, "headers": fields{"X-A": "1", "X-B": "2"},
 		"token_url": "https://auth.example.com/token", "refresh_url": "https://auth.example.com/refresh",
-		"authorization_url": "https://auth.example.com/authorize", "revocation_url": "https://auth.example.com/revoke",
+		"authorization_url": "https://auth.example.com/authorize", "revocation_url": "https://auth.example.com/revoke", "device_authorization_url": "https://auth.example.com/device",
 		"ca_cert": w.Sim.CACert, "request_timeout": "12s", "default_expires_in": "90s", "max_expires_in": "1h", "refresh_token_expires_in": "30d", "refresh_before": "30s",
 		"reuse_token": false, "ttl": "5m",
 	})

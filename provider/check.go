@@ -55,6 +55,7 @@ func (c *checker) check() {
 	if d.Revocation != nil {
 		c.checkRequest("revocation", *d.Revocation, Revocation)
 	}
+	c.checkDevice()
 	c.checkAuthorization()
 	c.checkRefreshTokens()
 	c.checkResponse()
@@ -65,7 +66,18 @@ func (c *checker) check() {
 }
 
 func grantTypes() []GrantType {
-	return []GrantType{ClientCredentials, AuthorizationCode, RefreshToken}
+	return []GrantType{ClientCredentials, AuthorizationCode, DeviceCode, RefreshToken}
+}
+
+// checkDevice checks the description of a device authorization request.
+func (c *checker) checkDevice() {
+	if c.d.DeviceAuthorization == nil {
+		return
+	}
+	if !c.d.Has(DeviceCode) {
+		c.add("device_authorization", "there is no device_code grant; add it or remove this")
+	}
+	c.checkRequest("device_authorization", *c.d.DeviceAuthorization, DeviceAuthorization)
 }
 
 // checkTexts checks what is for readers.
@@ -239,8 +251,12 @@ func parameterSources(grantType GrantType) []string {
 		return append(common, FromRedirectURI, FromCode, FromCodeVerifier, FromState)
 	case RefreshToken:
 		return append(common, FromRedirectURI, FromRefreshToken)
+	case DeviceCode:
+		return append(common, FromDeviceCode)
+	case DeviceAuthorization:
+		return common
 	case Revocation:
-		return append(common, FromAccessToken)
+		return append(common, FromAccessToken, FromToken, FromTokenType)
 	}
 	return append(common, FromRedirectURI)
 }
@@ -252,7 +268,7 @@ func headerSources(grantType GrantType) []string {
 	case RefreshToken:
 		return append(common, FromRefreshToken)
 	case Revocation:
-		return append(common, FromAccessToken)
+		return append(common, FromAccessToken, FromToken)
 	}
 	return common
 }
@@ -299,7 +315,7 @@ func (c *checker) checkParameter(path string, p Parameter) {
 // isSecretSource reports whether the field of a request is secret.
 func isSecretSource(from string) bool {
 	switch from {
-	case FromSecretParams, FromClientSecret, FromCode, FromCodeVerifier, FromState, FromRefreshToken, FromAccessToken:
+	case FromSecretParams, FromClientSecret, FromCode, FromCodeVerifier, FromState, FromDeviceCode, FromRefreshToken, FromAccessToken, FromToken:
 		return true
 	}
 	return false
@@ -412,8 +428,8 @@ func (c *checker) checkRefreshLifetimes() {
 			}
 		}
 	}
-	if len(r.RefreshExpiresIn) > 0 && !c.d.Has(RefreshToken) && !c.d.Has(AuthorizationCode) {
-		c.add("answer.refresh_expires_in", "there is neither a %s nor an %s grant", RefreshToken, AuthorizationCode)
+	if len(r.RefreshExpiresIn) > 0 && !c.d.Has(RefreshToken) && !c.d.Has(AuthorizationCode) && !c.d.Has(DeviceCode) {
+		c.add("answer.refresh_expires_in", "there is no %s, %s or %s grant", RefreshToken, AuthorizationCode, DeviceCode)
 	}
 }
 

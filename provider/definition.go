@@ -37,16 +37,31 @@ const (
 	AuthorizationCode GrantType = "authorization_code"
 	// RefreshToken is the grant type of RFC 6749, section 6. A refresh token is exchanged for a new access token.
 	RefreshToken GrantType = "refresh_token"
+	// DeviceCode is the grant type of RFC 8628. A user authorizes the client in a browser on another device, with a code that
+	// the device shows. On the wire, its name is a URN.
+	DeviceCode GrantType = "device_code"
 )
+
+// DeviceAuthorization stands for the device authorization request of RFC 8628, section 3.1, which is made like a token request.
+// Every definition with the grant [DeviceCode] has it.
+const DeviceAuthorization GrantType = "device_authorization"
 
 // Revocation stands for the token revocation request of RFC 7009, section 2.1, which is made like a token request. Every
 // definition has it if there is an endpoint for it.
 const Revocation GrantType = "revocation"
 
-// Spends reports whether a request may consume the authorization code or refresh token that it sends. A refresh token in its
-// response is then the only one, and cannot be requested again.
+// Spends reports whether a request may consume the code or refresh token that it sends. A refresh token in its response is then
+// the only one, and cannot be requested again.
 func (g GrantType) Spends() bool {
-	return g == AuthorizationCode || g == RefreshToken
+	return g == AuthorizationCode || g == DeviceCode || g == RefreshToken
+}
+
+// wireName returns the value of the parameter grant_type, unless a definition has another one.
+func (g GrantType) wireName() string {
+	if g == DeviceCode {
+		return "urn:ietf:params:oauth:grant-type:device_code" // RFC 8628, section 3.4
+	}
+	return string(g)
 }
 
 // ClientAuth is a way for the client to authenticate at the token endpoint. The values are those of OpenID Connect Core 1.0,
@@ -116,9 +131,13 @@ type Definition struct {
 	Grants map[GrantType]GrantRequest `yaml:"grants"`
 	// Authorization describes the authorization endpoint (RFC 6749, section 4.1.1).
 	Authorization AuthorizationEndpoint `yaml:"authorization"`
+	// DeviceAuthorization describes a device authorization request that is not that of RFC 8628, section 3.1. It has the fields of a
+	// grant. Without it, the request has the scope and the audience.
+	DeviceAuthorization *GrantRequest `yaml:"device_authorization"`
 	// RefreshTokens describes the provider's refresh tokens.
 	RefreshTokens RefreshTokens `yaml:"refresh_tokens"`
-	// Revocation describes a revocation request that is not that of RFC 7009, section 2.1. It has the fields of a grant.
+	// Revocation describes a revocation request that is not that of RFC 7009, section 2.1. It has the fields of a grant. It revokes
+	// refresh tokens only if a parameter or header comes from "token".
 	Revocation *GrantRequest `yaml:"revocation"`
 	// Response describes a response with a token.
 	Response Response `yaml:"answer"`
@@ -161,6 +180,9 @@ type Environment struct {
 	AuthorizationURL string `yaml:"authorization_url"`
 	// RevocationURL is the token revocation endpoint (RFC 7009).
 	RevocationURL string `yaml:"revocation_url"`
+	// DeviceAuthorizationURL is the device authorization endpoint (RFC 8628). Without it, each config with a role of the grant type
+	// device_code has to give its own.
+	DeviceAuthorizationURL string `yaml:"device_authorization_url"`
 	// APIURL is the base of the API that accepts the tokens, for readers.
 	APIURL string `yaml:"api_url"`
 }
@@ -174,11 +196,12 @@ func (e Environment) URLs() map[string]string {
 
 func (e Environment) fields() map[string]string {
 	return map[string]string{
-		"token_url":         e.TokenURL,
-		"refresh_url":       e.RefreshURL,
-		"authorization_url": e.AuthorizationURL,
-		"revocation_url":    e.RevocationURL,
-		"api_url":           e.APIURL,
+		"token_url":                e.TokenURL,
+		"refresh_url":              e.RefreshURL,
+		"authorization_url":        e.AuthorizationURL,
+		"revocation_url":           e.RevocationURL,
+		"device_authorization_url": e.DeviceAuthorizationURL,
+		"api_url":                  e.APIURL,
 	}
 }
 
@@ -227,8 +250,8 @@ const (
 
 // GrantRequest describes the request of one grant type.
 type GrantRequest struct {
-	// Endpoint is the field of the environment with the URL. The default is token_url, and revocation_url for a revocation. Only a
-	// grant can have refresh_url.
+	// Endpoint is the field of the environment with the URL. The default is token_url, revocation_url for a revocation, and
+	// device_authorization_url for a device authorization. Only a grant can have refresh_url.
 	Endpoint string `yaml:"endpoint"`
 	// ClientAuth is the way of client authentication in this request, whatever the config chooses.
 	ClientAuth ClientAuth `yaml:"client_auth"`
@@ -236,9 +259,10 @@ type GrantRequest struct {
 	Method string `yaml:"method"`
 	// Body is the form of the request's body. With the method GET it is "none".
 	Body Body `yaml:"body"`
-	// GrantType is the value of the parameter grant_type. The default is the grant's own name.
+	// GrantType is the value of the parameter grant_type. The default is the grant's own name. That of device_code is a URN on the
+	// wire (RFC 8628, section 3.4).
 	GrantType string `yaml:"grant_type"`
-	// NoGrantType means that the parameter grant_type is not sent. A revocation never has it.
+	// NoGrantType means that the parameter grant_type is not sent. A revocation and a device authorization never have it.
 	NoGrantType bool `yaml:"no_grant_type"`
 	// Parameters describes the other parameters, by their names on the wire.
 	Parameters map[string]Parameter `yaml:"parameters"`
@@ -292,10 +316,16 @@ const (
 	FromCodeVerifier = "code_verifier"
 	// FromState is the state of the authorization request, for the same grant.
 	FromState = "state"
+	// FromDeviceCode is the device code (RFC 8628, section 3.2). It is for the device_code grant.
+	FromDeviceCode = "device_code"
 	// FromRefreshToken is the refresh token. It is for the refresh_token grant.
 	FromRefreshToken = "refresh_token"
-	// FromAccessToken is the access token to revoke. It is for a revocation.
+	// FromAccessToken is the access token to revoke. It is for a revocation that revokes access tokens alone.
 	FromAccessToken = "access_token"
+	// FromToken is the token to revoke, an access token or a refresh token. It is for a revocation.
+	FromToken = "token"
+	// FromTokenType is "access_token" or "refresh_token", as the token to revoke is one. It is for a revocation.
+	FromTokenType = "token_type"
 	// FromClientID is the client identifier, for a header or for an endpoint that wants it twice.
 	FromClientID = "client_id"
 	// FromClientSecret is the client secret, for a header or for an endpoint that wants it twice.
@@ -608,17 +638,24 @@ func (d *Definition) setDefaults() {
 	for grantType, r := range d.Grants {
 		setDefault(&r.Endpoint, "token_url")
 		if !r.NoGrantType {
-			setDefault(&r.GrantType, string(grantType))
+			setDefault(&r.GrantType, grantType.wireName())
 		}
 		d.Grants[grantType] = r.withDefaults()
 	}
-	if d.Revocation != nil {
-		r := *d.Revocation
-		setDefault(&r.Endpoint, "revocation_url")
-		r.NoGrantType = true
-		r = r.withDefaults()
-		d.Revocation = &r
+	d.Revocation = d.Revocation.elsewhere("revocation_url")
+	d.DeviceAuthorization = d.DeviceAuthorization.elsewhere("device_authorization_url")
+}
+
+// elsewhere returns a copy, with its defaults, of a request that goes to another endpoint than tokens come from; nil for nil.
+func (g *GrantRequest) elsewhere(endpoint string) *GrantRequest {
+	if g == nil {
+		return nil
 	}
+	r := *g
+	setDefault(&r.Endpoint, endpoint)
+	r.NoGrantType = true
+	r = r.withDefaults()
+	return &r
 }
 
 // withDefaults returns the request with the defaults that do not depend on the grant type.
@@ -647,20 +684,40 @@ func setDefault[T ~string](field *T, value T) {
 
 // request returns the request of a grant type, and whether the provider supports that grant type.
 func (d Definition) request(grantType GrantType) (GrantRequest, bool) {
-	if grantType == Revocation && d.Revocation != nil {
+	switch {
+	case grantType == Revocation && d.Revocation != nil:
 		return *d.Revocation, true
-	}
-	if grantType == Revocation {
+	case grantType == Revocation:
 		return GrantRequest{
 			Endpoint: "revocation_url", Method: http.MethodPost, Body: BodyForm, NoGrantType: true,
 			Parameters: map[string]Parameter{
-				"token":           {From: FromAccessToken, Required: true},
-				"token_type_hint": {Value: "access_token"},
+				"token":           {From: FromToken, Required: true},
+				"token_type_hint": {From: FromTokenType},
 			},
 		}, true
+	case grantType == DeviceAuthorization && d.DeviceAuthorization != nil:
+		return *d.DeviceAuthorization, d.Has(DeviceCode)
+	case grantType == DeviceAuthorization:
+		return GrantRequest{
+			Endpoint: "device_authorization_url", Method: http.MethodPost, Body: BodyForm, NoGrantType: true,
+			Parameters: map[string]Parameter{"scope": {From: FromScope, Separator: " "}, "audience": {From: FromAudience}},
+		}, d.Has(DeviceCode)
 	}
 	r, ok := d.Grants[grantType]
 	return r, ok
+}
+
+// RevokesRefreshTokens reports whether the provider's revocation request can carry a refresh token.
+func (d Definition) RevokesRefreshTokens() bool {
+	shape, _ := d.request(Revocation)
+	for _, parameters := range []map[string]Parameter{shape.Parameters, shape.Headers} {
+		for _, p := range parameters {
+			if p.From == FromToken {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Has reports whether the provider has the grant type.
@@ -681,11 +738,18 @@ func (d Definition) Takes(field string) bool {
 	if (field == FromScope || field == FromRedirectURI) && d.Has(AuthorizationCode) && d.authorizationName(field) != "" {
 		return true
 	}
-	for _, r := range d.Grants {
-		for _, p := range r.Parameters {
-			if p.From == field {
-				return true
-			}
+	device, _ := d.request(DeviceAuthorization)
+	if field == FromScope && d.Has(DeviceCode) && device.takes(field) {
+		return true
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Values(d.Grants)), func(g GrantRequest) bool { return g.takes(field) })
+}
+
+// takes reports whether a parameter of the request sends a field of [Request].
+func (g GrantRequest) takes(field string) bool {
+	for _, p := range g.Parameters {
+		if p.From == field {
+			return true
 		}
 	}
 	return false

@@ -79,7 +79,7 @@ func TestParseDefinition_IsStrict(t *testing.T) {
 		{"grants:", "answer: {names: {token: t}}\ngrants:", "answer.names.token"},
 		{"grants:", "answer: {extra: [access_token]}\ngrants:", "answer.extra"},
 		{"grants:", "answer: {default_expires_in: -1}\ngrants:", "default_expires_in"},
-		{"grants:", "answer: {refresh_expires_in: [r]}\ngrants:", "neither a refresh_token nor"},
+		{"grants:", "answer: {refresh_expires_in: [r]}\ngrants:", "no refresh_token, authorization_code or device_code grant"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {refresh_expires_in: r}", "line"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {refresh_expires_in: ['']}", "answer.refresh_expires_in[0]"},
 		{"{client_credentials: {}}", "{refresh_token: {}}\nanswer: {refresh_expires_in: [\"r\\n\"]}", "answer.refresh_expires_in[0]"},

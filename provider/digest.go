@@ -93,6 +93,10 @@ func (d Definition) forSecrets() Definition {
 		revocation := d.Revocation.forSecrets()
 		route.Revocation = &revocation
 	}
+	if d.DeviceAuthorization != nil {
+		device := d.DeviceAuthorization.forSecrets()
+		route.DeviceAuthorization = &device
+	}
 	return route
 }
 

@@ -12,7 +12,7 @@ import (
 // variables expanded. A URL that a request still lacks, or that the network policy forbids, is left out.
 func (r Request) Endpoints(d Definition) map[string]string {
 	endpoints := make(map[string]string)
-	for _, field := range []string{"token_url", "refresh_url", "authorization_url", "revocation_url"} {
+	for _, field := range []string{"token_url", "refresh_url", "authorization_url", "revocation_url", "device_authorization_url"} {
 		if endpoint, err := r.endpoint(d, GrantRequest{Endpoint: field}); err == nil {
 			endpoints[field] = endpoint
 		}
@@ -28,7 +28,7 @@ func (r Request) Endpoints(d Definition) map[string]string {
 func (r Request) CheckVariables(d Definition) error {
 	overridden := map[string]bool{
 		"token_url": r.TokenURL != "", "refresh_url": r.RefreshURL != "", "revocation_url": r.RevocationURL != "",
-		"authorization_url": r.AuthorizationEndpoint != "",
+		"authorization_url": r.AuthorizationEndpoint != "", "device_authorization_url": r.DeviceAuthorizationURL != "",
 	}
 	urls := d.Environments[cmp.Or(r.Environment, DefaultEnvironment)].URLs()
 	for _, field := range slices.Sorted(maps.Keys(urls)) {

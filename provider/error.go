@@ -5,6 +5,7 @@ package provider
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -32,6 +33,8 @@ const (
 	Timeout
 	// Forbidden means that the request was not sent, because of the network policy or a mistake in the request. Permanent.
 	Forbidden
+	// Undecided means that the user has not decided on a device authorization yet (RFC 8628, section 3.5). Transient.
+	Undecided
 )
 
 // String returns the kind's name in logs: refused_client, for example.
@@ -39,6 +42,7 @@ func (k Kind) String() string {
 	names := map[Kind]string{
 		Malformed: "malformed", RefusedClient: "refused_client", RefusedGrant: "refused_grant", RefusedRequest: "refused_request",
 		RateLimited: "rate_limited", Unavailable: "unavailable", Timeout: "timeout", Forbidden: "forbidden",
+		Undecided: "undecided",
 	}
 	return names[k]
 }
@@ -107,6 +111,8 @@ func (k Kind) verb() string {
 		return " did not respond in time"
 	case Forbidden:
 		return ": no token request was sent"
+	case Undecided:
+		return " waits for the user's decision"
 	}
 	return " did not return a token"
 }
@@ -128,6 +134,34 @@ var codeKinds = map[string]Kind{
 	"temporarily_unavailable": Unavailable,
 	codeRateLimited:           RateLimited,
 }
+
+// The error codes of RFC 8628, section 3.5.
+const (
+	codePending  = "authorization_pending"
+	codeSlowDown = "slow_down"
+	codeDenied   = "access_denied"
+	codeExpired  = "expired_token"
+)
+
+// deviceKinds maps the codes of RFC 8628, section 3.5, to their kinds. They have these meanings in the device code grant alone.
+var deviceKinds = map[string]Kind{
+	codePending: Undecided, codeSlowDown: Undecided, codeDenied: RefusedGrant, codeExpired: RefusedGrant,
+}
+
+// codesOf returns the codes to which a definition can map the errors of a grant type, in order.
+func codesOf(grantType GrantType) []string {
+	all := maps.Clone(codeKinds)
+	if grantType == DeviceCode {
+		maps.Copy(all, deviceKinds)
+	}
+	return sortedKeys(all)
+}
+
+// SlowDown reports whether the provider wants more time between the polls of a device code.
+func (e *Error) SlowDown() bool { return e.Kind == Undecided && e.Code == codeSlowDown }
+
+// Denied reports whether the user has denied a device authorization.
+func (e *Error) Denied() bool { return e.Kind == RefusedGrant && e.Code == codeDenied }
 
 // codeRateLimited is the word by which a definition says that a code, a text or a status means too many requests. RFC 6749 has
 // none.

@@ -50,6 +50,9 @@ type goldenCase struct {
 	Redirect   string             `yaml:"redirect_uri"`
 	Code       string             `yaml:"code"`
 	Verifier   string             `yaml:"code_verifier"`
+	Device     string             `yaml:"device_code"`
+	DeviceURL  string             `yaml:"device_authorization_url"`
+	RevokeURL  string             `yaml:"revocation_url"`
 	Refresh    string             `yaml:"refresh_token"`
 	Scope      []string           `yaml:"scope"`
 	Audience   string             `yaml:"audience"`
@@ -169,13 +172,18 @@ func readCase(t *testing.T, text string) (goldenCase, provider.Definition, provi
 		}
 	}
 	return c, definition, provider.Request{
-		GrantType:        cmp.Or(c.GrantType, provider.ClientCredentials),
-		Environment:      c.Environ,
-		TokenURL:         c.TokenURL,
-		RefreshURL:       c.RefreshURL,
-		RedirectURI:      c.Redirect,
-		Code:             c.Code,
-		CodeVerifier:     c.Verifier,
+		GrantType:     cmp.Or(c.GrantType, provider.ClientCredentials),
+		Environment:   c.Environ,
+		TokenURL:      c.TokenURL,
+		RefreshURL:    c.RefreshURL,
+		RedirectURI:   c.Redirect,
+		Code:          c.Code,
+		CodeVerifier:  c.Verifier,
+		DeviceCode:    c.Device,
+		RevocationURL: c.RevokeURL,
+
+		DeviceAuthorizationURL: c.DeviceURL,
+
 		RefreshToken:     c.Refresh,
 		ClientID:         c.ClientID,
 		ClientSecret:     c.Secret,
@@ -258,10 +266,21 @@ func describe(t *testing.T, token provider.Token, err error, before time.Time) s
 		line("refresh_lifetime", token.RefreshLifetime)
 	}
 	line("extra", token.Extra)
+	if device := token.Device; device != nil {
+		line("device_code", device.DeviceCode)
+		line("user_code", device.UserCode)
+		line("verification_uri", device.VerificationURI)
+		line("verification_uri_complete", device.VerificationURIComplete)
+		line("lifetime", device.Lifetime)
+		line("interval", device.Interval)
+	}
 	var failure *provider.Error
 	if errors.As(err, &failure) {
 		line("error", failure)
 		line("permanent", failure.Kind.Permanent())
+		if failure.SlowDown() {
+			line("slow_down", true)
+		}
 		if failure.RetryAfter > 0 {
 			line("retry_after", failure.RetryAfter)
 		}

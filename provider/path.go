@@ -117,7 +117,10 @@ func lastName(path string) string {
 }
 
 // standardTokens are the members of a response that hold tokens (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3).
-func standardTokens() []string { return []string{"access_token", "refresh_token", "id_token"} }
+// A device code is as secret as a token (RFC 8628, section 3.2).
+func standardTokens() []string {
+	return []string{"access_token", "refresh_token", "id_token", "device_code"}
+}
 
 // staysInEngine reports whether a path names the refresh token, or a secret of the client by its standard name.
 func (d Definition) staysInEngine(path string) bool {

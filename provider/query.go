@@ -50,7 +50,7 @@ func (r Request) queryParameters(d Definition, field string) []string {
 	if field == "authorization_url" {
 		return slices.AppendSeq(append(names, d.authorizationNames()...), maps.Keys(d.Authorization.Parameters))
 	}
-	for _, grantType := range append(slices.Sorted(maps.Keys(d.Grants)), Revocation) {
+	for _, grantType := range append(slices.Sorted(maps.Keys(d.Grants)), Revocation, DeviceAuthorization) {
 		shape, _ := d.request(grantType)
 		if shape.Endpoint != field {
 			continue
@@ -69,7 +69,7 @@ func (r Request) queryParameters(d Definition, field string) []string {
 		names = slices.AppendSeq(names, maps.Keys(shape.Parameters))
 		for _, params := range []map[string]string{r.Params, r.SecretParams} {
 			for name := range params {
-				if !d.assigns(name) && grantType != Revocation {
+				if !d.assigns(name) && grantType != Revocation && grantType != DeviceAuthorization {
 					names = append(names, name)
 				}
 			}

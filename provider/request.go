@@ -25,11 +25,12 @@ type Request struct {
 	GrantType GrantType
 	// Environment names one of the definition's environments; empty: [DefaultEnvironment].
 	Environment string
-	// TokenURL, RefreshURL, RevocationURL and AuthorizationEndpoint override the environment's URLs.
-	TokenURL              string
-	RefreshURL            string
-	RevocationURL         string
-	AuthorizationEndpoint string
+	// TokenURL, RefreshURL, RevocationURL, AuthorizationEndpoint and DeviceAuthorizationURL override the environment's URLs.
+	TokenURL               string
+	RefreshURL             string
+	RevocationURL          string
+	AuthorizationEndpoint  string
+	DeviceAuthorizationURL string
 
 	ClientID     string
 	ClientSecret string
@@ -42,9 +43,11 @@ type Request struct {
 	// Code is the authorization code of the authorization code grant. CodeVerifier is its proof (RFC 7636) and may be empty.
 	Code         string
 	CodeVerifier string
-	// RefreshToken is the token to refresh with.
+	// DeviceCode is the code of the device code grant.
+	DeviceCode string
+	// RefreshToken is the token to refresh with, or to revoke.
 	RefreshToken string
-	// AccessToken is the token to revoke.
+	// AccessToken is the token to revoke, if that is an access token.
 	AccessToken string
 	// State is the state that came back with the code, for providers that want it with the code.
 	State string
@@ -124,7 +127,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	field := shape.Endpoint
 	override := map[string]string{
 		"token_url": r.TokenURL, "refresh_url": r.RefreshURL, "revocation_url": r.RevocationURL,
-		"authorization_url": r.AuthorizationEndpoint,
+		"authorization_url": r.AuthorizationEndpoint, "device_authorization_url": r.DeviceAuthorizationURL,
 	}[field]
 	if override != "" {
 		if err := r.Network.CheckHost(override); err != nil {
@@ -246,13 +249,16 @@ func (d Definition) hostVaries(raw string) bool {
 }
 
 // scopeRequested returns the scope that the token request sends, its values separated by spaces; empty: none. In the
-// authorization code grant, it returns the scope that the authorization request sent.
+// grants that a user authorizes, it returns the scope that the authorization request sent.
 func (r Request) scopeRequested(d Definition) string {
 	given := strings.Join(r.Scope, " ")
 	if r.GrantType == AuthorizationCode {
 		return given
 	}
 	shape := d.Grants[r.GrantType]
+	if r.GrantType == DeviceCode {
+		shape, _ = d.request(DeviceAuthorization)
+	}
 	for _, p := range shape.Parameters {
 		if p.From == FromScope {
 			return cmp.Or(given, p.Default)
@@ -268,7 +274,7 @@ func (r Request) scopeRequested(d Definition) string {
 // parameters returns the request's parameters without the client's credentials.
 func (r Request) parameters(d Definition, shape GrantRequest) (map[string]sentValue, error) {
 	all := make(map[string]sentValue)
-	if r.GrantType != Revocation { // they belong to token requests
+	if r.GrantType != Revocation && r.GrantType != DeviceAuthorization { // they belong to token requests
 		for _, params := range []map[string]string{r.Params, r.SecretParams} {
 			for name, value := range params {
 				if !d.assigns(name) {
@@ -319,6 +325,9 @@ func (d Definition) requests() map[GrantType]GrantRequest {
 	all := maps.Clone(d.Grants)
 	if d.Revocation != nil {
 		all[Revocation] = *d.Revocation
+	}
+	if d.DeviceAuthorization != nil {
+		all[DeviceAuthorization] = *d.DeviceAuthorization
 	}
 	return all
 }
@@ -485,7 +494,7 @@ func schemeWords() []string {
 // secrets returns the request's values that error texts must not repeat. For headers, these are the values and their words,
 // because a server may repeat only the key of "ApiKey <key>".
 func (r Request) secrets(built *http.Request) []string {
-	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier}, r.Secrets)
+	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier, r.DeviceCode}, r.Secrets)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)

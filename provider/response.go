@@ -78,6 +78,8 @@ func readResponse(d Definition, r Request, res rawResponse) (Token, error) {
 		return Token{}, readError(d, r.GrantType, res, whole)
 	case r.GrantType == Revocation:
 		return Token{}, nil // the body has no meaning (RFC 7009, section 2.2)
+	case r.GrantType == DeviceAuthorization:
+		return readDeviceAuthorization(d, res, top, err)
 	}
 	object, innerErr := tokenObject(d, res, top)
 	err = cmp.Or(err, innerErr)
@@ -329,7 +331,7 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 
 // ownSecrets returns the secrets of the client in a request.
 func (r Request) ownSecrets() hiddenTexts {
-	return append(slices.Collect(maps.Values(r.SecretParams)), r.ClientSecret, r.RefreshToken, r.Code, r.CodeVerifier)
+	return append(slices.Collect(maps.Values(r.SecretParams)), r.ClientSecret, r.RefreshToken, r.Code, r.CodeVerifier, r.DeviceCode)
 }
 
 // hiddenTexts are texts that no reader of a token sees.
@@ -501,7 +503,7 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	own := firstText(top, d.Errors.Code)
 	description := firstText(top, d.Errors.Description)
 	code, mapped := d.errorCode(grantType, res.status, redact.harmless(own), redact.harmless(description))
-	_, known := codeKinds[code]
+	known := slices.Contains(codesOf(grantType), code)
 	switch {
 	case known && code != codeRateLimited:
 		e.Code = code
@@ -518,6 +520,9 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 		e.Description = d.Response.Success.Name + " in its response does not report a success"
 	}
 	e.Kind = errorKind(res.status, code, mapped)
+	if kind, of := deviceKinds[code]; of && grantType == DeviceCode && (kind == Undecided || res.status < 500) {
+		e.Kind = kind
+	}
 	if e.Kind == Malformed && failed {
 		e.Kind = RefusedRequest
 	}
@@ -581,7 +586,7 @@ func (d Definition) errorCode(grantType GrantType, status int, own, description 
 	if code, ok := d.Errors.Statuses[strconv.Itoa(status)]; ok {
 		return code, true
 	}
-	if _, known := codeKinds[own]; !known && d.Errors.Default != "" && own+description != "" {
+	if !slices.Contains(codesOf(grantType), own) && d.Errors.Default != "" && own+description != "" {
 		return d.Errors.Default, true
 	}
 	return own, false

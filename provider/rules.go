@@ -144,6 +144,8 @@ func requestRules(all map[string]Rule) {
 	}
 	all["revocation.endpoint"] = Rule{OneOf: []string{"revocation_url", "token_url"}}
 	grantRules(all, "revocation", Revocation)
+	all["device_authorization.endpoint"] = Rule{OneOf: []string{"device_authorization_url", "token_url"}}
+	grantRules(all, "device_authorization", DeviceAuthorization)
 }
 
 // grantRules adds the rules for a request of a grant type.
@@ -152,7 +154,7 @@ func grantRules(all map[string]Rule, place string, grantType GrantType) {
 	all[place+".method"] = Rule{OneOf: []string{http.MethodPost, http.MethodGet}}
 	all[place+".body"] = Rule{OneOf: texts([]Body{BodyForm, BodyJSON, BodyNone})}
 	all[place+".grant_type"] = Rule{Pattern: textSyntax, Problem: "contains a control character"}
-	all[place+".codes.*"] = Rule{OneOf: sortedKeys(codeKinds)}
+	all[place+".codes.*"] = Rule{OneOf: codesOf(grantType)}
 	all[place+".parameters"] = Rule{Names: &Rule{Pattern: parameterSyntax, Problem: "is not a name of a parameter"}}
 	notOwn := "is not a header that a definition may set"
 	all[place+".headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Except: ownHeaders(), Problem: notOwn}}

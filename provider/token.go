@@ -32,6 +32,8 @@ type Token struct {
 	// RefreshTokenUnconfirmed means that RefreshToken may not be a token. The response's status was not 2xx, it refused the
 	// grant, or the text was not where the definition expects it. Keep the refresh token that was sent, and try both.
 	RefreshTokenUnconfirmed bool
+	// Device holds the codes of a device authorization. It is nil in the response to any other request.
+	Device *DeviceCodes
 	// Extra holds the members of [Response.Extra], decoded from JSON.
 	Extra map[string]any
 }

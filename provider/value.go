@@ -79,16 +79,30 @@ func (r Request) fieldText(name string, p Parameter) (text string, list []string
 		text = r.CodeVerifier
 	case FromState:
 		text = r.State
+	case FromDeviceCode:
+		text = r.DeviceCode
 	case FromRefreshToken:
 		text = r.RefreshToken
 	case FromAccessToken:
 		text = r.AccessToken
+	case FromToken:
+		text = cmp.Or(r.AccessToken, r.RefreshToken)
+	case FromTokenType:
+		text = r.revokedType()
 	case FromClientID:
 		text = r.ClientID
 	case FromClientSecret:
 		text = r.ClientSecret
 	}
 	return text, strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
+}
+
+// revokedType returns what the token to revoke is (RFC 7009, section 2.1).
+func (r Request) revokedType() string {
+	if r.AccessToken != "" {
+		return "access_token"
+	}
+	return "refresh_token"
 }
 
 // numberSyntax matches a number in JSON (RFC 8259, section 6).

@@ -32,6 +32,7 @@ func (s *Simulator) controlRoutes() http.Handler {
 	mux.Handle("DELETE /_control/{provider}/faults", s.forProvider(deleteFaults))
 	mux.Handle("GET /_control/{provider}/requests", s.forProvider(getRequests))
 	mux.Handle("GET /_control/{provider}/refresh_tokens", s.forProvider(getRefreshTokens))
+	mux.Handle("PUT /_control/{provider}/device/{code}", s.forProvider(putDevice))
 	mux.Handle("POST /_control/{provider}/release", s.forProvider(postRelease))
 	mux.Handle("GET /_control/counters", control(s.getCounters))
 	mux.Handle("GET /_control/marketplaces", control(getMarketplaces))

@@ -123,7 +123,7 @@ func parseFault(data []byte) (fault, error) {
 }
 
 func (f fault) check(given map[string]json.RawMessage) error {
-	if err := oneOf("endpoint", f.Endpoint, tokenEndpoint, revocationEndpoint); err != nil {
+	if err := oneOf("endpoint", f.Endpoint, tokenEndpoint, revocationEndpoint, deviceEndpoint); err != nil {
 		return err
 	}
 	members, _ := faultMembers(f.Kind)

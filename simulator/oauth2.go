@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -13,9 +14,9 @@ import (
 	"time"
 )
 
-// oauth2 is not a vendor. It follows RFC 6749, and RFC 7009 for revocation, to the
-// letter, so it is as strict as a conforming vendor may be. Sections without a
-// document are those of RFC 6749.
+// oauth2 is not a vendor. Revocations are those of RFC 7009, and device authorizations
+// those of RFC 8628. It follows these and RFC 6749 to the letter, so it is as strict
+// as a conforming vendor may be. Sections without a document are those of RFC 6749.
 type oauth2 struct {
 	settings oauth2Settings
 	// newest is the newest access token of each owner, among those that were issued
@@ -32,6 +33,7 @@ type owner struct {
 
 type oauth2Settings struct {
 	refreshSettings
+	deviceSettings
 	// RefreshExpiresIn is the lifetime of the next refresh tokens, in seconds. With
 	// 0 they do not expire. Section 5.1 has no member for it, so the response then
 	// has refresh_expires_in, as Keycloak's does.
@@ -53,7 +55,7 @@ const (
 )
 
 func defaultOAuth2Settings() oauth2Settings {
-	return oauth2Settings{refreshSettings: refreshSettings{RefreshTokens: refreshStrict}}
+	return oauth2Settings{refreshSettings: refreshSettings{RefreshTokens: refreshStrict}, deviceSettings: defaultDeviceSettings()}
 }
 
 const (
@@ -80,8 +82,12 @@ func newOAuth2() vendor {
 		revocations: map[string]responder{
 			"/revoke": o.revoke,
 		},
+		devices: map[string]responder{
+			"/device": o.authorizeDevice,
+		},
 		authorizations: map[string]responder{
 			"/authorize": authorizationEndpoint{exact: true, allScopes: true, pkce: true}.respond,
+			"/activate":  activate,
 		},
 		protected: map[string]responder{"/protected": bearer},
 		refusal: func(_ *state, _ request, description string) response {
@@ -99,7 +105,7 @@ func (o *oauth2) set(body []byte) error {
 	if err := decode(body, &next); err != nil {
 		return err
 	}
-	if err := next.check(); err != nil {
+	if err := errors.Join(next.refreshSettings.check(), next.deviceSettings.check()); err != nil {
 		return err
 	}
 	if err := secondsWithin("refresh_expires_in", next.RefreshExpiresIn, 0, oauth2RefreshLifetime); err != nil {
@@ -134,10 +140,12 @@ func (o *oauth2) token(s *state, r request) response {
 		return o.clientCredentials(s, id, form)
 	case "authorization_code":
 		return o.exchange(s, id, form)
+	case deviceGrant:
+		return o.poll(s, id, form)
 	case "refresh_token":
 		return o.refresh(s, id, form)
 	}
-	return o.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code or refresh_token")
+	return o.refuse("unsupported_grant_type", "grant_type must be client_credentials, authorization_code, refresh_token or that of RFC 8628")
 }
 
 // clientCredentials handles section 4.4.

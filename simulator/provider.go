@@ -30,6 +30,8 @@ type vendor struct {
 	endpoints map[string]responder
 	// revocations are the revocation endpoints, by path below the prefix.
 	revocations map[string]responder
+	// devices are the device authorization endpoints, by path below the prefix.
+	devices map[string]responder
 	// authorizations are the authorization endpoints, by path below the prefix.
 	authorizations map[string]responder
 	// protected are endpoints of the vendor's API, by path below the prefix.
@@ -57,6 +59,7 @@ type vendor struct {
 const (
 	tokenEndpoint      = "token"
 	revocationEndpoint = "revoke"
+	deviceEndpoint     = "device"
 )
 
 // endpoint is an endpoint of one of these kinds, by path below the prefix.
@@ -66,8 +69,11 @@ type endpoint struct {
 
 // responders returns the endpoints of one kind.
 func (v vendor) responders(kind string) map[string]responder {
-	if kind == revocationEndpoint {
+	switch kind {
+	case revocationEndpoint:
 		return v.revocations
+	case deviceEndpoint:
+		return v.devices
 	}
 	return v.endpoints
 }
@@ -98,6 +104,7 @@ type counts struct {
 	TokenRequests      int `json:"token_requests"`
 	TokensIssued       int `json:"tokens_issued"`
 	RevocationRequests int `json:"revocation_requests"`
+	DeviceRequests     int `json:"device_requests,omitempty"`
 	TokensRevoked      int `json:"tokens_revoked"`
 	Refused            int `json:"refused"`
 	Faults             int `json:"faults"`
@@ -134,9 +141,11 @@ type state struct {
 	gate      *gate
 
 	codes          map[string]*code
+	devices        map[string]*device
 	refreshTokens  map[string]refreshToken
 	lastRefresh    uint64 // the number of the newest refresh token
 	sweepCodesAt   int
+	sweepDevicesAt int
 	sweepRefreshAt int
 }
 
@@ -168,8 +177,10 @@ func (p *provider) reset() {
 		gate:      newGate(),
 
 		codes:          map[string]*code{},
+		devices:        map[string]*device{},
 		refreshTokens:  map[string]refreshToken{},
 		sweepCodesAt:   firstSweep,
+		sweepDevicesAt: firstSweep,
 		sweepRefreshAt: firstSweep,
 	}
 	if v.begin != nil {
@@ -198,9 +209,12 @@ func (p *provider) serve(w http.ResponseWriter, r *http.Request, at endpoint) {
 func (p *provider) record(at endpoint, req request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at.kind == revocationEndpoint {
+	switch at.kind {
+	case revocationEndpoint:
 		p.counts.RevocationRequests++
-	} else {
+	case deviceEndpoint:
+		p.counts.DeviceRequests++
+	default:
 		p.counts.TokenRequests++
 	}
 	p.requests = append(p.requests, req)
@@ -352,6 +366,11 @@ func (s *state) removeClient(id string) bool {
 	for value, c := range s.codes {
 		if c.clientID == id {
 			delete(s.codes, value)
+		}
+	}
+	for value, d := range s.devices {
+		if d.clientID == id {
+			delete(s.devices, value)
 		}
 	}
 	for value, t := range s.refreshTokens {

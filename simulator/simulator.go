@@ -62,7 +62,7 @@ func vendors() []func() vendor {
 func (s *Simulator) add(p *provider) {
 	prefix := "/" + p.name
 	s.providers[p.name] = p
-	for _, kind := range []string{tokenEndpoint, revocationEndpoint} {
+	for _, kind := range []string{tokenEndpoint, revocationEndpoint, deviceEndpoint} {
 		for path := range p.vendor.responders(kind) {
 			s.routes[prefix+path] = func(w http.ResponseWriter, r *http.Request) {
 				p.serve(w, r, endpoint{kind, path})

@@ -143,10 +143,14 @@ func (c command) run(out io.Writer) error {
 // grants returns the grant types to look at: the one that the command line names, or all.
 func (c command) grants(d provider.Definition) ([]provider.GrantType, error) {
 	var all []provider.GrantType
-	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
-		if d.Has(grant) {
-			all = append(all, grant)
+	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.DeviceCode, provider.RefreshToken} {
+		if !d.Has(grant) {
+			continue
 		}
+		if grant == provider.DeviceCode {
+			all = append(all, provider.DeviceAuthorization)
+		}
+		all = append(all, grant)
 	}
 	if d.Revocation != nil {
 		all = append(all, provider.Revocation)
@@ -233,7 +237,7 @@ func (c command) send(out io.Writer, d provider.Definition, grant provider.Grant
 		return errors.New("-url: is not the URL of a server on loopback; use one that begins with http://127.0.0.1")
 	}
 	request := c.values.request(d, grant)
-	request.TokenURL, request.RefreshURL, request.Timeout = c.url, c.url, tryTimeout
+	request.TokenURL, request.RefreshURL, request.DeviceAuthorizationURL, request.Timeout = c.url, c.url, c.url, tryTimeout
 	request.Network.AllowPrivateAddresses = true
 	client := provider.NewClient(provider.Options{UserAgent: "marketplace-provider", Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }})
 	token, err := client.Do(context.Background(), d, request)
@@ -249,6 +253,10 @@ func isLoopback(host string) bool {
 func printResult(out io.Writer, token provider.Token, err error) error {
 	if err != nil {
 		return fmt.Errorf("  error: %w", err)
+	}
+	if token.Device != nil {
+		fmt.Fprintf(out, "  user_code      %s\n  verification   %s\n  interval       %s\n", token.Device.UserCode, token.Device.VerificationURI, token.Device.Interval)
+		return nil
 	}
 	fmt.Fprintf(out, "  access_token   %d characters\n", len(token.AccessToken))
 	for _, line := range []struct{ name, text string }{

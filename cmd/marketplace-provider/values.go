@@ -27,7 +27,7 @@ type values struct {
 func fieldNames() []string {
 	return []string{
 		"client_id", "client_secret", "client_auth", "scope", "audience", "redirect_uri", "environment", "token_url", "refresh_url",
-		"authorization_url", "code", "code_verifier", "state", "refresh_token",
+		"authorization_url", "device_authorization_url", "code", "device_code", "code_verifier", "state", "refresh_token",
 	}
 }
 
@@ -58,11 +58,12 @@ func (v values) request(d provider.Definition, grant provider.GrantType) provide
 	f := v.fields
 	return provider.Request{
 		GrantType: grant, Environment: f["environment"], TokenURL: f["token_url"], RefreshURL: f["refresh_url"],
-		AuthorizationEndpoint: f["authorization_url"], ClientID: f["client_id"], ClientSecret: f["client_secret"],
+		AuthorizationEndpoint: f["authorization_url"], DeviceAuthorizationURL: f["device_authorization_url"], ClientID: f["client_id"], ClientSecret: f["client_secret"],
 		ClientAuth: provider.ClientAuth(f["client_auth"]), Audience: f["audience"], RedirectURI: f["redirect_uri"],
 		Scope: strings.FieldsFunc(f["scope"], func(c rune) bool { return c == ',' || c == ' ' }),
 		Code:  f["code"], CodeVerifier: f["code_verifier"], State: f["state"], RefreshToken: f["refresh_token"],
-		Params: v.params, SecretParams: v.secrets, Headers: v.headers, Timeout: tryTimeout,
+		DeviceCode: f["device_code"],
+		Params:     v.params, SecretParams: v.secrets, Headers: v.headers, Timeout: tryTimeout,
 	}
 }
 
@@ -86,7 +87,7 @@ func (v values) masked(d provider.Definition, grant provider.GrantType) (provide
 	}
 	for name, field := range map[string]*string{
 		"client_secret": &r.ClientSecret, "code": &r.Code, "code_verifier": &r.CodeVerifier, "state": &r.State,
-		"refresh_token": &r.RefreshToken, "access_token": &r.AccessToken,
+		"refresh_token": &r.RefreshToken, "access_token": &r.AccessToken, "device_code": &r.DeviceCode,
 	} {
 		*field = placeholder(name)
 	}

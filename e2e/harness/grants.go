@@ -100,3 +100,9 @@ func (s *Simulator) Ask(t testing.TB, path, contentType, body string, client ...
 	}
 	return tokens
 }
+
+// DecideDevice is a user's decision on a device: "allow", "deny" or "expire". With "slow_down", the next poll gets that response.
+func (s *Simulator) DecideDevice(t testing.TB, provider, userCode, decision string) {
+	t.Helper()
+	s.control(t, http.MethodPut, provider+"/device/"+userCode, Fields{"decision": decision}, nil)
+}

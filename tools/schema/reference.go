@@ -30,7 +30,7 @@ type table struct {
 
 // sections returns the parts of the reference in order. Each field of provider.Definition is in one of them.
 func sections() []section {
-	grant := table{"A grant", "The fields of `grants.<grant>` and of `revocation`:", reflect.TypeFor[provider.GrantRequest]()}
+	grant := table{"A grant", "The fields of `grants.<grant>`, of `device_authorization` and of `revocation`:", reflect.TypeFor[provider.GrantRequest]()}
 	parameter := table{
 		"A parameter or header",
 		"The fields of `parameters.<name>` and `headers.<name>`. Each has exactly one of `value`, `values`, `from` and `generate`:",
@@ -40,7 +40,7 @@ func sections() []section {
 		{"Provider", []string{"format", "name", "title", "countries", "documentation", "obtain", "use", "quirks", "extends"}, nil},
 		{"Environments", []string{"environments", "variables"}, nil},
 		{"Client", []string{"client_auth", "client_auth_required", "credentials", "no_client"}, nil},
-		{"Requests", []string{"grants", "revocation"}, []table{grant, parameter}},
+		{"Requests", []string{"grants", "device_authorization", "revocation"}, []table{grant, parameter}},
 		{"Authorization", []string{"authorization"}, nil},
 		{"Answer", []string{"answer"}, nil},
 		{"Errors", []string{"errors"}, nil},

@@ -98,6 +98,9 @@ type Options struct {
 	Logger   hclog.Logger
 	// Stored is called after a grant with a new refresh token was stored.
 	Stored func(store.Key)
+	// Orphaned is called with a new refresh token that was not stored, because the role's grant was deleted during its request, and
+	// with that request. Nil: nothing is called.
+	Orphaned func(call throttle.Call, refreshToken string)
 	// Flushed is called after a pending grant of the role with that identity was stored or dropped.
 	Flushed func(roleID string)
 	// Lost is called after a grant was marked as refused for good.
@@ -180,18 +183,37 @@ func (s *Store) Replace(ctx context.Context, key store.Key, g *store.Grant) erro
 	})
 }
 
-// Delete deletes a role's grant, including a pending one.
-func (s *Store) Delete(ctx context.Context, key store.Key) error {
+// Delete deletes a role's grant, including a pending one, and returns what it has deleted: at most two grants. It leaves out a
+// grant that it cannot read.
+func (s *Store) Delete(ctx context.Context, key store.Key) ([]store.Grant, error) {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
-	if err := s.Store.DeleteGrant(ctx, key); err != nil { // without reading it, because it may be unreadable
-		return err
+	var deleted []store.Grant
+	if g, err := s.Store.Grant(ctx, key); err == nil && g.Version != "" {
+		deleted = append(deleted, g)
+	}
+	if err := s.Store.DeleteGrant(ctx, key); err != nil {
+		return nil, err
+	}
+	if pending := s.pendingOf(key); pending != nil {
+		deleted = append(deleted, *pending)
 	}
 	s.setPending(key, nil)
-	return nil
+	return deleted, nil
+}
+
+// orphan calls Orphaned with a refresh token that was not stored, if the role holds no grant any longer. A grant that an operator has
+// imported may be the same authorization, so its refresh tokens stay.
+func (s *Store) orphan(ctx context.Context, key store.Key, call throttle.Call, refreshToken string) {
+	if s.Orphaned == nil || refreshToken == "" {
+		return
+	}
+	if stored, err := s.Store.Grant(ctx, key); err == nil && stored.Version == "" {
+		s.Orphaned(call, refreshToken)
+	}
 }
 
 // DeleteIfUnchanged deletes a grant, unless another one is stored.

@@ -266,6 +266,9 @@ func (r *refresh) clearIntent(ctx context.Context, err error) {
 func (r *refresh) saveRotated(used string, token provider.Token, failure error) (provider.Token, error) {
 	saved, err := r.PutDurably(r.Key, r.grant, func(g *store.Grant) { rotate(g, used, token) })
 	switch {
+	case errors.Is(err, ErrChanged):
+		r.orphan(r.Life.Context(), r.Key, r.Call, token.RefreshToken)
+		return provider.Token{}, err
 	case err != nil:
 		return provider.Token{}, err
 	case failure != nil:

@@ -22,29 +22,30 @@ type Config struct {
 	// older generation do not belong to the client any longer.
 	ClientGeneration string `json:"client"`
 
-	Provider              string            `json:"provider"`
-	Environment           string            `json:"environment"`
-	ClientID              string            `json:"client_id"`
-	ClientSecret          string            `json:"client_secret"`
-	ClientSecretUpdatedAt time.Time         `json:"client_secret_updated_at,omitzero"`
-	Scope                 []string          `json:"scope,omitempty"`
-	Audience              string            `json:"audience,omitempty"`
-	RedirectURI           string            `json:"redirect_uri,omitempty"`
-	Params                map[string]string `json:"params,omitempty"`
-	Headers               map[string]string `json:"headers,omitempty"`
-	SecretParams          map[string]string `json:"secret_params,omitempty"`
-	TokenURL              string            `json:"token_url,omitempty"`
-	RefreshURL            string            `json:"refresh_url,omitempty"`
-	AuthorizationURL      string            `json:"authorization_url,omitempty"`
-	RevocationURL         string            `json:"revocation_url,omitempty"`
-	ClientAuth            string            `json:"client_auth,omitempty"`
-	CACert                string            `json:"ca_cert,omitempty"`
-	RequestTimeout        time.Duration     `json:"request_timeout"`
-	DefaultExpiresIn      time.Duration     `json:"default_expires_in,omitempty"`
-	MaxExpiresIn          time.Duration     `json:"max_expires_in,omitempty"`
-	RefreshTokenExpiresIn time.Duration     `json:"refresh_token_expires_in,omitempty"`
-	RefreshBefore         time.Duration     `json:"refresh_before,omitempty"`
-	ReuseToken            bool              `json:"reuse_token"`
+	Provider               string            `json:"provider"`
+	Environment            string            `json:"environment"`
+	ClientID               string            `json:"client_id"`
+	ClientSecret           string            `json:"client_secret"`
+	ClientSecretUpdatedAt  time.Time         `json:"client_secret_updated_at,omitzero"`
+	Scope                  []string          `json:"scope,omitempty"`
+	Audience               string            `json:"audience,omitempty"`
+	RedirectURI            string            `json:"redirect_uri,omitempty"`
+	Params                 map[string]string `json:"params,omitempty"`
+	Headers                map[string]string `json:"headers,omitempty"`
+	SecretParams           map[string]string `json:"secret_params,omitempty"`
+	TokenURL               string            `json:"token_url,omitempty"`
+	RefreshURL             string            `json:"refresh_url,omitempty"`
+	AuthorizationURL       string            `json:"authorization_url,omitempty"`
+	RevocationURL          string            `json:"revocation_url,omitempty"`
+	DeviceAuthorizationURL string            `json:"device_authorization_url,omitempty"`
+	ClientAuth             string            `json:"client_auth,omitempty"`
+	CACert                 string            `json:"ca_cert,omitempty"`
+	RequestTimeout         time.Duration     `json:"request_timeout"`
+	DefaultExpiresIn       time.Duration     `json:"default_expires_in,omitempty"`
+	MaxExpiresIn           time.Duration     `json:"max_expires_in,omitempty"`
+	RefreshTokenExpiresIn  time.Duration     `json:"refresh_token_expires_in,omitempty"`
+	RefreshBefore          time.Duration     `json:"refresh_before,omitempty"`
+	ReuseToken             bool              `json:"reuse_token"`
 	// TokenOverlap is how long a token stays valid after a newer one was minted; nil: until it expires.
 	TokenOverlap *time.Duration `json:"token_overlap,omitempty"`
 	TTL          time.Duration  `json:"ttl,omitempty"`
@@ -96,6 +97,8 @@ func (s *Store) Configs(ctx context.Context) ([]string, error) {
 func (s *Store) PutConfig(ctx context.Context, c *Config) error {
 	c.Format = format
 	switch {
+	case c.DeviceAuthorizationURL != "":
+		c.Format = endpointsFormat
 	case c.MaxExpiresIn > 0 || c.RefreshTokenExpiresIn > 0:
 		c.Format = lifetimesFormat
 	case len(c.SecretParams) > 0:
@@ -122,26 +125,27 @@ func (c *Config) EffectiveClientAuth(d provider.Definition) provider.ClientAuth 
 // Request returns a token request with the config's client credentials.
 func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 	return provider.Request{
-		GrantType:             provider.ClientCredentials,
-		Environment:           c.Environment,
-		TokenURL:              c.TokenURL,
-		RefreshURL:            c.RefreshURL,
-		RevocationURL:         c.RevocationURL,
-		AuthorizationEndpoint: c.AuthorizationURL,
-		ClientID:              c.ClientID,
-		ClientSecret:          c.ClientSecret,
-		ClientAuth:            provider.ClientAuth(c.ClientAuth),
-		Scope:                 c.Scope,
-		Audience:              c.Audience,
-		RedirectURI:           c.RedirectURI,
-		Params:                c.Params,
-		Headers:               c.Headers,
-		SecretParams:          c.SecretParams,
-		CACert:                c.CACert,
-		Timeout:               c.RequestTimeout,
-		DefaultExpiresIn:      c.DefaultExpiresIn,
-		MaxExpiresIn:          c.MaxExpiresIn,
-		Network:               network,
+		GrantType:              provider.ClientCredentials,
+		Environment:            c.Environment,
+		TokenURL:               c.TokenURL,
+		RefreshURL:             c.RefreshURL,
+		RevocationURL:          c.RevocationURL,
+		AuthorizationEndpoint:  c.AuthorizationURL,
+		DeviceAuthorizationURL: c.DeviceAuthorizationURL,
+		ClientID:               c.ClientID,
+		ClientSecret:           c.ClientSecret,
+		ClientAuth:             provider.ClientAuth(c.ClientAuth),
+		Scope:                  c.Scope,
+		Audience:               c.Audience,
+		RedirectURI:            c.RedirectURI,
+		Params:                 c.Params,
+		Headers:                c.Headers,
+		SecretParams:           c.SecretParams,
+		CACert:                 c.CACert,
+		Timeout:                c.RequestTimeout,
+		DefaultExpiresIn:       c.DefaultExpiresIn,
+		MaxExpiresIn:           c.MaxExpiresIn,
+		Network:                network,
 	}
 }
 

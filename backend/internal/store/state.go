@@ -22,6 +22,21 @@ type PendingAuthorization struct {
 	Scope            []string  `json:"scope,omitempty"`
 	CodeVerifier     string    `json:"code_verifier,omitempty"`
 	ExpiresAt        time.Time `json:"expires_at"`
+	// Device is set in a device authorization (RFC 8628).
+	Device *PendingDevice `json:"device,omitempty"`
+}
+
+// PendingDevice is a device authorization that a user has not decided on yet.
+type PendingDevice struct {
+	DeviceCode string `json:"device_code"`
+	// Interval is the least time between two polls, and NextPoll the earliest time of the next one.
+	Interval time.Duration `json:"interval"`
+	NextPoll time.Time     `json:"next_poll"`
+	// Intent is when a poll started whose outcome is not known. It is stored before the device code is sent: this proves that
+	// the storage is writable, and shows afterwards that the poll was interrupted.
+	Intent time.Time `json:"intent,omitzero"`
+	// Problem is why the last poll has failed, without a secret; empty if the provider has answered that the user has not decided.
+	Problem string `json:"problem,omitempty"`
 }
 
 // StatePath returns where a state is stored: under its hash, so that a listing of the storage shows nothing of use.
@@ -43,6 +58,9 @@ func (s *Store) Pending(ctx context.Context, state string) (*PendingAuthorizatio
 // PutPending stores a pending authorization under its state.
 func (s *Store) PutPending(ctx context.Context, state string, p *PendingAuthorization) error {
 	p.Format = format
+	if p.Device != nil {
+		p.Format = deviceFormat
+	}
 	return s.put(ctx, StatePath(state), p)
 }
 

@@ -118,6 +118,12 @@ const (
 	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
 	// store_tokens=false, max_requests_per_second and proxy_resolves_names.
 	policyFormat = 2
+	// endpointsFormat is the version of a config with a device_authorization_url. A plugin that does not know that field would send
+	// the client's credentials elsewhere once it has rewritten the config.
+	endpointsFormat = 5
+	// deviceFormat is the version of the state of a device authorization. A plugin that does not know it would take its state for
+	// one of a code.
+	deviceFormat = 2
 	// candidateFormat is the version of a grant with a candidate. A plugin that does not know that field refuses the entry,
 	// and so does not drop the candidate when it rewrites the grant.
 	candidateFormat = 2
@@ -129,7 +135,9 @@ func newestFormat(path string) int {
 	case strings.HasPrefix(path, grantPrefix):
 		return candidateFormat
 	case strings.HasPrefix(path, configPrefix):
-		return lifetimesFormat
+		return endpointsFormat
+	case strings.HasPrefix(path, statePrefix):
+		return deviceFormat
 	case path == settingsPath:
 		return policyFormat
 	}

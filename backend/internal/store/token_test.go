@@ -169,7 +169,8 @@ func TestStore_NewerFormatOfEachKind(t *testing.T) {
 		newest int
 		load   func(ctx context.Context) error
 	}{
-		"config/shop":     {4, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
+		StatePath("s"):    {2, func(ctx context.Context) error { _, err := s.Pending(ctx, "s"); return err }},
+		"config/shop":     {5, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
 		"role/shop/r":     {1, func(ctx context.Context) error { _, err := s.Role(ctx, c, "r"); return err }},
 		"token/shop":      {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", ""}); return err }},
 		"token/shop/r":    {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", "r"}); return err }},

@@ -77,6 +77,13 @@ func (call Call) entry() string {
 	return call.Role
 }
 
+// grantTypes returns the types of requests that share the places of a client.
+func grantTypes() []provider.GrantType {
+	return []provider.GrantType{
+		provider.ClientCredentials, provider.AuthorizationCode, provider.DeviceAuthorization, provider.DeviceCode, provider.RefreshToken,
+	}
+}
+
 func (c *Client) subjectOf(call Call) subject {
 	d, request := call.Definition, call.Request
 	request.Network = provider.NetworkPolicy{AllowPrivateAddresses: true} // the network policy is not part of the identity
@@ -85,7 +92,7 @@ func (c *Client) subjectOf(call Call) subject {
 		auth = d.DefaultClientAuth()
 	}
 	var endpoints []string
-	for _, grant := range []provider.GrantType{provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+	for _, grant := range grantTypes() {
 		at := request
 		at.GrantType = grant
 		endpoint, _ := at.Target(d) // the request itself reports what is wrong with a URL
@@ -425,7 +432,7 @@ func (c *Client) ClearBackoff(id ClientID, config string) {
 // limitsOfLocked returns the limits of a client: one, or one for each grant type.
 func (c *Client) limitsOfLocked(id ClientID) []*clientLimit {
 	var all []*clientLimit
-	for _, apart := range []provider.GrantType{"", provider.ClientCredentials, provider.AuthorizationCode, provider.RefreshToken} {
+	for _, apart := range append(grantTypes(), "") {
 		if l, ok := c.clients[clientKey{id, apart}]; ok {
 			all = append(all, l)
 		}
