@@ -18,10 +18,10 @@ const (
 )
 
 func (p *plugin) pathsAuthorize() []*framework.Path {
-	sensitive := &framework.DisplayAttributes{Sensitive: true}
 	return []*framework.Path{
 		{
-			Pattern: authorizePrefix + rolePath(),
+			Pattern:      authorizePrefix + rolePath(),
+			DisplayAttrs: named("role", "authorize"),
 			Fields: map[string]*framework.FieldSchema{
 				"config":       configField(),
 				"role":         roleField(),
@@ -29,28 +29,44 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to request. Default: the role's, else the config's."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.authorize, "Start the authorization code grant."),
+				logical.UpdateOperation: returns(authorizeResponse(), forwarded(p.authorize, "Start the authorization code grant.")),
 			},
 			HelpSynopsis:    authorizeSynopsis,
 			HelpDescription: authorizeDescription,
 		},
 		{
-			Pattern: exchangePrefix + rolePath(),
+			Pattern:      exchangePrefix + rolePath(),
+			DisplayAttrs: named("code", "exchange"),
 			Fields: map[string]*framework.FieldSchema{
 				"config":            configField(),
 				"role":              roleField(),
-				"code":              {Type: framework.TypeString, Description: "Code from the redirect.", DisplayAttrs: sensitive},
-				"state":             {Type: framework.TypeString, Description: "State from the redirect.", DisplayAttrs: sensitive},
-				"redirect":          {Type: framework.TypeString, Description: "The whole URL of the redirect, in place of code and state.", DisplayAttrs: sensitive},
+				"code":              sensitive(sometimes(framework.TypeString, "Code from the redirect.")),
+				"state":             sensitive(sometimes(framework.TypeString, "State from the redirect.")),
+				"redirect":          sensitive(sometimes(framework.TypeString, "The whole URL of the redirect, in place of code and state.")),
 				"error":             {Type: framework.TypeString, Description: "Error from the redirect, if it has one instead of a code."},
 				"error_description": {Type: framework.TypeString, Description: "Description of that error, from the redirect."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.exchange, "Complete the authorization code grant."),
+				logical.UpdateOperation: returns(exchangeResponse(), forwarded(p.exchange, "Complete the authorization code grant.")),
 			},
 			HelpSynopsis:    exchangeSynopsis,
 			HelpDescription: exchangeDescription,
 		},
+	}
+}
+
+func authorizeResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"authorization_url": always(framework.TypeString, "URL to send the user to."),
+		"state":             sensitive(always(framework.TypeString, "State that the redirect will carry.")),
+		"expires_at":        always(framework.TypeTime, "When the state expires."),
+	}
+}
+
+func exchangeResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"scope":      always(framework.TypeString, "Scope that the user has granted, its values separated by spaces."),
+		"expires_at": always(framework.TypeTime, "When the first access token expires."),
 	}
 }
 
@@ -102,14 +118,30 @@ func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *frame
 const authorizeSynopsis = `Start the authorization code grant for a role.`
 
 const authorizeDescription = `
-Returns a URL to send the user to, and the state that the redirect will carry.
-The state is valid once, for this role, for ten minutes.
+A user allows the role to act for them, at the marketplace's own page. The role
+needs the grant type authorization_code, and a redirect URI of the application.
+
+    vault write -f marketplace/authorize/marktplaats/shop
+    vault write marketplace/authorize/marktplaats/shop \
+        redirect_uri=https://app.example.com/callback
+
+Returns "authorization_url", to which the user must go, and the "state" that the
+redirect will carry. The state is valid once, for this role, until "expires_at",
+ten minutes later. Write what comes back to exchange/<config>/<role>.
 `
 
 const exchangeSynopsis = `Complete the authorization code grant for a role.`
 
 const exchangeDescription = `
-Takes the code and the state from the redirect, or the whole URL of the redirect.
-The code is exchanged for a refresh token, which stays in Vault. After that,
+Takes the whole URL of the redirect, or the code and the state from it. The code
+is exchanged for a refresh token, which stays in Vault. After that,
 creds/<config>/<role> returns access tokens.
+
+    vault write marketplace/exchange/marktplaats/shop \
+        redirect='https://app.example.com/callback?code=…&state=…'
+    vault write marketplace/exchange/marktplaats/shop code=… state=…
+
+Returns the "scope" that the user has granted, and "expires_at" of the first
+access token, but no token. If an exchange fails after its state was consumed,
+the error has the command that starts again.
 `

@@ -19,22 +19,24 @@ const configPrefix = "config/"
 func (p *plugin) pathsConfig() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: configPrefix + "?$",
+			Pattern:      configPrefix + "?$",
+			DisplayAttrs: named("configs"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: local(p.listConfigs, "List the configs."),
+				logical.ListOperation: returns(listResponse("Names of the configs."), local(p.listConfigs, "List the configs.")),
 			},
 			HelpSynopsis:    "List the configs.",
-			HelpDescription: "Lists the names of all configs.",
+			HelpDescription: configsDescription,
 		},
 		{
-			Pattern: configPrefix + framework.GenericNameRegex("config"),
-			Fields:  configFields(),
+			Pattern:      configPrefix + framework.GenericNameRegex("config"),
+			DisplayAttrs: named("config"),
+			Fields:       configFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   local(p.readConfig, "Read a config, without its secrets."),
-				logical.CreateOperation: forwarded(p.writeConfig, "Create a config."),
-				logical.UpdateOperation: forwarded(p.writeConfig, "Change fields of a config."),
-				logical.PatchOperation:  forwarded(p.writeConfig, "Change fields of a config, or reset them with null."),
-				logical.DeleteOperation: forwarded(p.deleteConfig, "Delete a config and its current token."),
+				logical.ReadOperation:   returns(configResponse(), local(p.readConfig, "Read a config, without its secrets.")),
+				logical.CreateOperation: returnsNothing(forwarded(p.writeConfig, "Create a config.")),
+				logical.UpdateOperation: returnsNothing(forwarded(p.writeConfig, "Change fields of a config.")),
+				logical.PatchOperation:  returnsNothing(forwarded(p.writeConfig, "Change fields of a config, or reset them with null.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.deleteConfig, "Delete a config and its current token.")),
 			},
 			ExistenceCheck:  p.configExists,
 			HelpSynopsis:    configSynopsis,
@@ -48,8 +50,9 @@ func configFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: t, Description: description}
 	}
 	secret := func(t framework.FieldType, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Description: description, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}}
+		return sensitive(field(t, description))
 	}
+	query := func(field *framework.FieldSchema) *framework.FieldSchema { field.Query = true; return field }
 	text, list, pairs := framework.TypeString, framework.TypeCommaStringSlice, framework.TypeKVPairs
 	duration, flag := framework.TypeDurationSecond, framework.TypeBool
 	return map[string]*framework.FieldSchema{
@@ -78,9 +81,20 @@ func configFields() map[string]*framework.FieldSchema {
 		tokenOverlap:               field(duration, "How long a token still works after a newer one was minted. A token is then replaced no earlier than this before its expiry. Empty: it works until its expiry."),
 		"reuse_token":              field(flag, "Return the shared current token from creds/. If false, each read mints a token of its own. Default: true."),
 		"ttl":                      field(duration, "Maximum TTL of a lease. A lease never outlives its token."),
-		"discard_grants":           field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false."),
+		"discard_grants":           query(field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false.")),
 		"verify_connection":        field(flag, "Mint a token before storing a change, and store nothing if that fails. Not stored. Default: true."),
 	}
+}
+
+func configResponse() map[string]*framework.FieldSchema {
+	return with(asShown(configFields(), "config", "discard_grants", "verify_connection"), map[string]*framework.FieldSchema{
+		"header_names":       always(framework.TypeStringSlice, "Names of the headers. Their values are never returned."),
+		"secret_param_names": always(framework.TypeStringSlice, "Names of the secret_params. Their values are never returned."),
+		"client_secret_updated_at": sometimes(framework.TypeTime,
+			"When the client secret was last written. Left out if there is none."),
+		"effective": sometimes(framework.TypeMap,
+			"The values that take effect: URLs with their variables expanded, client_auth, and durations. Left out if the provider is unknown."),
+	})
 }
 
 func (p *plugin) listConfigs(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -203,6 +217,16 @@ func seconds(d time.Duration) int64 {
 // tokenOverlap is a field that an empty string resets, because 0 has a meaning of its own.
 const tokenOverlap = "token_overlap"
 
+const configsDescription = `
+A config has the credentials of a client at one marketplace.
+
+    vault list marketplace/config
+    vault read marketplace/config/kleinanzeigen
+
+Returns the names of all configs, as "keys". A read of one shows its fields, but
+none of its secrets. To see which of them work, list marketplace/status.
+`
+
 const configSynopsis = `A client's credentials at one provider.`
 
 const configDescription = `
@@ -210,8 +234,16 @@ A config has the client credentials that a marketplace issued, and says how to
 get tokens with them. If the config has the name of a provider, client_id and
 client_secret are enough. Otherwise, "provider" names the provider.
 
-A write keeps the fields that it leaves out. The engine verifies a change at the
-provider before storing it, and stores nothing if that fails, unless
-verify_connection=false. A write that changes where or how secrets are sent must
-contain every secret again.
+    vault write marketplace/config/kleinanzeigen client_id=… client_secret=…
+    vault read marketplace/config/kleinanzeigen
+    vault delete marketplace/config/kleinanzeigen
+
+A write returns nothing, or warnings. It keeps the fields that it leaves out.
+The engine verifies a change at the provider before storing it, and stores
+nothing if that fails, unless verify_connection=false. A write that changes
+where or how secrets are sent must contain every secret again.
+
+A read returns the fields, but no secret. "client_secret_updated_at" says when
+the client secret was written. "header_names" and "secret_param_names" list the
+other secrets. "effective" has the values of fields that are not set.
 `
