@@ -84,8 +84,8 @@ func checkResponses(t *testing.T, operation string, responses map[int][]framewor
 	}
 	for _, response := range append(slices.Clone(ok), empty...) {
 		for name, field := range response.Fields {
-			if field.Type == framework.TypeInvalid || field.Description == "" {
-				t.Errorf("%s: the field %s of the response lacks its type or description", operation, name)
+			if field.Type == framework.TypeInvalid || !strings.HasSuffix(field.Description, ".") {
+				t.Errorf("%s: the field %s of the response lacks its type or description, which is a sentence", operation, name)
 			}
 		}
 	}

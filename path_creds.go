@@ -57,14 +57,14 @@ func withMinimumTTL(fields map[string]*framework.FieldSchema) map[string]*framew
 func tokenResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"access_token":      sensitive(always(framework.TypeString, "The access token.")),
-		"token_type":        always(framework.TypeString, "What the provider calls the token's type. It can be empty."),
+		"token_type":        always(framework.TypeString, "What the provider calls the token's type, which can be empty."),
 		"expires_at":        always(framework.TypeTime, "When the token expires."),
-		"scope":             always(framework.TypeString, "The granted scope, its values separated by spaces."),
+		"scope":             always(framework.TypeString, "The granted scope, its values separated by spaces. If the response has none: the requested scope, or after a refresh the scope granted before."),
 		"provider":          always(framework.TypeString, "Name of the provider."),
-		"token_fingerprint": always(framework.TypeString, "Identifies the token without revealing it. A read of status/ shows the same one."),
+		"token_fingerprint": always(framework.TypeString, "Identifies the token without revealing it; status/ shows the same one."),
 		"api_url":           sometimes(framework.TypeString, "Base of the provider's API, if its definition knows it."),
-		"use":               sometimes(framework.TypeString, "What else the API needs, in words."),
-		apiHeaders:          sensitive(sometimes(framework.TypeKVPairs, "The request headers that the API wants, ready to be sent.")),
+		"use":               sometimes(framework.TypeString, "What else the API needs, in words, if the definition says so."),
+		apiHeaders:          sensitive(sometimes(framework.TypeKVPairs, "The request headers that the API wants, ready to be sent. They contain no secret but the token. They are left out, with a warning, if a value for one of them is missing, or if they are larger than 64 KiB.")),
 	}
 }
 

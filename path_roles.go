@@ -84,7 +84,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		"redirect_uri": {Type: framework.TypeString, Description: "Redirect URI. Overrides the config's."},
 		"ttl":          {Type: framework.TypeDurationSecond, Description: "Maximum TTL of a lease. A lease never outlives its token."},
 		"refresh_token": sensitive(sometimes(framework.TypeString,
-			"Import this refresh token, obtained outside of Vault; never returned.")),
+			"Import this refresh token, which was obtained outside of Vault, for authorization_code and refresh_token. Never returned.")),
 	}
 }
 

@@ -34,7 +34,7 @@ func (p *plugin) pathsRotate() []*framework.Path {
 func rotateFields() map[string]*framework.FieldSchema {
 	fields := tokenFields()
 	fields["access_token"] = sensitive(sometimes(framework.TypeString,
-		"The access token that the API refused. A new one is minted only if this is still the current one."))
+		"The access token that the API has refused, without the word Bearer. A new one is minted only if this is still the current one, or if there is none."))
 	return fields
 }
 

@@ -32,23 +32,23 @@ func settingsFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"allow_private_addresses": {
 			Type:        framework.TypeBool,
-			Description: "Allow token requests to addresses outside the public Internet. Default: false.",
+			Description: "Allow token requests to addresses outside the public Internet: loopback, private, link-local, unique-local, 6to4, and those of cloud metadata. Default: false.",
 		},
 		"allowed_hosts": {
 			Type:        framework.TypeCommaStringSlice,
-			Description: "Globs of the hosts that an overridden URL may use. If empty, any host is allowed.",
+			Description: "Globs of the hosts that an overridden URL, a variable, or an operator's definition may name, such as *.example.com. Default: any host.",
 		},
 		"store_tokens": {
 			Type:        framework.TypeBool,
-			Description: "Keep current tokens in the mount's storage, so that a restart asks no provider for a valid token again. Default: true.",
+			Description: "Keep current tokens in the mount's storage, so that a restart asks no provider for a token that is still valid. If false, stored tokens are deleted; Vault's leases keep theirs. Default: true.",
 		},
 		"proxy_resolves_names": {
 			Type:        framework.TypeBool,
-			Description: "Leave the lookup of names to the proxy in Vault's environment, and do not check the addresses behind them. Default: false.",
+			Description: "Leave the lookup of names to the proxy in Vault's environment, if only the proxy can do it. The addresses behind a name are then not checked. Default: false.",
 		},
 		maxRequestsPerSecond: {
 			Type:        framework.TypeInt,
-			Description: "Maximum number of token requests that start at one host in a second, 1 to 10000. Default: 100.",
+			Description: "How many token requests of this mount may start at one host in any second, 1 to 10000. The limits of a provider's definition apply as well. Default: 100.",
 		},
 	}
 }

@@ -30,7 +30,7 @@ func (p *plugin) pathsStaticCreds() []*framework.Path {
 // staticTokenResponse returns the response schema of a token without a lease.
 func staticTokenResponse() map[string]*framework.FieldSchema {
 	return with(tokenResponse(), map[string]*framework.FieldSchema{
-		"ttl":                 always(framework.TypeInt64, "Seconds until a newer token is available, or until the next attempt while the provider fails."),
+		"ttl":                 always(framework.TypeInt64, "Seconds until a newer token is available, or until the next attempt while the provider fails. Never 0."),
 		"rotation_period":     always(framework.TypeInt64, "Seconds for which such a token is the current one."),
 		"last_vault_rotation": always(framework.TypeTime, "When the token was first obtained."),
 	})

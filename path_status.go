@@ -63,8 +63,15 @@ func summaryResponse() map[string]*framework.FieldSchema {
 		"attention":         always(framework.TypeSlice, "Those that need attention, the worst and oldest first: config, role, provider, health, since, error and remedy."),
 		"attention_omitted": always(framework.TypeInt, fmt.Sprintf("How many more there are, if more than %d need attention.", maxAttention)),
 	}
+	meanings := map[string]string{
+		"ready":               "their last token request returned a token, or a token is stored.",
+		"limited":             "the provider limits the rate of their token requests.",
+		"failing":             "their last token request failed.",
+		"needs_authorization": "a user has to authorize the role.",
+		"never_used":          "no token was minted yet, or since the last restart.",
+	}
 	for _, state := range backend.States() {
-		fields[string(state)] = always(framework.TypeInt, "How many have this health.")
+		fields[string(state)] = always(framework.TypeInt, "How many have this health: "+meanings[string(state)])
 	}
 	return fields
 }
@@ -74,7 +81,7 @@ func statusResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"provider":             always(text, "Name of the provider."),
 		"environment":          always(text, "The provider's environment."),
-		"health":               always(text, "One of the states of health."),
+		"health":               always(text, "ready, limited, failing, needs_authorization or never_used."),
 		"since":                sometimes(moment, "Since when it has this health, if that is known."),
 		"expires_at":           sometimes(moment, "When the current token expires."),
 		"next_refresh_at":      sometimes(moment, "When the current token is replaced, if a reader has asked for it."),

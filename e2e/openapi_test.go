@@ -90,8 +90,8 @@ func checkFields(t testing.TB, name string, content openapi3.Content) {
 	}
 }
 
-// One request of each operation. The mount checks that each response fits its schema; this test checks that none is left out,
-// and that each response which has fields was seen with them.
+// One request of each operation. The mount checks that each response fits its schema. This test checks that no operation is
+// left out, and that each response with fields was seen with them.
 func TestOpenAPI_EachResponseFits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -156,7 +156,7 @@ func TestOpenAPI_EachResponseFits(t *testing.T) {
 	}
 }
 
-// The extra fields of a provider's tokens are those that its definition lists, and no response has another.
+// The check that all tests rely on finds what does not fit.
 func TestOpenAPI_WrongResponseIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
