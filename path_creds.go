@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func (p *plugin) pathsCreds() []*framework.Path {
 		DisplayAttrs: named("credentials|role-credentials", "generate"),
 		Fields:       withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: returns(tokenResponse(), forwarded(p.readCreds, "Read an access token with a lease.")),
+			logical.ReadOperation: returnsToken(tokenResponse(), forwarded(p.readCreds, "Read an access token with a lease.")),
 		},
 		HelpSynopsis:    credsSynopsis,
 		HelpDescription: credsDescription,
@@ -66,6 +67,13 @@ func tokenResponse() map[string]*framework.FieldSchema {
 		"use":               sometimes(framework.TypeString, "What else the API needs, in words, if the definition says so."),
 		apiHeaders:          sensitive(sometimes(framework.TypeKVPairs, "The request headers that the API wants, ready to be sent. They contain no secret but the token. They are left out, with a warning, if a value for one of them is missing, or if they are larger than 64 KiB.")),
 	}
+}
+
+// returnsToken declares the fields of a token.
+func returnsToken(fields map[string]*framework.FieldSchema, operation *framework.PathOperation) *framework.PathOperation {
+	operation = returns(fields, operation)
+	operation.Responses[http.StatusOK][0].Description = "A token. Further fields are the provider's own; its definition lists them."
+	return operation
 }
 
 // refOfRead returns the token that a read of creds/ or static-creds/ names.

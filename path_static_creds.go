@@ -20,7 +20,7 @@ func (p *plugin) pathsStaticCreds() []*framework.Path {
 		DisplayAttrs: named("static-credentials|static-role-credentials"),
 		Fields:       withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: returns(staticTokenResponse(), local(p.readStaticCreds, "Read the shared current token, without a lease.")),
+			logical.ReadOperation: returnsToken(staticTokenResponse(), local(p.readStaticCreds, "Read the shared current token, without a lease.")),
 		},
 		HelpSynopsis:    staticCredsSynopsis,
 		HelpDescription: staticCredsDescription,
