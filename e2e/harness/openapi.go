@@ -48,6 +48,7 @@ func ParseOpenAPI(text []byte, prefix string) (*OpenAPI, error) {
 		}
 	}
 	whole["paths"] = own
+	delete(whole, "components") // these are Vault's own: the engine's schemas stand where they apply
 	text, err := json.Marshal(whole)
 	if err != nil {
 		return nil, err
