@@ -226,7 +226,7 @@ func providerData(d provider.Definition) map[string]any {
 		"documentation":        d.Documentation,
 		"environments":         environments,
 		"grants":               grantsOf(d),
-		"client_auth":          d.ClientAuth,
+		"client_auth":          append([]provider.ClientAuth{}, d.ClientAuth...), // a list even if there is no client
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
 		"limits":               limitData(d.Limits),

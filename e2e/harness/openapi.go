@@ -134,12 +134,17 @@ func (m Mount) checkSchema(t testing.TB, method, path string, r Response) {
 	}
 }
 
-// extra returns the further fields of a provider's tokens, which are the members of a response that its definition lists.
+// extra returns the further fields of a provider's tokens. They have the names of the members that its definition lists, such as
+// "id" for the path "user.id".
 func (m Mount) extra(t testing.TB, provider string) []string {
 	t.Helper()
 	definition := m.Do(t, Request{Method: http.MethodGet, Path: m.Path + "/providers/" + provider}).OK(t)
 	answer, _ := definition.Data["answer"].(map[string]any)
-	return Words(answer["extra"])
+	names := Words(answer["extra"])
+	for i, path := range names {
+		names[i] = path[strings.LastIndex(path, ".")+1:]
+	}
+	return names
 }
 
 // readOpenAPI reads the document of the engine once for each server.
