@@ -216,8 +216,8 @@ The response has "access_token", "expires_at", "scope", and "api_headers": the
 request headers that the provider's API wants, ready to be sent. With
 minimum_ttl, a token that has less time left is replaced first.
 
-The lease ends no later than the token, and cannot be renewed: read again. To
-revoke it needs no network. static-creds/ returns the same without a lease.
+The lease ends no later than the token. It cannot be renewed, so read again.
+Revoking it needs no network. static-creds/ returns the same without a lease.
 `
 
 // reservedFields lists the fields of every token that a definition must not use for a provider's own.
