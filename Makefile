@@ -43,9 +43,10 @@ bench: build ## measure on a real Vault server (about twelve minutes; about two 
 	BENCH=1 go test -count=1 -run TestMemory_HotConfigs -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
 
-docs: ## generate docs/providers.md, docs/definition.schema.json and the reference in docs/definitions.md
+docs: ## generate docs/providers.md, the tables in docs/api.md, the reference in docs/definitions.md and its schema
 	mkdir -p build
 	go run ./scripts/providers-doc >build/providers.md && mv build/providers.md docs/providers.md
+	go run ./scripts/api-doc docs/api.md >build/api.md && mv build/api.md docs/api.md
 	go run -C tools/schema .
 
 readme: ## update the demo's transcript in the README

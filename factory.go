@@ -26,7 +26,13 @@ const help = `
 The marketplace secrets engine keeps a seller's client credentials for online
 marketplaces and mints short-lived access tokens with them.
 
-Write the credentials to config/<name>, then read tokens from creds/<name>.
+    vault list marketplace/providers
+    vault write marketplace/config/kleinanzeigen client_id=… client_secret=…
+    vault read marketplace/creds/kleinanzeigen
+
+The first command lists the marketplaces. The second stores the credentials
+after it has verified them. The third returns an access token under a lease.
+For help with a path, type: vault path-help marketplace/config/kleinanzeigen
 `
 
 // plugin passes Vault's requests to the engine.
@@ -76,7 +82,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: backend.SealWrapped()},
-		Paths: framework.PathAppend(
+		Paths: documented(framework.PathAppend(
 			p.pathsConfig(),
 			p.pathsRoles(),
 			p.pathsAuthorize(),
@@ -86,7 +92,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 			p.pathsStatus(),
 			p.pathsProviders(),
 			p.pathsSettings(),
-		),
+		)),
 		Secrets: []*framework.Secret{p.secretToken()},
 		PeriodicFunc: func(ctx context.Context, _ *logical.Request) error {
 			return p.engine.RefreshIdle(ctx)

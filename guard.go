@@ -60,6 +60,9 @@ func (g *guard) handle(ctx context.Context, req *logical.Request) (*logical.Resp
 		logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
 	default: // help, revoke, renew, rollback: no fields from a caller
 		resp, err := g.Backend.HandleRequest(ctx, req)
+		if req.Operation == logical.HelpOperation {
+			g.completeDocument(resp)
+		}
 		return g.respond(ctx, req, resp, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxRequest)

@@ -19,10 +19,10 @@ const (
 )
 
 func (p *plugin) pathsAuthorize() []*framework.Path {
-	sensitive := &framework.DisplayAttributes{Sensitive: true}
 	return []*framework.Path{
 		{
-			Pattern: authorizePrefix + rolePath(),
+			Pattern:      authorizePrefix + rolePath(),
+			DisplayAttrs: named("role", "authorize"),
 			Fields: map[string]*framework.FieldSchema{
 				"config":       configField(),
 				"role":         roleField(),
@@ -30,29 +30,51 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 				"scope":        {Type: framework.TypeCommaStringSlice, Description: "Scope to request. Default: the role's, else the config's."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.authorize, "Start the authorization of a role by a user."),
-				logical.DeleteOperation: forwarded(p.endAuthorization, "End the authorization of a role, and revoke its refresh token."),
+				logical.UpdateOperation: returns(authorizeResponse(), forwarded(p.authorize, "Start the authorization of a role by a user.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.endAuthorization, "End the authorization of a role, and revoke its refresh token.")),
 			},
 			HelpSynopsis:    authorizeSynopsis,
 			HelpDescription: authorizeDescription,
 		},
 		{
-			Pattern: exchangePrefix + rolePath(),
+			Pattern:      exchangePrefix + rolePath(),
+			DisplayAttrs: named("code", "exchange"),
 			Fields: map[string]*framework.FieldSchema{
 				"config":            configField(),
 				"role":              roleField(),
-				"code":              {Type: framework.TypeString, Description: "Code from the redirect.", DisplayAttrs: sensitive},
-				"state":             {Type: framework.TypeString, Description: "State from the redirect.", DisplayAttrs: sensitive},
-				"redirect":          {Type: framework.TypeString, Description: "The whole URL of the redirect, in place of code and state.", DisplayAttrs: sensitive},
+				"code":              sensitive(sometimes(framework.TypeString, "Code from the redirect.")),
+				"state":             sensitive(sometimes(framework.TypeString, "State from the redirect.")),
+				"redirect":          sensitive(sometimes(framework.TypeString, "The whole URL of the redirect, in place of code and state.")),
 				"error":             {Type: framework.TypeString, Description: "Error from the redirect, if it has one instead of a code."},
 				"error_description": {Type: framework.TypeString, Description: "Description of that error, from the redirect."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(p.exchange, "Complete the authorization of a role by a user."),
+				logical.UpdateOperation: returns(exchangeResponse(), forwarded(p.exchange, "Complete the authorization of a role by a user.")),
 			},
 			HelpSynopsis:    exchangeSynopsis,
 			HelpDescription: exchangeDescription,
 		},
+	}
+}
+
+func authorizeResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"authorization_url":         sometimes(framework.TypeString, "URL to send the user to."),
+		"state":                     sensitive(always(framework.TypeString, "State that the redirect will carry, or that exchange/ takes.")),
+		"expires_at":                always(framework.TypeTime, "When the state expires."),
+		"user_code":                 sometimes(framework.TypeString, "With device_code: the code that the user enters."),
+		"verification_uri":          sometimes(framework.TypeString, "With device_code: the page on which the user enters the code."),
+		"verification_uri_complete": sometimes(framework.TypeString, "With device_code: the same page with the code filled in, if the provider has one."),
+		"interval":                  sometimes(framework.TypeInt, "With device_code: seconds between two writes of exchange/."),
+	}
+}
+
+func exchangeResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"scope":                 sometimes(framework.TypeString, "Scope that the user has granted, its values separated by spaces."),
+		"expires_at":            sometimes(framework.TypeTime, "When the first access token expires."),
+		"authorization_pending": sometimes(framework.TypeBool, "With device_code: true while the user has not decided."),
+		"interval":              sometimes(framework.TypeInt, "With device_code: seconds until the next write, while the user has not decided."),
 	}
 }
 
@@ -141,11 +163,22 @@ func pendingResponse(undecided *backend.UndecidedError) *logical.Response {
 const authorizeSynopsis = `Start the authorization of a role by a user.`
 
 const authorizeDescription = `
-Returns a URL to send the user to, and the state that the redirect will carry.
-The state is valid once, for this role, for ten minutes.
+A user allows the role to act for them, at the marketplace's own page. The role
+needs the grant type authorization_code, and a redirect URI of the application.
 
-If the role has the grant type device_code, returns a code and a URL to show to
-the user. The state is then valid for as long as the provider says.
+    vault write -f marketplace/authorize/marktplaats/shop
+    vault write marketplace/authorize/marktplaats/shop \
+        redirect_uri=https://app.example.com/callback
+
+Returns "authorization_url", to which the user must go, and the "state" that the
+redirect will carry. The state is valid once, for this role, until "expires_at",
+ten minutes later. Write what comes back to exchange/<config>/<role>.
+
+If the role has the grant type device_code, returns a "user_code" and a
+"verification_uri" to show to the user. The state is then valid for as long as
+the provider says.
+
+    vault delete marketplace/authorize/marktplaats/shop
 
 A deletion ends the authorization. It deletes the refresh token and the current
 token. It also revokes the refresh token at the provider, if that has an endpoint
@@ -155,9 +188,17 @@ for it.
 const exchangeSynopsis = `Complete the authorization of a role by a user.`
 
 const exchangeDescription = `
-Takes the code and the state from the redirect, or the whole URL of the redirect.
-The code is exchanged for a refresh token, which stays in Vault. After that,
+Takes the whole URL of the redirect, or the code and the state from it. The code
+is exchanged for a refresh token, which stays in Vault. After that,
 creds/<config>/<role> returns access tokens.
+
+    vault write marketplace/exchange/marktplaats/shop \
+        redirect='https://app.example.com/callback?code=…&state=…'
+    vault write marketplace/exchange/marktplaats/shop code=… state=…
+
+Returns the "scope" that the user has granted, and "expires_at" of the first
+access token, but no token. If an exchange fails after its state was consumed,
+the error has the command that starts again.
 
 If the role has the grant type device_code, takes the state alone, and asks the
 provider once. While the user has not decided, returns authorization_pending,

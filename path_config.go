@@ -19,22 +19,24 @@ const configPrefix = "config/"
 func (p *plugin) pathsConfig() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: configPrefix + "?$",
+			Pattern:      configPrefix + "?$",
+			DisplayAttrs: named("configs"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: local(p.listConfigs, "List the configs."),
+				logical.ListOperation: returns(listResponse("Names of the configs."), local(p.listConfigs, "List the configs.")),
 			},
 			HelpSynopsis:    "List the configs.",
-			HelpDescription: "Lists the names of all configs.",
+			HelpDescription: configsDescription,
 		},
 		{
-			Pattern: configPrefix + framework.GenericNameRegex("config"),
-			Fields:  configFields(),
+			Pattern:      configPrefix + framework.GenericNameRegex("config"),
+			DisplayAttrs: named("config"),
+			Fields:       configFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   local(p.readConfig, "Read a config, without its secrets."),
-				logical.CreateOperation: forwarded(p.writeConfig, "Create a config."),
-				logical.UpdateOperation: forwarded(p.writeConfig, "Change fields of a config."),
-				logical.PatchOperation:  forwarded(p.writeConfig, "Change fields of a config, or reset them with null."),
-				logical.DeleteOperation: forwarded(p.deleteConfig, "Delete a config and its current token."),
+				logical.ReadOperation:   returns(configResponse(), local(p.readConfig, "Read a config, without its secrets.")),
+				logical.CreateOperation: returnsNothing(forwarded(p.writeConfig, "Create a config.")),
+				logical.UpdateOperation: returnsNothing(forwarded(p.writeConfig, "Change fields of a config.")),
+				logical.PatchOperation:  returnsNothing(forwarded(p.writeConfig, "Change fields of a config, or reset them with null.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.deleteConfig, "Delete a config and its current token.")),
 			},
 			ExistenceCheck:  p.configExists,
 			HelpSynopsis:    configSynopsis,
@@ -48,40 +50,52 @@ func configFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: t, Description: description}
 	}
 	secret := func(t framework.FieldType, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Description: description, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}}
+		return sensitive(field(t, description))
 	}
+	query := func(field *framework.FieldSchema) *framework.FieldSchema { field.Query = true; return field }
 	text, list, pairs := framework.TypeString, framework.TypeCommaStringSlice, framework.TypeKVPairs
 	duration, flag := framework.TypeDurationSecond, framework.TypeBool
 	return map[string]*framework.FieldSchema{
 		"config":                   configField(),
-		"provider":                 field(text, "Name of a provider. Default: the config's own name, if a provider has that name."),
+		"provider":                 field(text, "Name of a provider, from providers/. Default: the config's own name, if a provider has that name."),
 		"environment":              field(text, "One of the provider's environments. Default: production."),
 		"client_id":                field(text, "The client identifier. Required."),
-		"client_secret":            secret(text, "The client secret; never returned. Required unless the provider uses none."),
+		"client_secret":            secret(text, "The client secret. Required unless the provider uses none. Never returned; a read shows client_secret_updated_at instead."),
 		"scope":                    field(list, "Scope of every token, if the provider takes one."),
 		"audience":                 field(text, "Audience of every token, if the provider takes one."),
 		"redirect_uri":             field(text, "Redirect URI, if the provider takes one."),
-		"params":                   field(pairs, "More parameters for the token request, and values for variables in URLs. A read returns them, so put no secret here."),
-		"secret_params":            secret(pairs, "More parameters for the token request that are secret: a read returns only the names, as secret_param_names."),
-		"headers":                  secret(pairs, "More headers for the token request. Their values are secret: a read returns only the names, as header_names."),
-		"token_url":                field(text, "Token endpoint. Overrides the provider's."),
-		"refresh_url":              field(text, "Endpoint for refresh requests. Overrides the provider's."),
-		"authorization_url":        field(text, "Authorization endpoint. Overrides the provider's."),
-		"revocation_url":           field(text, "Revocation endpoint. Overrides the provider's."),
-		"device_authorization_url": field(text, "Device authorization endpoint. Overrides the provider's."),
+		"params":                   field(pairs, "Further parameters of the token request, and the values of a URL's variables. A read returns them, so put no secret here. At most 64 entries, 16 KiB in total."),
+		"secret_params":            secret(pairs, "Further parameters that are secret, such as a second secret or a user's password. None of them can be part of a URL. Only their names are returned, as secret_param_names."),
+		"headers":                  secret(pairs, "Further headers of the token request. Their values are secret; only their names are returned, as header_names. At most 64 entries, 16 KiB in total."),
+		"token_url":                field(text, "Token endpoint, instead of the provider's."),
+		"refresh_url":              field(text, "Endpoint for refresh requests, instead of the provider's. A provider with one of its own needs both token_url and refresh_url, or neither."),
+		"authorization_url":        field(text, "Authorization endpoint, instead of the provider's."),
+		"revocation_url":           field(text, "Revocation endpoint, instead of the provider's."),
+		"device_authorization_url": field(text, "Device authorization endpoint, instead of the provider's."),
 		"client_auth":              field(text, "How the client authenticates: client_secret_basic, client_secret_basic_raw, client_secret_post, client_secret_json, client_secret_query or none. Default: the provider's."),
 		"ca_cert":                  field(text, "PEM certificates to trust for the provider's TLS, in addition to the system's."),
 		"request_timeout":          field(duration, "Time limit for one token request, 1s to 15s. Default: 10s."),
 		"default_expires_in":       field(duration, "Lifetime of a token if the response names none."),
-		"max_expires_in":           field(duration, "Longest lifetime of a token that is believed, for a provider that ends tokens earlier than it says."),
-		"refresh_token_expires_in": field(duration, "Lifetime of an unused refresh token if the response names none. Default: the provider's."),
-		"refresh_before":           field(duration, "Replace a token when it has less than this left. Default: 20% of its lifetime. Capped at half the lifetime."),
-		tokenOverlap:               field(duration, "How long a token still works after a newer one was minted. A token is then replaced no earlier than this before its expiry. Empty: it works until its expiry."),
-		"reuse_token":              field(flag, "Return the shared current token from creds/. If false, each read mints a token of its own. Default: true."),
-		"ttl":                      field(duration, "Maximum TTL of a lease. A lease never outlives its token."),
-		"discard_grants":           field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false."),
+		"max_expires_in":           field(duration, "The longest lifetime of a token that is believed, for a provider that ends tokens earlier than it says, or gives milliseconds. It bounds the token's life, and so every lease."),
+		"refresh_token_expires_in": field(duration, "Lifetime of an unused refresh token if the response names none. One that would expire unused is refreshed in time. Default: the provider's."),
+		"refresh_before":           field(duration, "A token is replaced when it has less than this left, which is capped at half of its lifetime. Default: 20% of its lifetime."),
+		tokenOverlap:               field(duration, "How long a token still works after a newer one was minted. A token is then replaced no earlier than this before its expiry. Refused with reuse_token=false. To unset it, write an empty text: the token then works until its expiry. Default: the provider's."),
+		"reuse_token":              field(flag, "Return the shared current token from creds/. If false, each read mints a token of its own. static-creds/ always returns the shared one. Default: true."),
+		"ttl":                      field(duration, "Maximum TTL of a lease. A lease never outlives its token, whatever this is."),
+		"discard_grants":           query(field(flag, "Allow this write or deletion to discard refresh tokens of roles. Not stored. Default: false.")),
 		"verify_connection":        field(flag, "Mint a token before storing a change, and store nothing if that fails. Not stored. Default: true."),
 	}
+}
+
+func configResponse() map[string]*framework.FieldSchema {
+	return with(asShown(configFields(), "config", "discard_grants", "verify_connection"), map[string]*framework.FieldSchema{
+		"header_names":       always(framework.TypeStringSlice, "Names of the headers. Their values are never returned."),
+		"secret_param_names": always(framework.TypeStringSlice, "Names of the secret_params. Their values are never returned."),
+		"client_secret_updated_at": sometimes(framework.TypeTime,
+			"When the client secret was last written. Left out if there is none."),
+		"effective": sometimes(framework.TypeMap,
+			"The values that take effect: URLs with their variables expanded, client_auth, and durations. Left out if the provider is unknown."),
+	})
 }
 
 func (p *plugin) listConfigs(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -205,6 +219,16 @@ func seconds(d time.Duration) int64 {
 // tokenOverlap is a field that an empty string resets, because 0 has a meaning of its own.
 const tokenOverlap = "token_overlap"
 
+const configsDescription = `
+A config has the credentials of a client at one marketplace.
+
+    vault list marketplace/config
+    vault read marketplace/config/kleinanzeigen
+
+Returns the names of all configs, as "keys". A read of one shows its fields, but
+none of its secrets. To see which of them work, list marketplace/status.
+`
+
 const configSynopsis = `A client's credentials at one provider.`
 
 const configDescription = `
@@ -212,8 +236,16 @@ A config has the client credentials that a marketplace issued, and says how to
 get tokens with them. If the config has the name of a provider, client_id and
 client_secret are enough. Otherwise, "provider" names the provider.
 
-A write keeps the fields that it leaves out. The engine verifies a change at the
-provider before storing it, and stores nothing if that fails, unless
-verify_connection=false. A write that changes where or how secrets are sent must
-contain every secret again.
+    vault write marketplace/config/kleinanzeigen client_id=… client_secret=…
+    vault read marketplace/config/kleinanzeigen
+    vault delete marketplace/config/kleinanzeigen
+
+A write returns nothing, or warnings. It keeps the fields that it leaves out.
+The engine verifies a change at the provider before storing it, and stores
+nothing if that fails, unless verify_connection=false. A write that changes
+where or how secrets are sent must contain every secret again.
+
+A read returns the fields, but no secret. "client_secret_updated_at" says when
+the client secret was written. "header_names" and "secret_param_names" list the
+other secrets. "effective" has the values of fields that are not set.
 `

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"time"
 
@@ -19,10 +20,11 @@ const credsPrefix = "creds/"
 
 func (p *plugin) pathsCreds() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: credsPrefix + tokenRegex(),
-		Fields:  withMinimumTTL(tokenFields()),
+		Pattern:      credsPrefix + tokenRegex(),
+		DisplayAttrs: named("credentials|role-credentials", "generate"),
+		Fields:       withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: forwarded(p.readCreds, "Read an access token with a lease."),
+			logical.ReadOperation: returnsToken(tokenResponse(), forwarded(p.readCreds, "Read an access token with a lease.")),
 		},
 		HelpSynopsis:    credsSynopsis,
 		HelpDescription: credsDescription,
@@ -46,9 +48,32 @@ const minimumTTL = "minimum_ttl"
 func withMinimumTTL(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	fields[minimumTTL] = &framework.FieldSchema{
 		Type:        framework.TypeDurationSecond,
+		Query:       true,
 		Description: "Least remaining life of the token, at most half of the lifetime of the provider's tokens. A new token is minted if the current one has less.",
 	}
 	return fields
+}
+
+// tokenResponse returns the response schema of a token. A response can also have fields of the provider's own.
+func tokenResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"access_token":      sensitive(always(framework.TypeString, "The access token.")),
+		"token_type":        always(framework.TypeString, "What the provider calls the token's type, which can be empty."),
+		"expires_at":        always(framework.TypeTime, "When the token expires."),
+		"scope":             always(framework.TypeString, "The granted scope, its values separated by spaces. If the response has none: the requested scope, or after a refresh the scope granted before."),
+		"provider":          always(framework.TypeString, "Name of the provider."),
+		"token_fingerprint": always(framework.TypeString, "Identifies the token without revealing it; status/ shows the same one."),
+		"api_url":           sometimes(framework.TypeString, "Base of the provider's API, if its definition knows it."),
+		"use":               sometimes(framework.TypeString, "What else the API needs, in words, if the definition says so."),
+		apiHeaders:          sensitive(sometimes(framework.TypeKVPairs, "The request headers that the API wants, ready to be sent. They contain no secret but the token. They are left out, with a warning, if a value for one of them is missing, or if they are larger than 64 KiB.")),
+	}
+}
+
+// returnsToken declares the fields of a token.
+func returnsToken(fields map[string]*framework.FieldSchema, operation *framework.PathOperation) *framework.PathOperation {
+	operation = returns(fields, operation)
+	operation.Responses[http.StatusOK][0].Description = "A token. Further fields are the provider's own; its definition lists them."
+	return operation
 }
 
 // refOfRead returns the token that a read of creds/ or static-creds/ names.
@@ -181,11 +206,18 @@ func withAPIProblem(resp *logical.Response, token *backend.Token) *logical.Respo
 const credsSynopsis = `An access token with a lease.`
 
 const credsDescription = `
-Returns the config's current access token, or mints one if there is none. A token
-in use is replaced before it expires. The lease ends no later than the token.
-Revoking a lease needs no network. "api_headers" are the request headers that the
-provider's API wants. With minimum_ttl, a token that has less time
-left is replaced first.
+Returns the current access token of a config or role, or mints one if there is
+none. A token in use is replaced before it expires.
+
+    vault read marketplace/creds/kleinanzeigen
+    vault read marketplace/creds/marktplaats/shop minimum_ttl=10m
+
+The response has "access_token", "expires_at", "scope", and "api_headers": the
+request headers that the provider's API wants, ready to be sent. With
+minimum_ttl, a token that has less time left is replaced first.
+
+The lease ends no later than the token. It cannot be renewed, so read again.
+Revoking it needs no network. static-creds/ returns the same without a lease.
 `
 
 // reservedFields lists the fields of every token that a definition must not use for a provider's own.

@@ -23,15 +23,19 @@ const providersPrefix = "providers/"
 func (p *plugin) pathsProviders() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: providersPrefix + "?$",
+			Pattern:      providersPrefix + "?$",
+			DisplayAttrs: named("providers"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: local(p.listProviders, "List the providers."),
+				logical.ListOperation: returns(
+					listInfoResponse("Names of the providers.", "Of each provider: title, countries, grants, environments, and whether it is builtin."),
+					local(p.listProviders, "List the providers.")),
 			},
 			HelpSynopsis:    "List the providers.",
 			HelpDescription: providersDescription,
 		},
 		{
-			Pattern: providersPrefix + framework.GenericNameRegex("provider"),
+			Pattern:      providersPrefix + framework.GenericNameRegex("provider"),
+			DisplayAttrs: named("provider"),
 			Fields: map[string]*framework.FieldSchema{
 				"provider": {Type: framework.TypeString, Description: "Name of the provider."},
 				"definition": {
@@ -40,13 +44,53 @@ func (p *plugin) pathsProviders() []*framework.Path {
 				},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   local(p.readProvider, "Read the definition of a provider."),
-				logical.UpdateOperation: forwarded(p.writeProvider, "Write a definition of your own."),
-				logical.DeleteOperation: forwarded(p.deleteProvider, "Delete a definition of your own."),
+				logical.ReadOperation:   returns(providerResponse(), local(p.readProvider, "Read the definition of a provider.")),
+				logical.UpdateOperation: returnsNothing(forwarded(p.writeProvider, "Write a definition of your own.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.deleteProvider, "Delete a definition of your own.")),
 			},
 			HelpSynopsis:    providerSynopsis,
 			HelpDescription: providerDescription,
 		},
+	}
+}
+
+// providerResponse returns the response schema of a definition, by the fields of its file and those that describe it.
+func providerResponse() map[string]*framework.FieldSchema {
+	text, number, flag := framework.TypeString, framework.TypeInt64, framework.TypeBool
+	list, pairs, objects := framework.TypeStringSlice, framework.TypeMap, framework.TypeSlice
+	return map[string]*framework.FieldSchema{
+		"name":                 always(text, "Name of the provider."),
+		"title":                always(text, "Name of the marketplace."),
+		"countries":            always(list, "Countries of the marketplace, as ISO 3166-1 alpha-2 codes."),
+		"documentation":        always(text, "URL of the page on which the vendor describes the token endpoint."),
+		"obtain":               sometimes(text, "Which credentials the vendor issues, and how to get them."),
+		"environments":         always(pairs, "Of each environment: its URLs."),
+		"variables":            sometimes(pairs, "Of each variable of a URL: its kind."),
+		"grants":               always(list, "Grant types that the provider supports."),
+		"client_auth":          always(list, "Ways of client authentication that the provider supports. The first is the default."),
+		"client_auth_required": always(flag, "Whether a config must choose one of them."),
+		"no_client":            sometimes(flag, "True if the provider knows no clients."),
+		"credentials":          sometimes(pairs, "Names of client_id and client_secret at the provider, if they differ."),
+		"parameters":           always(pairs, "Of each grant: the parameters of its token request."),
+		"authorization":        sometimes(pairs, "What the authorization endpoint asks for."),
+		"refresh_tokens":       sometimes(pairs, "How refresh tokens live."),
+		"revocation":           sometimes(pairs, "The revocation request, if it differs from RFC 7009."),
+		"answer":               sometimes(pairs, "How a response differs from RFC 6749."),
+		"api":                  sometimes(pairs, "The headers that the provider's API wants."),
+		"use":                  sometimes(text, "What else the API needs, in words."),
+		"token_lifetime":       sometimes(number, "Lifetime of an access token in seconds, as documented."),
+		"token_overlap":        sometimes(number, "Seconds for which a token still works after a newer one was minted."),
+		"same_token":           sometimes(flag, "True if the provider returns the same token again until it expires."),
+		"limits":               always(objects, "How many token requests the provider allows."),
+		"limit_headers":        sometimes(pairs, "Response headers that count token requests."),
+		"quirks":               always(list, "How the provider differs from others."),
+		"evidence":             always(objects, "How each fact is known."),
+		"commands":             always(list, "What to type, from the config to the token."),
+		"definition":           always(text, "The whole definition, as it can be written."),
+		"builtin":              always(flag, "Whether the plugin has brought the definition."),
+		"source":               sometimes(text, "A definition of your own as you wrote it."),
+		"extends":              sometimes(text, "Name of the definition that it extends; may be empty."),
+		"updated_at":           sometimes(framework.TypeTime, "When it was written."),
 	}
 }
 
@@ -182,7 +226,7 @@ func providerData(d provider.Definition) map[string]any {
 		"documentation":        d.Documentation,
 		"environments":         environments,
 		"grants":               grantsOf(d),
-		"client_auth":          d.ClientAuth,
+		"client_auth":          append([]provider.ClientAuth{}, d.ClientAuth...), // a list even if there is no client
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
 		"limits":               limitData(d.Limits),
@@ -309,19 +353,33 @@ func omitEmpty(fields map[string]any) map[string]any {
 }
 
 const providersDescription = `
-Lists the names of the marketplaces that a config can use. With -detailed, it also
-shows their titles, grants and environments, and which of them are built in.
+A provider is a marketplace for which a config can get tokens.
+
+    vault list marketplace/providers
+    vault list -detailed marketplace/providers
+
+Returns their names, as "keys". With -detailed, "key_info" also shows their
+titles, grants and environments, and which of them are built in.
 `
 
 const providerSynopsis = `What is known about a marketplace's authorization server.`
 
 const providerDescription = `
-Shows a provider's environments and URLs, its grants and their parameters, and
-how a client authenticates. It also shows where the vendor documents this, and
-how each fact is known.
+A definition describes how tokens are requested at a marketplace. Most are built
+in, and you can write your own.
 
-A write adds or replaces a definition of your own, of a provider that is not built
-in. "extends: <provider>" in it begins from a built-in one. All mistakes are
-reported at once, and then nothing is stored. If the definition changes where or
-how secrets are sent, the configs that use it need their secrets again.
+    vault read marketplace/providers/kleinanzeigen
+    vault read -field=definition marketplace/providers/kleinanzeigen
+    vault write marketplace/providers/shop definition=@shop.yaml
+
+A read returns the provider's environments and URLs, its grants and their
+parameters, and how a client authenticates. It also returns where the vendor
+documents this, and how each fact is known ("evidence"). "commands" are what to
+type to get a token.
+
+A write adds or replaces a definition of a provider that is not built in, and
+returns nothing, or warnings. "extends: <provider>" in it begins from a built-in
+one. All mistakes are reported at once, and then nothing is stored. If the
+definition changes where or how secrets are sent, the configs that use it need
+their secrets again.
 `

@@ -34,32 +34,37 @@ func roleField() *framework.FieldSchema {
 }
 
 func (p *plugin) pathsRoles() []*framework.Path {
-	lists := map[logical.Operation]framework.OperationHandler{
-		logical.ListOperation: local(p.listRoles, "List the roles."),
-	}
 	return []*framework.Path{
 		{
-			Pattern:         rolesPrefix + "?$",
-			Operations:      lists,
-			HelpSynopsis:    "List the configs that have roles.",
-			HelpDescription: "Lists the names of the configs that have roles.",
-		},
-		{
-			Pattern:         rolesPrefix + framework.GenericNameRegex("config") + "/?$",
-			Fields:          map[string]*framework.FieldSchema{"config": configField()},
-			Operations:      lists,
-			HelpSynopsis:    "List the roles of a config.",
-			HelpDescription: "Lists the names of a config's roles.",
-		},
-		{
-			Pattern: rolesPrefix + rolePath(),
-			Fields:  roleFields(),
+			Pattern:      rolesPrefix + "?$",
+			DisplayAttrs: named("configs-with-roles"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   local(p.readRole, "Read a role, without its refresh token."),
-				logical.CreateOperation: forwarded(p.writeRole, "Create a role."),
-				logical.UpdateOperation: forwarded(p.writeRole, "Change fields of a role."),
-				logical.PatchOperation:  forwarded(p.writeRole, "Change fields of a role, or reset them with null."),
-				logical.DeleteOperation: forwarded(p.deleteRole, "Delete a role and its refresh token."),
+				logical.ListOperation: returns(listResponse("Names of the configs that have roles, each with a slash at its end."),
+					local(p.listRoles, "List the configs that have roles.")),
+			},
+			HelpSynopsis:    "List the configs that have roles.",
+			HelpDescription: rolesDescription,
+		},
+		{
+			Pattern:      rolesPrefix + framework.GenericNameRegex("config") + "/?$",
+			DisplayAttrs: named("roles"),
+			Fields:       map[string]*framework.FieldSchema{"config": configField()},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: returns(listResponse("Names of the config's roles."), local(p.listRoles, "List the roles of a config.")),
+			},
+			HelpSynopsis:    "List the roles of a config.",
+			HelpDescription: rolesDescription,
+		},
+		{
+			Pattern:      rolesPrefix + rolePath(),
+			DisplayAttrs: named("role"),
+			Fields:       roleFields(),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation:   returns(roleResponse(), local(p.readRole, "Read a role, without its refresh token.")),
+				logical.CreateOperation: returnsNothing(forwarded(p.writeRole, "Create a role.")),
+				logical.UpdateOperation: returnsNothing(forwarded(p.writeRole, "Change fields of a role.")),
+				logical.PatchOperation:  returnsNothing(forwarded(p.writeRole, "Change fields of a role, or reset them with null.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.deleteRole, "Delete a role and its refresh token.")),
 			},
 			ExistenceCheck:  p.roleExists,
 			HelpSynopsis:    roleSynopsis,
@@ -78,12 +83,21 @@ func roleFields() map[string]*framework.FieldSchema {
 		"params":       {Type: framework.TypeKVPairs, Description: "More parameters for the token request, added to the config's. A read returns them, so put no secret here."},
 		"redirect_uri": {Type: framework.TypeString, Description: "Redirect URI. Overrides the config's."},
 		"ttl":          {Type: framework.TypeDurationSecond, Description: "Maximum TTL of a lease. A lease never outlives its token."},
-		"refresh_token": {
-			Type:         framework.TypeString,
-			Description:  "Import this refresh token, obtained outside of Vault; never returned.",
-			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
-		},
+		"refresh_token": sensitive(sometimes(framework.TypeString,
+			"Import this refresh token, which was obtained outside of Vault, for any grant type but client_credentials. Never returned.")),
 	}
+}
+
+func roleResponse() map[string]*framework.FieldSchema {
+	return with(asShown(roleFields(), "config", "role"), map[string]*framework.FieldSchema{
+		"effective":                  always(framework.TypeMap, "The values that take effect, with those of the config."),
+		"authorized":                 sometimes(framework.TypeBool, "Whether the role holds a refresh token. Left out if its grant type needs none."),
+		"authorized_at":              sometimes(framework.TypeTime, "When a user authorized the role."),
+		"scope_granted":              sometimes(framework.TypeString, "Scope that the user has granted, its values separated by spaces."),
+		"needs_authorization":        sometimes(framework.TypeBool, "Whether a user must authorize the role, for the first time or again."),
+		"needs_authorization_since":  sometimes(framework.TypeTime, "Since when, if the provider has refused the refresh token for good."),
+		"needs_authorization_reason": sometimes(framework.TypeString, "Why the provider has refused it."),
+	})
 }
 
 func (p *plugin) listRoles(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -173,16 +187,36 @@ func roleName(data *framework.FieldData) string {
 	return name
 }
 
+const rolesDescription = `
+A role says what to mint with a config's credentials.
+
+    vault list marketplace/roles
+    vault list marketplace/roles/marktplaats
+
+The first command returns the names of the configs that have roles, as "keys",
+and the second the names of the roles of one config. A read of
+roles/<config>/<role> shows a role.
+`
+
 const roleSynopsis = `What to mint with a config's credentials.`
 
 const roleDescription = `
 A role has a grant type, and may override its config's scope, audience and
 parameters. With the grant type authorization_code, a user authorizes the role
-once: write to authorize/<config>/<role> and send the user to the returned URL.
-Then write the code and the state from the redirect to exchange/<config>/<role>.
-The refresh token stays in Vault.
+once: write to authorize/<config>/<role> and send the user to the returned
+URL. Then write the URL of the redirect to exchange/<config>/<role>. The
+refresh token stays in Vault.
 
 With the grant type device_code, no browser has to come back: the user enters a
 code that authorize/<config>/<role> returns, and exchange/<config>/<role> takes
 the state alone.
+
+    vault write marketplace/roles/marktplaats/shop grant_type=authorization_code
+    vault read marketplace/roles/marktplaats/shop
+    vault delete marketplace/roles/marktplaats/shop
+
+A write returns nothing, and keeps the fields that it leaves out. A read
+returns the fields, but no refresh token. It also shows whether the role is
+"authorized", and the "scope_granted". "effective" has the values that the
+config adds.
 `

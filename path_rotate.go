@@ -18,10 +18,13 @@ const rotatePrefix = "rotate/"
 
 func (p *plugin) pathsRotate() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: rotatePrefix + tokenRegex(),
-		Fields:  rotateFields(),
+		Pattern:      rotatePrefix + tokenRegex(),
+		DisplayAttrs: named("token|role-token", "rotate"),
+		Fields:       rotateFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: forwarded(p.rotate, "Mint a new current token."),
+			logical.UpdateOperation: returns(map[string]*framework.FieldSchema{
+				"expires_at": always(framework.TypeTime, "When the current token expires."),
+			}, forwarded(p.rotate, "Mint a new current token.")),
 		},
 		HelpSynopsis:    rotateSynopsis,
 		HelpDescription: rotateDescription,
@@ -30,11 +33,8 @@ func (p *plugin) pathsRotate() []*framework.Path {
 
 func rotateFields() map[string]*framework.FieldSchema {
 	fields := tokenFields()
-	fields["access_token"] = &framework.FieldSchema{
-		Type:         framework.TypeString,
-		Description:  "The access token that the API refused. A new one is minted only if this is still the current one.",
-		DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
-	}
+	fields["access_token"] = sensitive(sometimes(framework.TypeString,
+		"The access token that the API has refused, without the word Bearer. A new one is minted only if this is still the current one, or if there is none."))
 	return fields
 }
 
@@ -99,10 +99,15 @@ func outcomeOf(r backend.Rotation, reported string) string {
 const rotateSynopsis = `Mint a new current token.`
 
 const rotateDescription = `
-Mints a new current token, and only then drops the old one. If minting fails, the
-old token stays. Existing leases keep the token that they were issued for. With
-token_overlap, that token ends soon.
+Mints a new current token, and only then drops the old one. If minting fails,
+the old token stays. Existing leases keep the token that they were issued for.
+With token_overlap, that token ends soon.
 
-If an API refuses a token, report it as access_token. Clients that report the same
-token get one new token between them.
+    vault write -f marketplace/rotate/kleinanzeigen
+    vault write marketplace/rotate/kleinanzeigen access_token=…
+
+If an API refuses a token, report it as access_token, and read again. Clients
+that report the same token get one new token between them.
+
+Returns "expires_at" of the current token, but not the token.
 `

@@ -16,14 +16,24 @@ const staticCredsPrefix = "static-creds/"
 
 func (p *plugin) pathsStaticCreds() []*framework.Path {
 	return []*framework.Path{{
-		Pattern: staticCredsPrefix + tokenRegex(),
-		Fields:  withMinimumTTL(tokenFields()),
+		Pattern:      staticCredsPrefix + tokenRegex(),
+		DisplayAttrs: named("static-credentials|static-role-credentials"),
+		Fields:       withMinimumTTL(tokenFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: local(p.readStaticCreds, "Read the shared current token, without a lease."),
+			logical.ReadOperation: returnsToken(staticTokenResponse(), local(p.readStaticCreds, "Read the shared current token, without a lease.")),
 		},
 		HelpSynopsis:    staticCredsSynopsis,
 		HelpDescription: staticCredsDescription,
 	}}
+}
+
+// staticTokenResponse returns the response schema of a token without a lease.
+func staticTokenResponse() map[string]*framework.FieldSchema {
+	return with(tokenResponse(), map[string]*framework.FieldSchema{
+		"ttl":                 always(framework.TypeInt64, "Seconds until a newer token is available, or until the next attempt while the provider fails. Never 0."),
+		"rotation_period":     always(framework.TypeInt64, "Seconds for which such a token is the current one."),
+		"last_vault_rotation": always(framework.TypeTime, "When the token was first obtained."),
+	})
 }
 
 // readStaticCreds returns the shared token. It is not forwarded, because a standby can answer it from its memory or storage. The
@@ -50,8 +60,14 @@ func (p *plugin) staticToken(want backend.Ref, token *backend.Token) *logical.Re
 const staticCredsSynopsis = `The shared current token, without a lease.`
 
 const staticCredsDescription = `
-Returns the config's current access token, or mints one if there is none. "ttl" is
-the number of seconds until a newer token is available. There is no lease, so
-there is nothing to revoke. With minimum_ttl, a token that has less time left is
-replaced first.
+Returns the current access token of a config or role, or mints one if there is
+none. There is no lease, so there is nothing to revoke.
+
+    vault read marketplace/static-creds/kleinanzeigen
+    vault read marketplace/static-creds/marktplaats/shop minimum_ttl=10m
+
+The response has the fields of creds/, and "ttl": the number of seconds until a
+newer token is available. This is the format of Vault's own static credentials,
+so Vault Agent reads again when there is a new token. With minimum_ttl, a token
+that has less time left is replaced first.
 `

@@ -5,6 +5,7 @@ package marketplace
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -23,31 +24,77 @@ const maxAttention = 100
 func (p *plugin) pathsStatus() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern: "status$",
+			Pattern:      "status$",
+			DisplayAttrs: named("status"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: forwarded(p.readSummary, "Read how the mount is doing."),
+				logical.ReadOperation: returns(summaryResponse(), forwarded(p.readSummary, "Read how the mount is doing.")),
 			},
 			HelpSynopsis:    summarySynopsis,
 			HelpDescription: summaryDescription,
 		},
 		{
-			Pattern: statusPrefix + "?$",
+			Pattern:      statusPrefix + "?$",
+			DisplayAttrs: named("statuses"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: forwarded(p.listStatuses, "List how all configs and roles are doing."),
+				logical.ListOperation: returns(
+					listInfoResponse("Names of the configs, and of the roles as <config>/<role>.", "Of each name: health, provider, and since when."),
+					forwarded(p.listStatuses, "List how all configs and roles are doing.")),
 			},
 			HelpSynopsis:    "List how all configs and roles are doing.",
 			HelpDescription: summaryDescription,
 		},
 		{
-			Pattern: statusPrefix + tokenRegex(),
-			Fields:  tokenFields(),
+			Pattern:      statusPrefix + tokenRegex(),
+			DisplayAttrs: named("config-status|role-status"),
+			Fields:       tokenFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation:   forwarded(p.readStatus, "Read how a config or role is doing."),
-				logical.DeleteOperation: forwarded(p.deleteStatus, "End what holds back the token requests of a config."),
+				logical.ReadOperation:   returns(statusResponse(), forwarded(p.readStatus, "Read how a config or role is doing.")),
+				logical.DeleteOperation: returnsNothing(forwarded(p.deleteStatus, "End what holds back the token requests of a config.")),
 			},
 			HelpSynopsis:    statusSynopsis,
 			HelpDescription: statusDescription,
 		},
+	}
+}
+
+func summaryResponse() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"total":             always(framework.TypeInt, "Number of configs and roles."),
+		"attention":         always(framework.TypeSlice, "Those that need attention, the worst and oldest first: config, role, provider, health, since, error and remedy."),
+		"attention_omitted": always(framework.TypeInt, fmt.Sprintf("How many more there are, if more than %d need attention.", maxAttention)),
+	}
+	meanings := map[string]string{
+		"ready":               "their last token request returned a token, or a token is stored.",
+		"limited":             "the provider limits the rate of their token requests.",
+		"failing":             "their last token request failed.",
+		"needs_authorization": "a user has to authorize the role.",
+		"never_used":          "no token was minted yet, or since the last restart.",
+	}
+	for _, state := range backend.States() {
+		fields[string(state)] = always(framework.TypeInt, "How many have this health: "+meanings[string(state)])
+	}
+	return fields
+}
+
+func statusResponse() map[string]*framework.FieldSchema {
+	text, number, moment := framework.TypeString, framework.TypeInt64, framework.TypeTime
+	return map[string]*framework.FieldSchema{
+		"provider":             always(text, "Name of the provider."),
+		"environment":          always(text, "The provider's environment."),
+		"health":               always(text, "ready, limited, failing, needs_authorization or never_used."),
+		"since":                sometimes(moment, "Since when it has this health, if that is known."),
+		"expires_at":           sometimes(moment, "When the current token expires."),
+		"next_refresh_at":      sometimes(moment, "When the current token is replaced, if a reader has asked for it."),
+		"lifetime":             sometimes(number, "Lifetime of the current token in seconds."),
+		"last_mint_at":         sometimes(moment, "When the current token was minted."),
+		"token_fingerprint":    sometimes(text, "Identifies the current token without revealing it. A read of the token shows the same one."),
+		"last_error":           sometimes(framework.TypeMap, "The last failure: error, at, and if they are known code and http_status."),
+		"consecutive_failures": always(number, "How many token requests have failed since the last success."),
+		"retry_at":             sometimes(moment, "When the next token request can be sent, if it has to wait after a failure."),
+		"remedy":               sometimes(text, "The command that mends it, if a person must act."),
+		"requests_last_hour":   always(number, "Token requests in the last hour."),
+		"requests_last_day":    always(number, "Token requests in the last day."),
+		"client_secret_age":    sometimes(number, "Seconds since the client secret was written."),
 	}
 }
 
@@ -201,12 +248,14 @@ func (p *plugin) deleteStatus(ctx context.Context, _ *logical.Request, data *fra
 const summarySynopsis = `How the mount is doing: which config or role is broken, since when, and why.`
 
 const summaryDescription = `
-Returns how many configs and roles are in each state of health, and a list of
-those that need attention. Each has the reason, since when, and the command that
+Returns how many configs and roles are in each state of health. "attention"
+lists those that need it, with the reason, since when, and the command that
 mends it. No token request is sent.
 
     vault read -format=yaml marketplace/status
     vault list -detailed marketplace/status
+
+The list returns all names as "keys", and the health of each as "key_info".
 
 The states are ready, limited (by the provider's rate limit), failing,
 needs_authorization (of a user) and never_used. After a restart, failures are
@@ -216,11 +265,13 @@ known again with the next token request. Lost authorizations are stored.
 const statusSynopsis = `How a config or role is doing.`
 
 const statusDescription = `
-Returns the health of a config or role, since when, the last error, and when its
-token expires and is replaced. No token request is sent, and no secret is shown.
+Returns the "health" of a config or role, since when, the "last_error", and when
+its token expires and is replaced. "remedy" is the command that mends it, if a
+person must act. No token request is sent, and no secret is shown.
 
-    vault read marketplace/status/<config>
-    vault delete marketplace/status/<config>
+    vault read marketplace/status/kleinanzeigen
+    vault read marketplace/status/marktplaats/shop
+    vault delete marketplace/status/kleinanzeigen
 
 A deletion ends what holds the token requests back after a failure, so that the
 next read asks the provider again.

@@ -56,7 +56,7 @@ func mountedWith(t *testing.T, events logical.EventSender) *mount {
 		t.Fatal(err)
 	}
 	m.backend = dispensed.(logical.Backend)
-	config := &logical.BackendConfig{Logger: logger, System: logical.TestSystemView(), StorageView: m.storage, EventsSender: events}
+	config := &logical.BackendConfig{Logger: logger, System: systemView(), StorageView: m.storage, EventsSender: events}
 	if err := m.backend.Setup(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
@@ -66,9 +66,11 @@ func mountedWith(t *testing.T, events logical.EventSender) *mount {
 }
 
 func (m *mount) request(operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
-	return m.backend.HandleRequest(m.Context(), &logical.Request{
-		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: "marketplace/",
-	})
+	m.Helper()
+	req := &logical.Request{Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: "marketplace/"}
+	resp, err := m.backend.HandleRequest(m.Context(), req)
+	checkSchema(m.T, req, resp)
+	return resp, err
 }
 
 // must sends a request, and fails the test unless it succeeds.
@@ -208,7 +210,7 @@ func inProcessOn(t testing.TB, storage logical.Storage) (*guard, *bytes.Buffer) 
 	log := new(bytes.Buffer)
 	b, err := Factory(t.Context(), &logical.BackendConfig{
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: log}),
-		System: logical.TestSystemView(), StorageView: storage,
+		System: systemView(), StorageView: storage,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +268,7 @@ func TestGuard_PanicIsAnError(t *testing.T) {
 // Vault also runs the factory to find out what the plugin is. It then has no storage and must use no network.
 func TestFactory_TouchesNothing(t *testing.T) {
 	t.Parallel()
-	b, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: nil})
+	b, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: systemView(), StorageView: nil})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,8 +37,9 @@ func (w world) withUsers(provider string, changes ...fields) fields {
 
 // pendingAuthorization is an authorization that has been started.
 type pendingAuthorization struct {
-	URL, State string
-	ExpiresAt  time.Time
+	URL       string `json:"authorization_url"`
+	State     string
+	ExpiresAt time.Time `json:"expires_at"`
 }
 
 // authorize starts the authorization of a role, given as "config/role".

@@ -17,6 +17,8 @@ type Fields = map[string]any
 type Mount struct {
 	*Server
 	Path string
+
+	api *OpenAPI // what each response must fit; nil: unknown
 }
 
 // Mount enables the engine and disables it when the test ends.
@@ -25,6 +27,7 @@ func (s *Server) Mount(t testing.TB) Mount {
 	m := Mount{Server: s, Path: "marketplace-" + Random()}
 	m.Do(t, Request{Method: http.MethodPost, Path: "sys/mounts/" + m.Path, Body: Fields{"type": PluginName}}).OK(t)
 	t.Cleanup(func() { m.disable(t) })
+	m.api = s.readOpenAPI(t, m.Path)
 	return m
 }
 
@@ -72,10 +75,12 @@ func (m Mount) Delete(t testing.TB, path string) Response {
 	return m.Send(t, http.MethodDelete, path, nil)
 }
 
-// Send sends a request below the mount, as root.
+// Send sends a request below the mount, as root. A successful response must fit its schema, whatever the test is about.
 func (m Mount) Send(t testing.TB, method, path string, body any) Response {
 	t.Helper()
-	return m.Do(t, Request{Method: method, Path: m.Path + "/" + path, Body: body})
+	r := m.Do(t, Request{Method: method, Path: m.Path + "/" + path, Body: body})
+	m.checkSchema(t, method, path, r)
+	return r
 }
 
 // Random returns 16 random hexadecimal digits.

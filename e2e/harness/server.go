@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,9 @@ type Server struct {
 	http    *http.Client
 	secrets secrets
 	stopped atomic.Bool
+
+	documented sync.Mutex
+	api        *OpenAPI // guarded by documented
 }
 
 // StartServer starts a server and stops it when the test ends.
