@@ -33,7 +33,7 @@ func (e examples) survives(t *testing.T, app *harness.Program) {
 	}
 
 	before := e.tokenRequests(t, kleinanzeigen)
-	e.refuseTokens(t, app)
+	e.refuseWhileSuspended(t, app)
 	e.uses(t, app, "the token after the refused one", func() string { return e.current(t) })
 	e.asked(t, kleinanzeigen, before+1, "after one token was refused")
 	if got := e.answers(app); got.failed != "" {
@@ -41,7 +41,7 @@ func (e examples) survives(t *testing.T, app *harness.Program) {
 	}
 
 	e.server.Seal(t)
-	e.refuseTokens(t, app)
+	e.refuseWhileSuspended(t, app)
 	harness.Eventually(t, 60*time.Second, "calls fail while Vault is sealed", func() bool { return e.answers(app).failed != "" })
 	e.server.Restart(t)
 	e.uses(t, app, "a working token after the restart", func() string { return e.current(t) })
@@ -102,11 +102,17 @@ func (e examples) lasting(t testing.TB) string {
 	return e.current(t)
 }
 
-// refuseTokens makes the API refuse all tokens that it has issued so far. The application is suspended while the client does not
-// exist, because a token request would be refused then.
-func (e examples) refuseTokens(t testing.TB, app *harness.Program) {
+// refuseWhileSuspended is refuseTokens while the application is suspended. A token request would be refused while the client does
+// not exist.
+func (e examples) refuseWhileSuspended(t testing.TB, app *harness.Program) {
 	t.Helper()
 	defer app.Suspend()()
+	e.refuseTokens(t)
+}
+
+// refuseTokens makes the API refuse all tokens that it has issued so far.
+func (e examples) refuseTokens(t testing.TB) {
+	t.Helper()
 	e.Sim.RemoveClient(t, kleinanzeigen, demoClient)
 	e.Sim.AddClient(t, kleinanzeigen, demoClient, harness.Client{Secret: demoSecret})
 }
