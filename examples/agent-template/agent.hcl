@@ -26,11 +26,5 @@ template {
   destination          = "run/headers"
   perms                = "0600"
   error_on_missing_key = true
-  contents             = <<-EOT
-    {{- with secret "marketplace/static-creds/kleinanzeigen" }}
-    {{- range $name, $value := .Data.api_headers }}
-    header = "{{ $name }}: {{ $value }}"
-    {{- end }}
-    {{- end }}
-  EOT
+  source               = "headers.ctmpl"
 }

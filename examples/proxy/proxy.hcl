@@ -21,6 +21,3 @@ listener "tcp" {
 api_proxy {
   use_auto_auth_token = true
 }
-
-# Responses of creds/ stay in memory until their lease ends. Those of static-creds/ have no lease, and are not cached.
-cache {}
