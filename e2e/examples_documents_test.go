@@ -260,6 +260,7 @@ func TestExamples_Ansible(t *testing.T) {
 	values := map[string]any{
 		"vault": e.URL + "/v1/marketplace", "login": map[string]any{"X-Vault-Token": e.Admin.Token()},
 		"lookup('env', 'CLIENT_ID')": demoClient, "lookup('env', 'CLIENT_SECRET')": demoSecret,
+		`lookup("env", "VAULT_ADDR")`: e.URL, `lookup("env", "VAULT_TOKEN")`: e.Admin.Token(),
 	}
 	before := e.tokenRequests(t, kleinanzeigen)
 	for _, task := range plays[0].Tasks {
@@ -277,6 +278,17 @@ func TestExamples_Ansible(t *testing.T) {
 		}
 	}
 	e.asked(t, kleinanzeigen, before+1, "after the tasks: only the report mints")
+
+	_, arguments, _ := strings.Cut(e.commands(t, "ansible/README.md")[1], " -a '")
+	var inShell uriTask
+	if err := yaml.Unmarshal([]byte(strings.TrimSuffix(arguments, "'")), &inShell); err != nil { // JSON is YAML
+		t.Fatal(err)
+	}
+	for name, value := range inShell.Headers.(map[string]any) {
+		inShell.Headers.(map[string]any)[name] = fill(t, value, values)
+	}
+	answer := inShell.filled(t, values).send(t)
+	e.NoteSecret(fmt.Sprint(at(t, answer, "data", "access_token")))
 }
 
 // uriTask are the parameters of the module ansible.builtin.uri.
