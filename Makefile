@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # All targets are actions and not files, because go itself knows what is up to date.
-.PHONY: help build vault demo dev test test-unit test-e2e bench docs readme lint check fmt clean
+.PHONY: help build vault demo dev test test-unit test-e2e test-clients bench docs readme lint check fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
 TESTFLAGS ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the plugin and the simulator into build/
 	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/...
@@ -22,7 +22,7 @@ demo: ## show the plugin in use on a Vault server of its own
 dev: ## start the demo's servers and leave them running until Ctrl-C
 	@scripts/dev
 
-test: test-unit test-e2e ## run all tests
+test: test-unit test-e2e ## run all tests that need Go, make, git and a C compiler alone
 
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
@@ -35,6 +35,10 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 
 test-e2e: build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
+
+test-clients: build ## run the tests with clients from elsewhere, such as Node; say which of them are missing
+	@scripts/clients
+	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m -tags clients -run '^TestClients' $(TESTFLAGS) ./...
 
 bench: build ## measure on a real Vault server (about twelve minutes; about two with BENCH_SECONDS=1)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
@@ -55,7 +59,7 @@ readme: ## update the demo's transcript in the README
 lint: ## check format, code, known vulnerabilities and the project's own rules
 	@scripts/lint
 
-check: lint test ## run all that CI runs
+check: lint test ## run the linters and all of these tests
 
 fmt: ## format the code
 	gofmt -w $$(scripts/lint go-files)

@@ -19,7 +19,7 @@ func (m Mount) StartAgent(t testing.TB, paths ...string) []string {
 	return m.startAgent(t, "", paths)
 }
 
-// StartCachingAgent is StartAgent for an agent that keeps responses with leases in its cache.
+// StartCachingAgent is StartAgent for an agent with a cache.
 func (m Mount) StartCachingAgent(t testing.TB, paths ...string) []string {
 	t.Helper()
 	address, err := freeAddress()

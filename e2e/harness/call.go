@@ -4,6 +4,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,7 @@ type Request struct {
 	Body   any    // sent as JSON; nil: no body
 	Token  string // root's by default
 	Header map[string]string
+	Proxy  string // URL of a Vault Proxy that gets the request without a token; none by default
 }
 
 // Response is a response, with the request that it is for.
@@ -64,7 +66,7 @@ func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 		return Response{}, err
 	}
 	resp := Response{Sent: strings.TrimSpace(fmt.Sprintf("%s /v1/%s %s", r.Method, r.Path, body))}
-	req, err := http.NewRequestWithContext(ctx, r.Method, s.URL+"/v1/"+r.Path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, r.Method, cmp.Or(r.Proxy, s.URL)+"/v1/"+r.Path, bytes.NewReader(body))
 	if err != nil {
 		return resp, fmt.Errorf("%s: %w", resp.Sent, err)
 	}
@@ -86,8 +88,10 @@ func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 
 func (s *Server) setHeaders(req *http.Request, r Request) {
 	req.Header.Set("X-Vault-Request", "true")
-	req.Header.Set("X-Vault-Token", r.Token)
-	if r.Token == "" {
+	switch {
+	case r.Token != "":
+		req.Header.Set("X-Vault-Token", r.Token)
+	case r.Proxy == "":
 		req.Header.Set("X-Vault-Token", s.Admin.Token())
 	}
 	req.Header.Set("Content-Type", "application/json")

@@ -24,7 +24,13 @@ type Mount struct {
 // Mount enables the engine and disables it when the test ends.
 func (s *Server) Mount(t testing.TB) Mount {
 	t.Helper()
-	m := Mount{Server: s, Path: "marketplace-" + Random()}
+	return s.MountAt(t, "marketplace-"+Random())
+}
+
+// MountAt is Mount for a given path.
+func (s *Server) MountAt(t testing.TB, path string) Mount {
+	t.Helper()
+	m := Mount{Server: s, Path: path}
 	m.Do(t, Request{Method: http.MethodPost, Path: "sys/mounts/" + m.Path, Body: Fields{"type": PluginName}}).OK(t)
 	t.Cleanup(func() { m.disable(t) })
 	m.api = s.readOpenAPI(t, m.Path)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MPL-2.0
+#
+# /etc/shop/agent.hcl, for shop.service
+
+auto_auth {
+  method {
+    type = "approle"
+    config = {
+      role_id_file_path                   = "/run/credentials/shop.service/role-id"
+      secret_id_file_path                 = "/run/credentials/shop.service/secret-id"
+      remove_secret_id_file_after_reading = false
+    }
+  }
+}
+
+env_template "SHOP_TOKEN" {
+  error_on_missing_key = true
+  contents             = "{{ with secret \"marketplace/static-creds/kleinanzeigen\" }}{{ .Data.access_token }}{{ end }}"
+}
+
+exec {
+  command                   = ["/usr/local/bin/shop"]
+  restart_on_secret_changes = "always"
+  restart_stop_signal       = "SIGTERM"
+}
