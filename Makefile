@@ -19,6 +19,9 @@ build: ## build the plugin and the simulator into build/
 vault: ## print the path of a Vault server; build one if none is installed (once, about eight minutes on two cores)
 	@scripts/vault
 
+try: ## show the engine in use in its own process, without a Vault server (under a minute)
+	@scripts/try
+
 demo: ## show the plugin in use on a Vault server of its own
 	@scripts/demo
 
