@@ -309,7 +309,9 @@ func TestRollback_NewerEntries(t *testing.T) {
 		newer := jsonText(with(w.Stored(t, key), fields{"format": 99, "from_the_future": "x"}))
 		w.StoreText(t, key, newer)
 		w.tune(t, server.PluginVersion)
-		w.credsAfterCrash(t, "own") // has no stored token, and needs none of the entries but the settings
+		if key != "settings" { // which every mint needs
+			w.credsAfterCrash(t, "own")
+		}
 		for _, request := range requests {
 			request.Path = w.Path + "/" + request.Path
 			w.Do(t, request).Refused(t, http.StatusInternalServerError, key, "was written by a newer version of the plugin", "left as it is")
