@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # All targets are actions and not files, because go itself knows what is up to date.
-.PHONY: help build vault demo dev test test-unit test-e2e test-clients bench docs readme lint check fmt clean
+.PHONY: help build vault try demo dev test test-unit test-e2e test-clients bench release release-check docs readme lint check fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
 TESTFLAGS ?=
 
+# The flags of every build, so that make build and make release give the same bytes at the same version.
+export BUILDFLAGS := -trimpath -buildvcs=false
+
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the plugin and the simulator into build/
-	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/...
+	version="$$(scripts/version)" && CGO_ENABLED=0 go build $(BUILDFLAGS) -ldflags "-X vault-plugin-secrets-marketplace.Version=$$version" -o build/ ./cmd/...
 
 vault: ## print the path of a Vault server; build one if none is installed (once, about eight minutes on two cores)
 	@scripts/vault
+
+try: ## show the engine in use in its own process, without a Vault server (under a minute)
+	@scripts/try
 
 demo: ## show the plugin in use on a Vault server of its own
 	@scripts/demo
@@ -27,6 +33,7 @@ test: test-unit test-e2e ## run all tests that need Go, make, git and a C compil
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 	CGO_ENABLED=0 go test -C tools/schema $(TESTFLAGS) ./...
+	CGO_ENABLED=0 go test -C tools/release $(TESTFLAGS) ./...
 
 # Runs a command in e2e, with the paths of the programs in the environment.
 on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
@@ -46,6 +53,12 @@ bench: build ## measure on a real Vault server (about twelve minutes; about two 
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 20m
 	BENCH=1 go test -count=1 -run TestMemory_HotConfigs -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
+
+release: ## make binaries, SBOMs, an image and checksums in build/release (SIGNING_KEY=… signs them)
+	@scripts/release
+
+release-check: ## make the release twice, in two folders, and check it (about ten minutes)
+	CGO_ENABLED=0 go test -C tools/release -tags release -count=1 -timeout 60m -v -run Release ./...
 
 docs: ## generate docs/providers.md, the tables in docs/api.md, the reference in docs/definitions.md and its schema
 	mkdir -p build

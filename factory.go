@@ -19,8 +19,9 @@ import (
 )
 
 // Version is the version under which the plugin is registered in Vault's catalog. It is a semantic version with a
-// leading v, as Vault requires. Only the linker changes it, for a release (-ldflags -X).
-var Version = "v0.1.0"
+// leading v, as Vault requires. Only the linker changes it: make build and make release set it to that of the source, which
+// scripts/version prints. A build without them has the version below.
+var Version = "v0.0.0-dev"
 
 const help = `
 The marketplace secrets engine keeps a seller's client credentials for online
