@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"vault-plugin-secrets-marketplace/backend/internal/metrics"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -81,7 +82,9 @@ func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
 			defer e.revocations.end(config)
 			if err := e.revoke(config, clientGeneration, accessToken); err != nil {
 				e.revocationFailed(config, err)
+				return
 			}
+			e.metrics.Revocation(metrics.Success)
 		})
 		if err != nil {
 			e.revocations.end(config)
@@ -94,6 +97,7 @@ func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
 
 func (e *Engine) revocationFailed(config string, err error) {
 	e.revocations.fail()
+	e.metrics.Revocation(metrics.Error)
 	e.logger.Warn("a token was not revoked at its provider, and is valid until it expires", "config", config, "error", err)
 }
 
