@@ -16,6 +16,7 @@ var configurationPaths = []struct{ prefix, noun string }{
 	{rolesPrefix, "role"},
 	{providersPrefix, "provider"},
 	{"settings", "settings"},
+	{authorizePrefix, "authorization"},
 }
 
 // verbs are those of the operations that change something, in events.
@@ -29,7 +30,8 @@ var verbs = map[logical.Operation]string{
 // noteChange logs a request that has changed the configuration, with the names of its fields, and sends an event.
 func (p *plugin) noteChange(req *logical.Request) {
 	verb, changes := verbs[req.Operation]
-	if !changes {
+	begins := strings.HasPrefix(req.Path, authorizePrefix) && req.Operation != logical.DeleteOperation
+	if !changes || begins {
 		return
 	}
 	for _, path := range configurationPaths {

@@ -31,7 +31,8 @@ func (p *plugin) pathsAuthorize() []*framework.Path {
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: returns(authorizeResponse(), forwarded(p.authorize, "Start the authorization of a role by a user.")),
-				logical.DeleteOperation: returnsNothing(forwarded(p.endAuthorization, "End the authorization of a role, and revoke its refresh token.")),
+				logical.DeleteOperation: as("role-authorization", "end",
+					returnsNothing(forwarded(p.endAuthorization, "End the authorization of a role, and revoke its refresh token."))),
 			},
 			HelpSynopsis:    authorizeSynopsis,
 			HelpDescription: authorizeDescription,
@@ -181,8 +182,8 @@ the provider says.
     vault delete marketplace/authorize/marktplaats/shop
 
 A deletion ends the authorization. It deletes the refresh token and the current
-token. It also revokes the refresh token at the provider, if that has an endpoint
-for it.
+token. It also revokes the refresh token at the provider, if that has an
+endpoint for it.
 `
 
 const exchangeSynopsis = `Complete the authorization of a role by a user.`

@@ -59,6 +59,12 @@ func named(suffix string, verb ...string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationSuffix: suffix, OperationVerb: strings.Join(verb, "-")}
 }
 
+// as gives an operation an ID of its own, if its path's does not fit.
+func as(suffix, verb string, operation *framework.PathOperation) *framework.PathOperation {
+	operation.DisplayAttrs = &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix, OperationVerb: verb}
+	return operation
+}
+
 // returns declares the fields of an operation's response.
 func returns(fields map[string]*framework.FieldSchema, operation *framework.PathOperation) *framework.PathOperation {
 	operation.Responses = map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: fields}}}
@@ -71,6 +77,12 @@ func returnsNothing(operation *framework.PathOperation) *framework.PathOperation
 		http.StatusNoContent: {{Description: "Done."}},
 		http.StatusOK:        {{Description: "Done, with warnings."}},
 	}
+	return operation
+}
+
+// returnsText declares that an operation's response is text, and no JSON.
+func returnsText(operation *framework.PathOperation) *framework.PathOperation {
+	operation.Responses = map[int][]framework.Response{http.StatusOK: {{Description: "OK", MediaType: "text/plain"}}}
 	return operation
 }
 

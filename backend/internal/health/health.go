@@ -44,6 +44,8 @@ type Subject struct {
 	Provider, Environment string
 	// HasToken says that a token is stored.
 	HasToken bool
+	// RefreshTokenSeconds is the config's refresh_token_expires_in; 0 for a role. It is small, as [record].lastMint is.
+	RefreshTokenSeconds uint32
 	// User is for a role whose tokens come from a user's grant; else nil.
 	User *User
 }
@@ -55,6 +57,8 @@ type User struct {
 	// LostAt is when the provider refused the last grant for good, and Reason why.
 	LostAt time.Time
 	Reason string
+	// LastUsed is when the grant was used last, and ExpiresAt when a response said that it expires; zero: none did.
+	LastUsed, ExpiresAt time.Time
 }
 
 // Failure is a failed token request.
