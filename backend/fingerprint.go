@@ -8,8 +8,8 @@ import (
 	"encoding/hex"
 )
 
-// fingerprint returns a text that stands for an access token, so that two readers can tell whether they hold the same one. It is keyed
-// with the config's identity, which is random and never returned. So it says nothing of the token, and is the same on each node.
+// fingerprint returns a text that stands for an access token, so that two readers can compare theirs. It is keyed with
+// the config's identity, which is random and never returned. So it says nothing of the token, and is the same on each node.
 func fingerprint(configID, accessToken string) string {
 	mac := hmac.New(sha256.New, []byte(configID))
 	mac.Write([]byte(accessToken))

@@ -66,7 +66,7 @@ func TestStatus_FindsBrokenShopAmong200(t *testing.T) {
 	}
 	w.Write(t, "config/users", w.withUsers(marktplaats)).OK(t)
 	w.Write(t, "roles/users/shop", byUser).OK(t)
-	w.Sim.AddClient(t, kleinanzeigen, "rotated", harness.Client{Secret: "new-secret"}) // and nobody has told Vault
+	w.Sim.AddClient(t, kleinanzeigen, "rotated", harness.Client{Secret: "new-secret"}) // and no operator has told Vault
 	for i := range 150 {
 		if i == 117 {
 			w.Write(t, "rotate/shop-117", nil).Refused(t, http.StatusBadRequest, "invalid_client")
@@ -100,7 +100,7 @@ func TestStatus_FindsBrokenShopAmong200(t *testing.T) {
 	}
 }
 
-// A read of one config or role says what is known of it: its token's times, its last error, and how often its provider was asked.
+// A read of one config or role says its token's times, its last error, and how often its provider was asked.
 func TestStatus_OfOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -217,7 +217,7 @@ func (c *Cluster) Leaks() []string {
 }
 
 // On returns the same mount as seen through another node.
-func (m Mount) On(s *Server) Mount { return Mount{Server: s, Path: m.Path, api: m.api} }
+func (m Mount) On(s *Server) Mount { return Mount{Server: s, Path: m.Path, API: m.API} }
 
 // KillPluginNow kills the plugin without waiting for its exit.
 func (s *Server) KillPluginNow(pids []int) {

@@ -17,8 +17,7 @@ type Fields = map[string]any
 type Mount struct {
 	*Server
 	Path string
-
-	api *OpenAPI // what each response must fit; nil: unknown
+	API  *OpenAPI // what each response must fit
 }
 
 // Mount enables the engine and disables it when the test ends.
@@ -33,7 +32,7 @@ func (s *Server) MountAt(t testing.TB, path string) Mount {
 	m := Mount{Server: s, Path: path}
 	m.Do(t, Request{Method: http.MethodPost, Path: "sys/mounts/" + m.Path, Body: Fields{"type": PluginName}}).OK(t)
 	t.Cleanup(func() { m.disable(t) })
-	m.api = s.readOpenAPI(t, m.Path)
+	m.API = s.readOpenAPI(t, m.Path)
 	return m
 }
 
