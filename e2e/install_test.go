@@ -129,8 +129,8 @@ func (o *operator) otherPlatform() {
 	}
 }
 
-// The commands of docs/install.md work, in the order of the page, and refusals are those that it shows. What a mount has outlives
-// the upgrade and the way back.
+// The commands of docs/install.md work, in the order of the page, and refusals are those that it shows. The mount keeps all
+// that it had in the upgrade and on the way back.
 func TestInstall_Page(t *testing.T) {
 	t.Parallel()
 	server, err := harness.StartWith(harness.Options{NoPlugin: true})
@@ -226,8 +226,8 @@ func TestInstall_Pinned(t *testing.T) {
 	}
 }
 
-// On a cluster with the new binary on every node, the commands of docs/install.md make the next active node run it. What the mount
-// has outlives that.
+// On a cluster with the new binary on every node, the commands of docs/install.md make the next active node run it. The mount keeps
+// all that it had.
 func TestInstall_Cluster(t *testing.T) {
 	t.Parallel()
 	c := harness.StartCluster(t)
