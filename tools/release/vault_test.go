@@ -14,12 +14,28 @@ import (
 func announced(t *testing.T, s source, vault string) string {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(s.folder, "scripts", "vault"), "announce")
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "VAULT_BIN=" + vault}
+	cmd.Env = []string{"PATH=" + onlyShell(t), "VAULT_BIN=" + vault}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return string(out)
+}
+
+// onlyShell returns a folder with what the script needs, and no Vault server.
+func onlyShell(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	for _, name := range []string{"bash", "dirname"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
 }
 
 // A user without a Vault server learns how long it takes to build one before anything is compiled, and what needs none.
