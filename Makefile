@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 
 # All targets are actions and not files, because go itself knows what is up to date.
-.PHONY: help build vault try demo dev test test-unit test-e2e test-clients bench release release-check docs readme lint check fmt clean
+.PHONY: announce help build vault try demo dev test test-unit test-e2e test-clients bench release release-check docs readme lint check fmt clean
 .DEFAULT_GOAL := help
 
 # For go test, e.g. make test TESTFLAGS=-v
@@ -22,13 +22,17 @@ vault: ## print the path of a Vault server; build one if none is installed (once
 try: ## show the engine in use in its own process, without a Vault server (under a minute)
 	@scripts/try
 
+# Says before anything is compiled if a Vault server has to be.
+announce:
+	@scripts/vault announce
+
 demo: ## show the plugin in use on a Vault server of its own
 	@scripts/demo
 
 dev: ## start the demo's servers and leave them running until Ctrl-C
 	@scripts/dev
 
-test: test-unit test-e2e ## run all tests that need Go, make, git and a C compiler alone
+test: announce test-unit test-e2e ## run all tests that need Go, make, git and a C compiler alone
 
 test-unit: ## run the tests that need no Vault server
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
@@ -40,14 +44,14 @@ on_vault = vault="$$(scripts/vault)" && cd e2e && VAULT_BIN="$$vault" \
 	PLUGIN_BIN="$(CURDIR)/build/vault-plugin-secrets-marketplace" \
 	SIMULATOR_BIN="$(CURDIR)/build/marketplace-simulator"
 
-test-e2e: build ## run the tests on a real Vault server
+test-e2e: announce build ## run the tests on a real Vault server
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
 
-test-clients: build ## run the tests with clients from elsewhere, such as Node; say which of them are missing
+test-clients: announce build ## run the tests with clients from elsewhere, such as Node; say which of them are missing
 	@scripts/clients
 	$(on_vault) CGO_ENABLED=1 go test -race -count=1 -parallel 4 -timeout 20m -tags clients -run '^TestClients' $(TESTFLAGS) ./...
 
-bench: build ## measure on a real Vault server (about twelve minutes; about two with BENCH_SECONDS=1)
+bench: announce build ## measure on a real Vault server (about twelve minutes; about two with BENCH_SECONDS=1)
 	$(on_vault) CGO_ENABLED=0 go test -run '^$$' -bench Mint -benchtime 500x .
 	CGO_ENABLED=0 go build -C bench -trimpath -o ../build/ ./nothing
 	$(on_vault) NOTHING_BIN="$(CURDIR)/build/nothing" CGO_ENABLED=0 go test -C ../bench -count=1 -timeout 20m
@@ -72,7 +76,7 @@ readme: ## update the demo's transcript in the README
 lint: ## check format, code, known vulnerabilities and the project's own rules
 	@scripts/lint
 
-check: lint test ## run the linters and all of these tests
+check: announce lint test ## run the linters and all of these tests
 
 fmt: ## format the code
 	gofmt -w $$(scripts/lint go-files)

@@ -153,11 +153,17 @@ func (w world) hold(t *testing.T) holdings {
 	return h
 }
 
-// continues makes the mount run a version. All that the mount had is still there, and the grant at the strict provider goes on from
-// the refresh token that the other version has stored.
+// continues makes the mount run a version, and checks that it has all that it had.
 func (w world) continues(t *testing.T, version string, h holdings) {
 	t.Helper()
 	w.tune(t, version)
+	w.hasAll(t, h)
+}
+
+// hasAll checks that the mount has all that it had. The grant at the strict provider goes on from the refresh token that the
+// other version has stored.
+func (w world) hasAll(t *testing.T, h holdings) {
+	t.Helper()
 	w.stillHas(t, h.tokens)
 	for _, lease := range []string{h.shared.LeaseID, h.own.LeaseID} {
 		w.LookUp(t, lease).OK(t)

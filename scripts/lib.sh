@@ -72,6 +72,7 @@ begin() {
 }
 
 build_all() {
+  scripts/vault announce
   note 'building the plugin and the simulator'
   make --no-print-directory --silent build
   VAULT_BIN=$(cd "$here" && "$root/scripts/vault") # in the caller's folder, because VAULT_BIN may be relative

@@ -9,8 +9,24 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
+
+// Shell runs a script in bash, in a folder, as an operator would: vault is the server's command line. The script stops at its first
+// error. Shell returns all that the script prints.
+func (s *Server) Shell(t testing.TB, folder, script string) (string, error) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.Symlink(os.Getenv(vaultBin), filepath.Join(bin, "vault")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = folder
+	cmd.Env = append(environment(s.URL, ""), "VAULT_TOKEN="+s.Admin.Token(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+folder)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
 
 // ReadByCLI reads a path below the mount with the vault command, as an operator would: vault read path key=value…
 func (m Mount) ReadByCLI(t testing.TB, path string, pairs ...string) Response {

@@ -33,11 +33,17 @@ func (s *Server) pluginPath() string {
 func (s *Server) registerPlugin() error {
 	var sum string
 	var err error
+	if s.options.NoPlugin {
+		return nil
+	}
 	if s.PluginVersion, sum, err = s.InstallPlugin(os.Getenv(pluginBin)); err != nil {
 		return err
 	}
 	return s.RegisterPlugin(PluginName, sum)
 }
+
+// PluginBinary returns the path of the plugin under test.
+func PluginBinary() string { return os.Getenv(pluginBin) }
 
 // InstallPlugin copies a plugin binary into the plugin directory and returns its version and checksum.
 func (s *Server) InstallPlugin(source string) (version, sum string, err error) {

@@ -29,6 +29,7 @@ type Options struct {
 	InMemory bool   // store in memory instead of Raft on disk
 	LogLevel string // trace by default
 	NoAudit  bool   // no audit device
+	NoPlugin bool   // the plugin is neither installed nor registered
 	Proxy    string // the proxy in the server's environment; none by default
 	Patience string // Raft's performance_multiplier: "1", which is the default here, finds a dead leader fastest
 }

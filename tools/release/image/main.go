@@ -4,8 +4,8 @@
 //
 //	image -version v0.1.0 -out FOLDER amd64=FILE arm64=FILE
 //
-// It also writes FOLDER.tar, which is the same layout in one file. Each image is made from scratch. It has the binary at its root
-// as the entry point, and the certificates of public authorities, because there is no system that could bring them.
+// It also writes FOLDER.tar, which is the same layout in one file. Each image is made from scratch. At its root
+// it has the binary, which is the entry point. It also has the certificates of public authorities, because no system brings them.
 // The same binaries give the same bytes.
 package main
 
