@@ -162,7 +162,7 @@ func takesField(operation logical.Operation, name string) bool {
 	case logical.DeleteOperation:
 		return name == "discard_grants"
 	case logical.ReadOperation:
-		return name == minimumTTL
+		return name == minimumTTL || name == metricsFormat
 	}
 	return false
 }

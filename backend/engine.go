@@ -10,6 +10,7 @@
 //   - throttle sends token requests, within the limits of clients and hosts.
 //   - store reads and writes what the mount stores. [storedTokens] keeps current tokens there.
 //   - health keeps how each config and role is doing. [index] tells it what is stored.
+//   - metrics counts reads, mints and token requests, and describes the mount for Prometheus.
 //   - lifetime ends background work together with the mount.
 //
 // A read goes one way: the cache asks the [source], which reads the config and asks throttle, or grants, which asks
@@ -28,6 +29,7 @@ import (
 	"vault-plugin-secrets-marketplace/backend/internal/grants"
 	"vault-plugin-secrets-marketplace/backend/internal/health"
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/backend/internal/metrics"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
@@ -62,7 +64,7 @@ const (
 //  7. the mutex of tokencache, grants, throttle, [exchanges], [idleSchedule], [settingsCache], [revocations] or [verifications], held
 //     for memory alone
 //  8. the mutex of [storedTokens], which tokencache calls under its own
-//  9. the mutex of [index], and then that of health
+//  9. the mutex of [index], and then that of health or metrics
 //  10. the mutex of lifetime, and that of [Options].OnEvent
 type Engine struct {
 	logger   hclog.Logger
@@ -76,6 +78,7 @@ type Engine struct {
 	cache       *tokencache.Cache
 	stored      storedTokens
 	health      health.Table
+	metrics     *metrics.Metrics
 	index       index
 	settings    settingsCache
 	definitions *definitions
@@ -94,7 +97,9 @@ type Options struct {
 	// Reserved lists the fields of a token for its reader, which a definition must not use for a provider's own.
 	Reserved []string
 	Client   *provider.Client
-	Logger   hclog.Logger
+	// Version is the plugin's.
+	Version string
+	Logger  hclog.Logger
 	// Storage is the mount's.
 	Storage logical.Storage
 	// MayWrite reports whether this node may write the storage. Only then does it do work that no request asks for.
@@ -109,10 +114,12 @@ func New(o Options) *Engine {
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage, e.index.stored)
 	e.index.store, e.index.health, e.index.life = e.store, &e.health, e.life
+	e.metrics = metrics.New(o.Version)
+	e.index.metrics = e.metrics
 	e.settings.store = e.store
 	e.definitions = newDefinitions(o, e.store)
 	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger
-	e.requests = throttle.New(o.Client, e.life, e.countRequest)
+	e.requests = throttle.New(o.Client, e.life, e.requestBegins)
 	e.settings.changed = func(s Settings) { e.requests.SetMaxPerSecond(MaxRequestsPerSecond(s)) }
 	e.verifications.keys = digest.NewKey()
 	e.grants = grants.New(grants.Options{
@@ -123,6 +130,7 @@ func New(o Options) *Engine {
 	})
 	e.cache = tokencache.New(tokencache.Options{
 		Source: &source{e}, Life: e.life, MayMint: o.MayWrite, Keep: e.stored.save, Changed: e.tokenChanged, FetchTimeout: fetchTimeout,
+		Hits: e.hits, Read: e.countRead,
 	})
 	e.definitions.changed = e.cache.InvalidateProvider
 	return e

@@ -12,6 +12,7 @@ import (
 
 	"vault-plugin-secrets-marketplace/backend/internal/health"
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
+	"vault-plugin-secrets-marketplace/backend/internal/metrics"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 )
 
@@ -30,6 +31,8 @@ type index struct {
 	store  *store.Store
 	health *health.Table
 	life   *lifetime.Lifetime
+	// metrics is told what was deleted.
+	metrics *metrics.Metrics
 
 	reading sync.Mutex // held while storage is read, so that readers share the work
 
@@ -52,11 +55,15 @@ func (x *index) stored(path string, value any, err error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.readAt.IsZero() {
-		return // the first reader reads all
-	}
 	if x.touched != nil {
 		x.touched[key] = true
+	}
+	if value == nil && err == nil { // even before the first reader, because a mint can have left something
+		x.deletedLocked(path, key, changed.Token)
+		return
+	}
+	if x.readAt.IsZero() {
+		return // the first reader reads all
 	}
 	if err != nil {
 		x.markLocked(key)
@@ -65,15 +72,15 @@ func (x *index) stored(path string, value any, err error) {
 	of := health.Key(key)
 	switch v := value.(type) {
 	case *store.Config:
-		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) { s.Provider, s.Environment = v.Provider, v.Environment }))
+		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) {
+			s.Provider, s.Environment, s.RefreshTokenExpiresIn = v.Provider, v.Environment, v.RefreshTokenExpiresIn
+		}))
 	case *store.Role:
 		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) { s.User = userOf(v, s.User) }))
 	case *store.Grant:
 		x.health.Update(of, func(s *health.Subject) { setGrant(s, v) })
 	case *store.Token:
 		x.health.Update(of, func(s *health.Subject) { s.HasToken = true })
-	case nil:
-		x.deletedLocked(path, key, changed.Token)
 	}
 }
 
@@ -96,6 +103,7 @@ func (x *index) deletedLocked(path string, key store.Key, token bool) {
 		x.health.Update(of, func(s *health.Subject) { setGrant(s, &store.Grant{RoleID: s.ID}) })
 	default:
 		x.health.Remove(of)
+		x.metrics.Remove(metrics.Key(key))
 	}
 }
 
@@ -105,7 +113,7 @@ func setGrant(s *health.Subject, g *store.Grant) {
 		return
 	}
 	s.User = &health.User{
-		GrantType: s.User.GrantType, LostAt: g.Dead, Reason: g.Reason,
+		GrantType: s.User.GrantType, LostAt: g.Dead, Reason: g.Reason, LastUsed: g.LastUsed(), ExpiresAt: g.ExpiresAt,
 		Authorized: g.Dead.IsZero() && (g.RefreshToken != "" || g.Candidate != ""),
 	}
 }
@@ -289,7 +297,9 @@ func (x *index) read(ctx context.Context, key store.Key, hasToken func(store.Key
 		x.health.Remove(of)
 		return nil
 	}
-	subject := health.Subject{ID: c.ID, Provider: c.Provider, Environment: c.Environment}
+	subject := health.Subject{
+		ID: c.ID, Provider: c.Provider, Environment: c.Environment, RefreshTokenExpiresIn: c.RefreshTokenExpiresIn,
+	}
 	if key.Role != "" {
 		role, err := x.store.Role(ctx, c, key.Role)
 		switch {

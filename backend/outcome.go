@@ -26,6 +26,7 @@ type outcome struct {
 // note notes an outcome for status/, and logs it. A failure is logged when it begins, when it becomes another one, and when it has
 // ended. So an outage of hours is two lines for each config or role.
 func (e *Engine) note(o outcome) {
+	e.countMint(o)
 	about := []any{"config", o.key.Config, "role", o.key.Role, "provider", o.provider}
 	if o.requestID != "" {
 		about = append(about, "request_id", o.requestID)

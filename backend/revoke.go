@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"vault-plugin-secrets-marketplace/backend/internal/metrics"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
@@ -87,6 +88,7 @@ func (e *Engine) Revoke(config, clientGeneration, accessToken string) {
 func (e *Engine) startRevocation(config, problem string, send func(ctx context.Context) error) {
 	failed := func(err error) {
 		e.revocations.fail()
+		e.metrics.Revocation(metrics.Error)
 		e.logger.Warn(problem, "config", config, "error", err)
 	}
 	if !e.revocations.begin(config) {
@@ -99,7 +101,9 @@ func (e *Engine) startRevocation(config, problem string, send func(ctx context.C
 		defer cancel()
 		if err := send(ctx); err != nil {
 			failed(err)
+			return
 		}
+		e.metrics.Revocation(metrics.Success)
 	})
 	if err != nil {
 		e.revocations.end(config)

@@ -60,6 +60,8 @@ type UnauthorizedError struct {
 	Config, Role string
 	// Import says that the role's refresh token is imported, and does not come from an authorization here.
 	Import bool
+	// Refused says that the provider has refused the grant just now, and not before.
+	Refused bool
 	// Reason says what happened.
 	Reason string
 }

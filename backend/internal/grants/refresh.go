@@ -340,7 +340,7 @@ func (r *refresh) markRevoked(ctx context.Context, refused *provider.Error) (pro
 	}
 	r.Logger.Error("a role needs a new authorization", about...)
 	r.Lost(r.Key)
-	return provider.Token{}, r.unauthorized(DeadReason(marked))
+	return provider.Token{}, &UnauthorizedError{Config: r.Key.Config, Role: r.Key.Role, Refused: true, Reason: DeadReason(marked)}
 }
 
 // mintInstead mints with the client credentials grant, because the refused refresh token came from that grant.

@@ -42,6 +42,8 @@ type Subject struct {
 	ID string
 	// Provider and Environment are the config's; empty for a role.
 	Provider, Environment string
+	// RefreshTokenExpiresIn is the config's; 0 for a role.
+	RefreshTokenExpiresIn time.Duration
 	// HasToken says that a token is stored.
 	HasToken bool
 	// User is for a role whose tokens come from a user's grant; else nil.
@@ -55,6 +57,8 @@ type User struct {
 	// LostAt is when the provider refused the last grant for good, and Reason why.
 	LostAt time.Time
 	Reason string
+	// LastUsed is when the grant was used last, and ExpiresAt when a response said that it expires; zero: none did.
+	LastUsed, ExpiresAt time.Time
 }
 
 // Failure is a failed token request.

@@ -87,8 +87,8 @@ type Client struct {
 	provider *provider.Client
 	life     *lifetime.Lifetime
 	keys     *digest.Key
-	// sent is called before each request is sent.
-	sent func(Call)
+	// sent is called before each request is sent. It returns what to call when the request has ended.
+	sent func(Call) (ended func())
 
 	mu sync.Mutex // guards what follows, and the fields of each client, host and waiter
 	// perSecond bounds the token requests that start at a host in any second.
@@ -100,10 +100,11 @@ type Client struct {
 	sweepAt, sweepLimitsAt int
 }
 
-// New returns a client that sends its requests through the given one. sent is called before each; nil: nothing is.
-func New(client *provider.Client, life *lifetime.Lifetime, sent func(Call)) *Client {
+// New returns a client that sends its requests through the given one. sent is called before each, and returns what to call when the
+// request has ended; nil: nothing is called.
+func New(client *provider.Client, life *lifetime.Lifetime, sent func(Call) (ended func())) *Client {
 	if sent == nil {
-		sent = func(Call) {}
+		sent = func(Call) func() { return func() {} }
 	}
 	return &Client{
 		provider: client, life: life, sent: sent, keys: digest.NewKey(), perSecond: defaultPerSecond,
@@ -140,7 +141,7 @@ func (c *Client) Reserve(ctx context.Context, call Call) (release func(), err er
 // Send sends the request of a call that has its turn, even if the mount is closing. If the failure concerns the client as
 // a whole, it returns a *[backoff.ClientError].
 func (c *Client) Send(ctx context.Context, call Call) (provider.Token, error) {
-	c.sent(call)
+	defer c.sent(call)()
 	token, err := c.provider.Do(ctx, call.Definition, call.Request)
 	var failure *provider.Error
 	if err != nil && !errors.As(err, &failure) {

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/lifetime"
@@ -102,6 +103,11 @@ type Options struct {
 	Keep func(Key, *Token)
 	// Changed is told of the same tokens, once each, if it is not nil. It must not block either.
 	Changed func(Key)
+	// Hits returns the counter of the reads that the current token answers at once. It is called under the cache's lock, once for each
+	// current token, so that a hot read looks nothing up. Nil: they are not counted.
+	Hits func(Key) *atomic.Uint64
+	// Read is told of each read of [Cache.Get]: whether it has waited, and its error. Nil: they are not counted.
+	Read func(key Key, waited bool, err error)
 	// FetchTimeout bounds a fetch of a shared token, from its wait for a turn to the provider's response.
 	FetchTimeout time.Duration
 }
@@ -117,6 +123,12 @@ type Cache struct {
 
 // New returns an empty cache.
 func New(o Options) *Cache {
+	if o.Hits == nil {
+		o.Hits = func(Key) *atomic.Uint64 { return new(atomic.Uint64) }
+	}
+	if o.Read == nil {
+		o.Read = func(Key, bool, error) {}
+	}
 	return &Cache{Options: o, entries: make(map[Key]*entry)}
 }
 
@@ -140,15 +152,20 @@ func (c *Cache) Peek(want Want) *Token {
 		return nil
 	}
 	e.read = true
+	e.hits.Add(1)
 	return e.current
 }
 
 // Get returns the current token while it is valid, else a new one. All callers that come during a fetch of a shared token
 // wait for that fetch, and get its error if it fails. Readers of a token that is due do not wait for its refresh, unless it
 // is expiring. Then they get it only if the refresh fails.
-func (c *Cache) Get(ctx context.Context, want Want) (*Token, error) {
+func (c *Cache) Get(ctx context.Context, want Want) (token *Token, err error) {
+	key, waited := want.Key, false
+	defer func() { c.Read(key, waited, err) }()
 	for {
-		token, err := c.get(ctx, want)
+		var again bool
+		token, again, err = c.get(ctx, want)
+		waited = waited || again
 		switch {
 		case errors.Is(err, errAskNode):
 			if !c.MayMint() {
@@ -161,18 +178,20 @@ func (c *Cache) Get(ctx context.Context, want Want) (*Token, error) {
 	}
 }
 
-// get is one attempt of Get. It returns errStale if it has to be repeated.
-func (c *Cache) get(ctx context.Context, want Want) (*Token, error) {
+// get is one attempt of Get, and reports whether it has waited. It returns errStale if it has to be repeated.
+func (c *Cache) get(ctx context.Context, want Want) (token *Token, waited bool, err error) {
 	s, err := c.step(want)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	case s.own:
-		return c.fetchOwn(ctx, want, s.entry)
+		token, err = c.fetchOwn(ctx, want, s.entry)
+		return token, true, err
 	case s.call == nil:
-		return s.current, nil
+		return s.current, false, nil
 	}
-	return s.call.await(ctx, want, s.current)
+	token, err = s.call.await(ctx, want, s.current)
+	return token, true, err
 }
 
 // step is what [entry.plan] has decided for a read, with the calls that it needs started.
@@ -565,7 +584,7 @@ func (c *Cache) checkOwn(key Key, e *entry) error {
 // setCurrentLocked makes a token the current one of an entry, and schedules its refresh, but not before the next try.
 func (c *Cache) setCurrentLocked(key Key, e *entry, token *Token, read bool) {
 	e.remember(token.AccessToken)
-	e.current, e.read = token, read
+	e.current, e.read, e.hits = token, read, c.Hits(key)
 	at := token.RefreshAt
 	if e.nextTry.After(at) {
 		at = e.nextTry

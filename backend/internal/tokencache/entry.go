@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/backoff"
@@ -35,6 +36,8 @@ import (
 type entry struct {
 	// current is the shared token; nil before the first.
 	current *Token
+	// hits counts the reads that the current token answers at once.
+	hits *atomic.Uint64
 	// recent holds the last two access tokens, the current one among them.
 	recent []string
 	// unconfirmed says that the current token comes from storage, and that this node may be a standby. Only static-creds/ hands
