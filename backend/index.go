@@ -73,7 +73,7 @@ func (x *index) stored(path string, value any, err error) {
 	switch v := value.(type) {
 	case *store.Config:
 		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) {
-			s.Provider, s.Environment, s.RefreshTokenExpiresIn = v.Provider, v.Environment, v.RefreshTokenExpiresIn
+			s.Provider, s.Environment, s.RefreshTokenSeconds = v.Provider, v.Environment, uint32(v.RefreshTokenExpiresIn.Seconds())
 		}))
 	case *store.Role:
 		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) { s.User = userOf(v, s.User) }))
@@ -298,7 +298,7 @@ func (x *index) read(ctx context.Context, key store.Key, hasToken func(store.Key
 		return nil
 	}
 	subject := health.Subject{
-		ID: c.ID, Provider: c.Provider, Environment: c.Environment, RefreshTokenExpiresIn: c.RefreshTokenExpiresIn,
+		ID: c.ID, Provider: c.Provider, Environment: c.Environment, RefreshTokenSeconds: uint32(c.RefreshTokenExpiresIn.Seconds()),
 	}
 	if key.Role != "" {
 		role, err := x.store.Role(ctx, c, key.Role)

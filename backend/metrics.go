@@ -76,7 +76,7 @@ func (e *Engine) refreshTokenExpiresAt(s StatusSummary, d provider.Definition) t
 	config, _ := e.health.Status(health.Key{Config: s.Config})
 	return grants.ExpiresAt(
 		&store.Grant{ExpiresAt: s.User.ExpiresAt, AuthorizedAt: s.User.LastUsed},
-		&Config{RefreshTokenExpiresIn: config.RefreshTokenExpiresIn}, d)
+		&Config{RefreshTokenExpiresIn: time.Duration(config.RefreshTokenSeconds) * time.Second}, d)
 }
 
 // hits returns the counter of reads that a current token answers.

@@ -42,10 +42,10 @@ type Subject struct {
 	ID string
 	// Provider and Environment are the config's; empty for a role.
 	Provider, Environment string
-	// RefreshTokenExpiresIn is the config's; 0 for a role.
-	RefreshTokenExpiresIn time.Duration
 	// HasToken says that a token is stored.
 	HasToken bool
+	// RefreshTokenSeconds is the config's refresh_token_expires_in; 0 for a role. It is small, as [record].lastMint is.
+	RefreshTokenSeconds uint32
 	// User is for a role whose tokens come from a user's grant; else nil.
 	User *User
 }

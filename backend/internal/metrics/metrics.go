@@ -55,19 +55,18 @@ const (
 	Error   = "error"
 )
 
-// counts are the counters of one config or role, or of all that have none of their own.
+// counts are the counters of one config or role. A mount can have many, so they are small.
 type counts struct {
 	reads [readOutcomes]atomic.Uint64
-	// mints counts by provider and outcome. There are few of both, so this is smaller than a map. [Metrics].mu guards it.
-	mints []mintCount
-	// unknown says that the last scrape did not know the config or role. It may be new, and it may be deleted.
-	unknown bool
+	// provider is that of the mints. [Metrics].mu guards it, and what follows.
+	provider string
+	// minted counts the mints that have succeeded, and failed the others by outcome.
+	minted uint64
+	failed map[string]uint64
 }
 
-type mintCount struct {
-	provider, outcome string
-	n                 uint64
-}
+// otherMint is a provider and an outcome of the mints that are counted together.
+type otherMint struct{ provider, outcome string }
 
 // Metrics counts what one mount does. It is safe for concurrent use, and starts nothing.
 type Metrics struct {
@@ -76,7 +75,11 @@ type Metrics struct {
 
 	mu       sync.Mutex // guards what follows; held for memory alone
 	subjects map[Key]*counts
-	others   counts
+	// unknown holds the keys of subjects that the last scrape did not know. They are new, or deleted.
+	unknown map[Key]bool
+	// others counts the reads of all that have no counters of their own, and otherMints their mints.
+	others     counts
+	otherMints map[otherMint]uint64
 	// inFlight counts token requests, and durations are how long the ended ones took, both by provider.
 	inFlight    map[string]int
 	durations   map[string]prometheus.Histogram
@@ -87,7 +90,7 @@ type Metrics struct {
 func New(version string) *Metrics {
 	return &Metrics{
 		version: version, maxSubjects: MaxSubjects, maxProviders: MaxProviders,
-		subjects: make(map[Key]*counts), inFlight: make(map[string]int), durations: make(map[string]prometheus.Histogram),
+		subjects: make(map[Key]*counts), unknown: make(map[Key]bool), otherMints: make(map[otherMint]uint64), inFlight: make(map[string]int), durations: make(map[string]prometheus.Histogram),
 		revocations: map[string]uint64{Success: 0, Error: 0},
 	}
 }
@@ -127,17 +130,20 @@ func (m *Metrics) Mint(key Key, provider, outcome string) {
 	defer m.mu.Unlock()
 	c := m.countsLocked(key)
 	if c == &m.others {
-		provider = m.knownLocked(provider)
-	} else if len(c.mints) > 0 && c.mints[0].provider != provider {
-		c.mints = nil // the config has another provider by now
+		m.otherMints[otherMint{m.knownLocked(provider), outcome}]++
+		return
 	}
-	for i := range c.mints {
-		if c.mints[i].provider == provider && c.mints[i].outcome == outcome {
-			c.mints[i].n++
-			return
-		}
+	if c.provider != provider { // the config has another one by now
+		c.provider, c.minted, c.failed = provider, 0, nil
 	}
-	c.mints = append(c.mints, mintCount{provider, outcome, 1})
+	if outcome == Success {
+		c.minted++
+		return
+	}
+	if c.failed == nil {
+		c.failed = make(map[string]uint64)
+	}
+	c.failed[outcome]++
 }
 
 // knownLocked returns the provider by which something is counted: the given one if there is room.

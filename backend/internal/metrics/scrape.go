@@ -133,8 +133,8 @@ func (s *scrape) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 	collectReads(to, Key{Config: Other}, taken.others.reads)
-	for _, mint := range taken.others.mints {
-		to <- mints.with(float64(mint.n), Other, "", mint.provider, mint.outcome)
+	for mint, n := range taken.otherMints {
+		to <- mints.with(float64(n), Other, "", mint.provider, mint.outcome)
 	}
 	for state, n := range states {
 		to <- configs.with(n, state)
@@ -171,15 +171,12 @@ func (s Subject) collect(to chan<- prometheus.Metric, c taken) {
 		}
 	}
 	collectReads(to, s.Key, c.reads)
-	succeeded := false
-	for _, mint := range c.mints {
-		if mint.provider == s.Provider {
-			succeeded = succeeded || mint.outcome == Success
-			to <- mints.with(float64(mint.n), s.Config, s.Role, mint.provider, mint.outcome)
-		}
+	if c.provider != s.Provider { // it has minted nothing yet, or only at another provider
+		c.minted, c.failed = 0, nil
 	}
-	if !succeeded { // so that a rate sees the first mint
-		to <- mints.with(0, s.Config, s.Role, s.Provider, Success)
+	to <- mints.with(float64(c.minted), s.Config, s.Role, s.Provider, Success) // from 0 on, so that a rate sees the first mint
+	for outcome, n := range c.failed {
+		to <- mints.with(float64(n), s.Config, s.Role, s.Provider, outcome)
 	}
 }
 
@@ -194,12 +191,14 @@ func collectReads(to chan<- prometheus.Metric, key Key, counted [readOutcomes]ui
 
 // taken are the counters of one config or role at the time of a scrape.
 type taken struct {
-	reads [readOutcomes]uint64
-	mints []mintCount
+	reads    [readOutcomes]uint64
+	provider string
+	minted   uint64
+	failed   map[string]uint64
 }
 
 func (c *counts) take() taken {
-	t := taken{mints: slices.Clone(c.mints)}
+	t := taken{provider: c.provider, minted: c.minted, failed: maps.Clone(c.failed)}
 	for outcome := range c.reads {
 		t.reads[outcome] = c.reads[outcome].Load()
 	}
@@ -210,6 +209,7 @@ func (c *counts) take() taken {
 type allTaken struct {
 	own         map[Key]taken
 	others      taken
+	otherMints  map[otherMint]uint64
 	inFlight    map[string]int
 	durations   map[string]prometheus.Histogram
 	revocations map[string]uint64
@@ -222,7 +222,7 @@ func (m *Metrics) take(subjects []Subject) allTaken {
 	defer m.mu.Unlock()
 	m.sweepLocked(subjects)
 	all := allTaken{
-		own: make(map[Key]taken, len(subjects)), others: m.others.take(),
+		own: make(map[Key]taken, len(subjects)), others: m.others.take(), otherMints: maps.Clone(m.otherMints),
 		inFlight: maps.Clone(m.inFlight), durations: maps.Clone(m.durations), revocations: maps.Clone(m.revocations),
 	}
 	for _, s := range subjects {
@@ -240,13 +240,19 @@ func (m *Metrics) sweepLocked(subjects []Subject) {
 	for _, s := range subjects {
 		known[s.Key], providers[s.Provider] = true, true
 	}
-	maps.DeleteFunc(m.subjects, func(key Key, c *counts) bool {
-		gone := c.unknown && !known[key]
-		c.unknown = !known[key]
-		return gone
-	})
+	before := m.unknown
+	m.unknown = make(map[Key]bool)
+	for key := range m.subjects {
+		switch {
+		case known[key]:
+		case before[key]:
+			delete(m.subjects, key)
+		default:
+			m.unknown[key] = true
+		}
+	}
 	maps.DeleteFunc(m.durations, func(provider string, _ prometheus.Histogram) bool {
 		return provider != Other && !providers[provider] && m.inFlight[provider] == 0
 	})
-	m.others.mints = slices.DeleteFunc(m.others.mints, func(mint mintCount) bool { return m.durations[mint.provider] == nil })
+	maps.DeleteFunc(m.otherMints, func(mint otherMint, _ uint64) bool { return m.durations[mint.provider] == nil })
 }

@@ -40,11 +40,11 @@ type entry struct {
 	hits *atomic.Uint64
 	// recent holds the last two access tokens, the current one among them.
 	recent []string
+	// repeatedAt is when the provider last returned the current token again.
+	repeatedAt time.Time
 	// unconfirmed says that the current token comes from storage, and that this node may be a standby. Only static-creds/ hands
 	// out such a token: a lease needs a node that may write.
 	unconfirmed bool
-	// repeatedAt is when the provider last returned the current token again.
-	repeatedAt time.Time
 	// read says that a caller has read the current token. The cache does not refresh a token that no caller reads.
 	read bool
 	// own says that each caller of a leased token gets one of its own, according to the config as last read.
