@@ -132,7 +132,10 @@ func (s *scrape) Collect(to chan<- prometheus.Metric) {
 			subject.collect(to, c)
 		}
 	}
-	collectReads(to, Key{Config: Other}, taken.others.reads)
+	without := len(s.mount.Subjects) - len(taken.own)
+	if without > 0 {
+		collectReads(to, Key{Config: Other}, taken.others.reads)
+	}
 	for mint, n := range taken.otherMints {
 		to <- mints.with(float64(n), Other, "", mint.provider, mint.outcome)
 	}
@@ -142,7 +145,7 @@ func (s *scrape) Collect(to chan<- prometheus.Metric) {
 	for state, n := range granted {
 		to <- grants.with(n, state)
 	}
-	to <- omitted.with(float64(len(s.mount.Subjects) - len(taken.own)))
+	to <- omitted.with(float64(without))
 	for outcome, n := range taken.revocations {
 		to <- revocations.with(float64(n), outcome)
 	}
