@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"vault-plugin-secrets-marketplace/backend"
+)
+
+// scrapeOf returns the series of an engine, one a line.
+func scrapeOf(t *testing.T, engine *backend.Engine) []string {
+	t.Helper()
+	families, err := engine.Metrics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return slices.DeleteFunc(strings.Split(text.String(), "\n"), func(line string) bool { return line == "" || line[0] == '#' })
+}
+
+// wantSeries checks that an engine has all of these series.
+func wantSeries(t *testing.T, engine *backend.Engine, want ...string) {
+	t.Helper()
+	series := scrapeOf(t, engine)
+	for _, line := range want {
+		if !slices.Contains(series, "marketplace_"+line) {
+			t.Errorf("no series %s in\n%s", line, strings.Join(series, "\n"))
+		}
+	}
+}
+
+func TestMetrics_ReadsAndMints(t *testing.T) {
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		f.wantToken("token-1")
+		f.wantToken("token-1")
+		if f.engine.Current(backend.Ref{Config: "kleinanzeigen"}) == nil {
+			f.Fatal("the token is not fresh")
+		}
+		expires := time.Now().Add(f.wantToken("token-1").Remaining(time.Now())).Unix()
+		wantSeries(f.T, f.engine,
+			`reads_total{config="kleinanzeigen",outcome="wait"} 1`, `reads_total{config="kleinanzeigen",outcome="hit"} 3`,
+			`mints_total{config="kleinanzeigen",outcome="success",provider="kleinanzeigen"} 1`,
+			`health{config="kleinanzeigen",provider="kleinanzeigen",state="ready"} 1`,
+			`mint_duration_seconds_count{provider="kleinanzeigen"} 1`,
+			`token_requests_in_flight{provider="kleinanzeigen"} 0`,
+		)
+		if !slices.ContainsFunc(scrapeOf(f.T, f.engine), func(line string) bool {
+			var at float64
+			_, err := fmt.Sscanf(line, `marketplace_token_expiry_timestamp_seconds{config="kleinanzeigen"} %g`, &at)
+			return err == nil && int64(at) == expires
+		}) {
+			f.Errorf("no expiry at %d in %s", expires, scrapeOf(f.T, f.engine))
+		}
+
+		// A read that waits shows its request in flight. Its failure is an error, and what is refused from memory after it a backoff.
+		time.Sleep(24 * time.Hour)
+		f.endpoint.respond(http.StatusInternalServerError)
+		done := inBackground(func() error { return failure(f.token(f.Context())) })
+		time.Sleep(f.endpoint.latency / 2)
+		wantSeries(f.T, f.engine, `token_requests_in_flight{provider="kleinanzeigen"} 1`)
+		<-done
+		f.wantBackoff(time.Minute)
+		wantSeries(f.T, f.engine,
+			`reads_total{config="kleinanzeigen",outcome="error"} 1`, `reads_total{config="kleinanzeigen",outcome="backoff"} 1`,
+			`mints_total{config="kleinanzeigen",outcome="unavailable",provider="kleinanzeigen"} 1`,
+			`health{config="kleinanzeigen",provider="kleinanzeigen",state="failing"} 1`,
+			`configs{state="failing"} 1`,
+		)
+		if !slices.ContainsFunc(scrapeOf(f.T, f.engine), func(line string) bool {
+			return strings.HasPrefix(line, `marketplace_retry_at_timestamp_seconds{config="kleinanzeigen"}`)
+		}) {
+			f.Error("the backoff has no end")
+		}
+
+		// No name that does not exist has a series.
+		if _, err := f.engine.Token(f.Context(), backend.Ref{Config: "none"}); err == nil {
+			f.Error("a config that does not exist has a token")
+		}
+		if series := strings.Join(scrapeOf(f.T, f.engine), "\n"); strings.Contains(series, "none") {
+			f.Error(series)
+		}
+	})
+}
+
+// A refusal for good is one mint. Reads of the role that come after it try none.
+func TestMetrics_RevokedGrant(t *testing.T) {
+	withExpiringRole(t, 30*24*time.Hour, func(f roleFixture) {
+		role := `config="oauth2",outcome="%s",provider="oauth2",role="shop"`
+		expires := time.Now().Add(30 * 24 * time.Hour)
+		wantSeries(f.T, f.engine, `grants{state="authorized"} 1`, `grants{state="revoked"} 0`, fmt.Sprintf(`mints_total{`+role+`} 1`, "success"))
+		var at float64
+		for _, line := range scrapeOf(f.T, f.engine) {
+			_, _ = fmt.Sscanf(line, `marketplace_refresh_token_expiry_timestamp_seconds{config="oauth2",role="shop"} %g`, &at)
+		}
+		if time.Unix(int64(at), 0).Sub(expires).Abs() > time.Minute {
+			f.Errorf("the refresh token expires at %v, want %v", time.Unix(int64(at), 0), expires)
+		}
+		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
+		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
+			f.Fatal(err)
+		}
+		for range 3 {
+			if _, err := f.token(); err == nil {
+				f.Fatal("a revoked grant has a token")
+			}
+		}
+		wantSeries(f.T, f.engine, `grants{state="authorized"} 0`, `grants{state="revoked"} 1`,
+			fmt.Sprintf(`mints_total{`+role+`} 1`, "refused_grant"), `reads_total{config="oauth2",outcome="error",role="shop"} 3`)
+		if series := strings.Join(scrapeOf(f.T, f.engine), "\n"); strings.Contains(series, "refresh_token_expiry") {
+			f.Error("a refresh token that does not work has an expiry")
+		}
+	})
+}
+
+func TestMetrics_Revocations(t *testing.T) {
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		f.configure(backend.Fields{"reuse_token": false, "client_secret": "s3cret", "revocation_url": "https://auth.example.com/revoke"})
+		issued := f.wantToken("token-1")
+		f.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
+		time.Sleep(time.Second)
+		f.endpoint.respond(http.StatusInternalServerError)
+		f.engine.Revoke("kleinanzeigen", issued.ClientGeneration, issued.AccessToken)
+		time.Sleep(time.Second)
+		wantSeries(f.T, f.engine, `revocations_total{outcome="success"} 1`, `revocations_total{outcome="error"} 1`,
+			`mint_duration_seconds_count{provider="kleinanzeigen"} 1`) // a revocation is no mint
+	})
+}
+
+// A thousand configs that come, are used and go leave no series and no memory, whether or not there are scrapes. The bubble of the
+// test has no goroutine left.
+func TestMetrics_DeletedConfigsLeaveNothing(t *testing.T) {
+	for _, scraped := range []bool{false, true} {
+		t.Run(fmt.Sprint("scraped: ", scraped), func(t *testing.T) {
+			withFixtureAlone(t, func(f fixture) {
+				f.endpoint.setLatency(0)
+				f.endpoint.discardBodies = true
+				var before []string
+				if scraped {
+					before = scrapeOf(f.T, f.engine)
+				}
+				f.comeAndGo(1000, scraped)
+				base := heap()
+				f.comeAndGo(1000, scraped)
+				if grown := int64(heap()) - int64(base); grown > 200*1000 {
+					f.Errorf("1000 configs that came and went left %d bytes", grown)
+				}
+				after := scrapeOf(f.T, f.engine)
+				if scraped && len(after) != len(before) || slices.ContainsFunc(after, func(line string) bool { return strings.Contains(line, "config-") }) {
+					f.Errorf("left: %s", strings.Join(after, "\n"))
+				}
+				runtime.KeepAlive(f.engine)
+			})
+		})
+	}
+}
+
+// comeAndGo writes, reads and deletes configs with a role each.
+func (f fixture) comeAndGo(n int, scrape bool) {
+	f.Helper()
+	for i := range n {
+		name := fmt.Sprint("config-", i)
+		fields := backend.Fields{"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret"}
+		if _, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields}); err != nil {
+			f.Fatal(err)
+		}
+		if err := f.engine.WriteRole(f.Context(), name, "shop", backend.RoleWrite{}); err != nil {
+			f.Fatal(err)
+		}
+		for _, role := range []string{"", "shop"} {
+			if _, err := f.engine.Token(f.Context(), backend.Ref{Config: name, Role: role}); err != nil {
+				f.Fatal(err)
+			}
+		}
+		if scrape && i%100 == 0 {
+			scrapeOf(f.T, f.engine)
+		}
+		if err := f.engine.DeleteConfig(f.Context(), name, false); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
