@@ -156,9 +156,9 @@ func TestMetrics_DeletedConfigsLeaveNothing(t *testing.T) {
 				if scraped {
 					before = scrapeOf(f.T, f.engine)
 				}
-				f.comeAndGo(1000, scraped)
+				f.comeAndGo("first", scraped)
 				base := heap()
-				f.comeAndGo(1000, scraped)
+				f.comeAndGo("second", scraped)
 				if grown := int64(heap()) - int64(base); grown > 200*1000 {
 					f.Errorf("1000 configs that came and went left %d bytes", grown)
 				}
@@ -172,11 +172,11 @@ func TestMetrics_DeletedConfigsLeaveNothing(t *testing.T) {
 	}
 }
 
-// comeAndGo writes, reads and deletes configs with a role each.
-func (f fixture) comeAndGo(n int, scrape bool) {
+// comeAndGo writes, reads and deletes a thousand configs with a role each.
+func (f fixture) comeAndGo(names string, scrape bool) {
 	f.Helper()
-	for i := range n {
-		name := fmt.Sprint("config-", i)
+	for i := range 1000 {
+		name := fmt.Sprintf("config-%s-%d", names, i)
 		fields := backend.Fields{"provider": "kleinanzeigen", "client_id": name, "client_secret": "s3cret"}
 		if _, err := f.engine.WriteConfig(f.Context(), name, backend.ConfigWrite{Fields: fields}); err != nil {
 			f.Fatal(err)
