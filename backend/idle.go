@@ -90,12 +90,11 @@ func (e *Engine) refreshIdleRoles(ctx context.Context, config string, roles []st
 		return err
 	}
 	expires := d.RefreshTokens.ExpiresIn > 0 || len(d.Response.RefreshExpiresIn) > 0 || c != nil && c.RefreshTokenExpiresIn > 0
-	onlyUser := d.RefreshTokens.WithClientCredentials == ""
 	var failures []error
 	for i, role := range roles {
 		key := store.Key{Config: config, Role: role}
 		scheduled := e.idle.take(key) // before the grant is read, so that a grant which is stored concurrently is checked again
-		if !expires || !onlyUser {
+		if !expires || !onlyUserReplaces(d) {
 			continue
 		}
 		err := e.refreshIfDue(ctx, c, d, key)
@@ -137,9 +136,8 @@ func (e *Engine) refreshIfDue(ctx context.Context, c *Config, d provider.Definit
 	if expires.IsZero() {
 		return nil
 	}
-	// Half of what was left at the last use: if a refresh does not extend the life, few refreshes follow.
-	now, used := time.Now(), g.LastUsed()
-	if due := used.Add(expires.Sub(used) / 2); due.After(now) {
+	now := time.Now()
+	if due := idleRefreshAt(g, expires); due.After(now) {
 		e.idle.check(key, due)
 		return nil
 	}
@@ -150,6 +148,16 @@ func (e *Engine) refreshIfDue(ctx context.Context, c *Config, d provider.Definit
 	e.idle.check(key, now.Add(again))
 	e.cache.StartRefresh(tokencache.Key(key))
 	return nil
+}
+
+// onlyUserReplaces reports whether a refresh token that has expired can be replaced by a user alone.
+func onlyUserReplaces(d provider.Definition) bool { return d.RefreshTokens.WithClientCredentials == "" }
+
+// idleRefreshAt returns when a refresh token is due for an idle refresh: after half of what was left at the last use. So few refreshes
+// follow if none of them extends the life.
+func idleRefreshAt(g *store.Grant, expires time.Time) time.Time {
+	used := g.LastUsed()
+	return used.Add(expires.Sub(used) / 2)
 }
 
 // idleSchedule says which grants to check, and when.

@@ -51,7 +51,7 @@ func (e *Engine) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
 		}
 		if subject.Grant == grantAuthorized {
 			d, _ := definitions.Lookup(s.Provider)
-			subject.RefreshTokenExpiresAt = e.refreshTokenExpiresAt(s, d)
+			subject.RefreshTokenExpiresAt, subject.RefreshTokenDueAt = e.refreshTokenTimes(s, d)
 		}
 		mount.Subjects = append(mount.Subjects, subject)
 	}
@@ -71,12 +71,16 @@ func grantState(user *health.User) string {
 	return grantMissing
 }
 
-// refreshTokenExpiresAt returns when an authorized role's refresh token expires unless it is used; zero: that is not known.
-func (e *Engine) refreshTokenExpiresAt(s StatusSummary, d provider.Definition) time.Time {
+// refreshTokenTimes returns when an authorized role's refresh token expires unless it is used, and when the engine uses it so that it
+// does not. They are zero if that is not known.
+func (e *Engine) refreshTokenTimes(s StatusSummary, d provider.Definition) (expires, due time.Time) {
 	config, _ := e.health.Status(health.Key{Config: s.Config})
-	return grants.ExpiresAt(
-		&store.Grant{ExpiresAt: s.User.ExpiresAt, AuthorizedAt: s.User.LastUsed},
-		&Config{RefreshTokenExpiresIn: time.Duration(config.RefreshTokenSeconds) * time.Second}, d)
+	g := &store.Grant{ExpiresAt: s.User.ExpiresAt, AuthorizedAt: s.User.LastUsed}
+	expires = grants.ExpiresAt(g, &Config{RefreshTokenExpiresIn: time.Duration(config.RefreshTokenSeconds) * time.Second}, d)
+	if !expires.IsZero() && onlyUserReplaces(d) {
+		due = idleRefreshAt(g, expires)
+	}
+	return expires, due
 }
 
 // hits returns the counter of reads that a current token answers.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestMetrics_ReadsAndMints(t *testing.T) {
 		if f.engine.Current(backend.Ref{Config: "kleinanzeigen"}) == nil {
 			f.Fatal("the token is not fresh")
 		}
-		expires := time.Now().Add(f.wantToken("token-1").Remaining(time.Now())).Unix()
+		expires := f.wantToken("token-1").ExpiresAt()
 		wantSeries(f.T, f.engine,
 			`reads_total{config="kleinanzeigen",outcome="wait"} 1`, `reads_total{config="kleinanzeigen",outcome="hit"} 3`,
 			`mints_total{config="kleinanzeigen",outcome="success",provider="kleinanzeigen"} 1`,
@@ -61,12 +62,8 @@ func TestMetrics_ReadsAndMints(t *testing.T) {
 			`mint_duration_seconds_count{provider="kleinanzeigen"} 1`,
 			`token_requests_in_flight{provider="kleinanzeigen"} 0`,
 		)
-		if !slices.ContainsFunc(scrapeOf(f.T, f.engine), func(line string) bool {
-			var at float64
-			_, err := fmt.Sscanf(line, `marketplace_token_expiry_timestamp_seconds{config="kleinanzeigen"} %g`, &at)
-			return err == nil && int64(at) == expires
-		}) {
-			f.Errorf("no expiry at %d in %s", expires, scrapeOf(f.T, f.engine))
+		if at := timeOf(f.T, f.engine, `token_expiry_timestamp_seconds{config="kleinanzeigen"}`); at.Sub(expires).Abs() > time.Second {
+			f.Errorf("the token expires at %v, want %v", at, expires)
 		}
 
 		// A read that waits shows its request in flight. Its failure is an error, and what is refused from memory after it a backoff.
@@ -83,10 +80,8 @@ func TestMetrics_ReadsAndMints(t *testing.T) {
 			`health{config="kleinanzeigen",provider="kleinanzeigen",state="failing"} 1`,
 			`configs{state="failing"} 1`,
 		)
-		if !slices.ContainsFunc(scrapeOf(f.T, f.engine), func(line string) bool {
-			return strings.HasPrefix(line, `marketplace_retry_at_timestamp_seconds{config="kleinanzeigen"}`)
-		}) {
-			f.Error("the backoff has no end")
+		if at := timeOf(f.T, f.engine, `retry_at_timestamp_seconds{config="kleinanzeigen"}`); !at.After(time.Now()) {
+			f.Errorf("the next try is at %v", at)
 		}
 
 		// No name that does not exist has a series.
@@ -99,18 +94,34 @@ func TestMetrics_ReadsAndMints(t *testing.T) {
 	})
 }
 
+// timeOf returns the time that a series has; zero if there is no such series.
+func timeOf(t *testing.T, engine *backend.Engine, series string) time.Time {
+	t.Helper()
+	for _, line := range scrapeOf(t, engine) {
+		value, found := strings.CutPrefix(line, "marketplace_"+series+" ")
+		if !found {
+			continue
+		}
+		seconds, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.UnixMilli(int64(seconds * 1000))
+	}
+	return time.Time{}
+}
+
 // A refusal for good is one mint. Reads of the role that come after it try none.
 func TestMetrics_RevokedGrant(t *testing.T) {
 	withExpiringRole(t, 30*24*time.Hour, func(f roleFixture) {
 		role := `config="oauth2",outcome="%s",provider="oauth2",role="shop"`
 		expires := time.Now().Add(30 * 24 * time.Hour)
 		wantSeries(f.T, f.engine, `grants{state="authorized"} 1`, `grants{state="revoked"} 0`, fmt.Sprintf(`mints_total{`+role+`} 1`, "success"))
-		var at float64
-		for _, line := range scrapeOf(f.T, f.engine) {
-			_, _ = fmt.Sscanf(line, `marketplace_refresh_token_expiry_timestamp_seconds{config="oauth2",role="shop"} %g`, &at)
-		}
-		if time.Unix(int64(at), 0).Sub(expires).Abs() > time.Minute {
-			f.Errorf("the refresh token expires at %v, want %v", time.Unix(int64(at), 0), expires)
+		for name, want := range map[string]time.Time{"expiry": expires, "due": expires.Add(-15 * 24 * time.Hour)} {
+			at := timeOf(f.T, f.engine, "refresh_token_"+name+`_timestamp_seconds{config="oauth2",role="shop"}`)
+			if at.Sub(want).Abs() > time.Minute {
+				f.Errorf("%s of the refresh token is %v, want %v", name, at, want)
+			}
 		}
 		f.provider.set(func(p *rotatingProvider) { p.refuseRefreshes = true })
 		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
@@ -123,7 +134,7 @@ func TestMetrics_RevokedGrant(t *testing.T) {
 		}
 		wantSeries(f.T, f.engine, `grants{state="authorized"} 0`, `grants{state="revoked"} 1`,
 			fmt.Sprintf(`mints_total{`+role+`} 1`, "refused_grant"), `reads_total{config="oauth2",outcome="error",role="shop"} 3`)
-		if series := strings.Join(scrapeOf(f.T, f.engine), "\n"); strings.Contains(series, "refresh_token_expiry") {
+		if series := strings.Join(scrapeOf(f.T, f.engine), "\n"); strings.Contains(series, "refresh_token_") {
 			f.Error("a refresh token that does not work has an expiry")
 		}
 	})

@@ -82,7 +82,7 @@ func TestGather_Series(t *testing.T) {
 	role := ready("a", "shop")
 	role.State, role.Grant = "failing", "revoked"
 	role.TokenExpiresAt, role.TokenDueAt = time.UnixMilli(1_500), time.Unix(1, 0)
-	role.RetryAt, role.RefreshTokenExpiresAt = time.Unix(3, 0), time.Unix(4, 0)
+	role.RetryAt, role.RefreshTokenExpiresAt, role.RefreshTokenDueAt = time.Unix(3, 0), time.Unix(5, 0), time.Unix(4, 0)
 	has(t, scraped(t, m, role, ready("a", "")),
 		`reads_total{config="a",outcome="hit",role="shop"} 2`,
 		`reads_total{config="a",outcome="wait",role="shop"} 1`,
@@ -99,7 +99,8 @@ func TestGather_Series(t *testing.T) {
 		`token_expiry_timestamp_seconds{config="a",role="shop"} 1.5`,
 		`token_due_timestamp_seconds{config="a",role="shop"} 1`,
 		`retry_at_timestamp_seconds{config="a",role="shop"} 3`,
-		`refresh_token_expiry_timestamp_seconds{config="a",role="shop"} 4`,
+		`refresh_token_expiry_timestamp_seconds{config="a",role="shop"} 5`,
+		`refresh_token_due_timestamp_seconds{config="a",role="shop"} 4`,
 		`token_requests_in_flight{provider="bazaar"} 1`,
 		`mint_duration_seconds_count{provider="bazaar"} 0`,
 		`revocations_total{outcome="error"} 1`, `revocations_total{outcome="success"} 0`,
@@ -119,7 +120,8 @@ func TestGather_Lint(t *testing.T) {
 	t.Parallel()
 	m := New("v1.2.3")
 	role := ready("a", "shop")
-	role.TokenExpiresAt, role.TokenDueAt, role.RetryAt, role.RefreshTokenExpiresAt = time.Now(), time.Now(), time.Now(), time.Now()
+	role.TokenExpiresAt, role.TokenDueAt, role.RetryAt = time.Now(), time.Now(), time.Now()
+	role.RefreshTokenExpiresAt, role.RefreshTokenDueAt = time.Now(), time.Now()
 	m.Request("bazaar")()
 	problems, err := promlint.New(strings.NewReader(text(t, m, []Subject{role}))).Lint()
 	if err != nil || len(problems) != 0 {

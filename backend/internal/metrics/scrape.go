@@ -22,8 +22,8 @@ type Subject struct {
 	// TokenExpiresAt is when its current token expires, TokenDueAt when that is due for replacement, and RetryAt when the next token
 	// request can be sent.
 	TokenExpiresAt, TokenDueAt, RetryAt time.Time
-	// RefreshTokenExpiresAt is when its refresh token expires.
-	RefreshTokenExpiresAt time.Time
+	// RefreshTokenExpiresAt is when its refresh token expires, and RefreshTokenDueAt when the engine uses it so that it does not.
+	RefreshTokenExpiresAt, RefreshTokenDueAt time.Time
 }
 
 // Mount is what a mount is like at the time of a scrape.
@@ -49,6 +49,8 @@ var times = []struct {
 		func(s Subject) time.Time { return s.RetryAt }},
 	{gauge("marketplace_refresh_token_expiry_timestamp_seconds", "When the refresh token expires unless it is used, if that is known.", "config", "role"),
 		func(s Subject) time.Time { return s.RefreshTokenExpiresAt }},
+	{gauge("marketplace_refresh_token_due_timestamp_seconds", "When the engine refreshes, so that the refresh token does not expire.", "config", "role"),
+		func(s Subject) time.Time { return s.RefreshTokenDueAt }},
 }
 
 var (
