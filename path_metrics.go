@@ -34,11 +34,18 @@ func (p *plugin) pathsMetrics() []*framework.Path {
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: returnsText(local(p.readMetrics, "Read the mount's metrics, for Prometheus.")),
+			logical.ReadOperation: returnsText("The metrics as Prometheus text or OpenMetrics.",
+				local(p.readMetrics, "Read the mount's metrics, for Prometheus.")),
 		},
 		HelpSynopsis:    metricsSynopsis,
 		HelpDescription: metricsDescription,
 	}}
+}
+
+// returnsText declares that an operation's response is text and not JSON.
+func returnsText(description string, operation *framework.PathOperation) *framework.PathOperation {
+	operation.Responses = map[int][]framework.Response{http.StatusOK: {{Description: description, MediaType: "text/plain"}}}
+	return operation
 }
 
 // readMetrics returns the metrics of this node. It is not forwarded, because each node counts what it does itself.
@@ -75,9 +82,9 @@ func (p *plugin) readMetrics(ctx context.Context, req *logical.Request, _ *frame
 func formatOf(fields backend.Fields, headers map[string][]string) (expfmt.Format, error) {
 	named, given := fields[metricsFormat]
 	switch {
-	case !given:
-		return expfmt.NegotiateIncludingOpenMetrics(http.Header(headers)), nil
-	case named == formatPrometheus:
+	case !given && http.Header(headers).Get("Accept") != "":
+		return expfmt.NegotiateIncludingOpenMetrics(headers), nil
+	case !given, named == formatPrometheus:
 		return expfmt.NewFormat(expfmt.TypeTextPlain), nil
 	case named == formatOpenMetrics:
 		return expfmt.NewFormat(expfmt.TypeOpenMetrics), nil

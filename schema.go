@@ -80,12 +80,6 @@ func returnsNothing(operation *framework.PathOperation) *framework.PathOperation
 	return operation
 }
 
-// returnsText declares that an operation's response is text, and no JSON.
-func returnsText(operation *framework.PathOperation) *framework.PathOperation {
-	operation.Responses = map[int][]framework.Response{http.StatusOK: {{Description: "OK", MediaType: "text/plain"}}}
-	return operation
-}
-
 // always describes a field that each response has, and sometimes one that a response can lack.
 func always(t framework.FieldType, description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: t, Description: description, Required: true}

@@ -113,8 +113,9 @@ func New(o Options) *Engine {
 	e := &Engine{logger: o.Logger, mayWrite: o.MayWrite, onEvent: o.OnEvent}
 	e.life = lifetime.New(o.Logger)
 	e.store = store.New(o.Storage, e.index.stored)
+	e.index.store, e.index.health, e.index.life = e.store, &e.health, e.life
 	e.metrics = metrics.New(o.Version)
-	e.index.store, e.index.health, e.index.life, e.index.metrics = e.store, &e.health, e.life, e.metrics
+	e.index.metrics = e.metrics
 	e.settings.store = e.store
 	e.definitions = newDefinitions(o, e.store)
 	e.stored.store, e.stored.settings, e.stored.life, e.stored.logger = e.store, &e.settings, e.life, o.Logger

@@ -28,6 +28,7 @@ func TestHelp_NamesEveryField(t *testing.T) {
 		"static-creds/a/r":        append(role, "minimum_ttl"),
 		"rotate/a":                append(role, "access_token"),
 		"providers/kleinanzeigen": {"provider", "definition"},
+		"metrics":                 {"format"},
 		"settings":                slices.Sorted(maps.Keys(settingsFields)),
 		"config/":                 nil,
 		"roles/":                  nil,

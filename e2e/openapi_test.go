@@ -136,7 +136,7 @@ func TestOpenAPI_EachResponseFits(t *testing.T) {
 	write("rotate/users/shop", nil)
 	read("creds/own", "creds/users/shop", "static-creds/own?minimum_ttl=1m", "static-creds/users/shop")
 	read("settings", "providers/shop", "providers/"+marktplaats, "config/own", "config/users", "roles/users/shop", "roles/own/narrow")
-	read("status", "status/own", "status/users/shop")
+	read("status", "status/own", "status/users/shop", "metrics")
 	list("config", "roles", "roles/users", "providers", "status")
 	do(http.MethodPatch, "config/own", fields{"ttl": "1m"})
 	do(http.MethodPatch, "roles/own/narrow", fields{"ttl": "1m"})

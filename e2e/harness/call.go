@@ -32,7 +32,9 @@ type Request struct {
 type Response struct {
 	Sent   string
 	Status int
-	Body   []byte
+	// ContentType is that of the body. Only JSON has an envelope.
+	ContentType string
+	Body        []byte
 	Envelope
 }
 
@@ -79,6 +81,10 @@ func (s *Server) Call(ctx context.Context, r Request) (Response, error) {
 	resp.Status = response.StatusCode
 	if resp.Body, err = io.ReadAll(response.Body); err != nil {
 		return resp, fmt.Errorf("%s: %w", resp, err)
+	}
+	resp.ContentType = response.Header.Get("Content-Type")
+	if plain := strings.Contains(resp.ContentType, "text"); plain && resp.Status == http.StatusOK {
+		return resp, nil
 	}
 	if len(bytes.TrimSpace(resp.Body)) > 0 && json.Unmarshal(resp.Body, &resp.Envelope) != nil {
 		return resp, fmt.Errorf("%s: the body is not JSON", resp)
