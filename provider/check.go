@@ -133,7 +133,7 @@ func (c *checker) checkAssertion() {
 		if !slices.Contains(grantTypes(), grantType) {
 			path = string(grantType) // a revocation, or a device authorization
 		}
-		for _, name := range assertionParameters() {
+		for _, name := range AuthPrivateKeyJWT.Parameters() {
 			if _, ok := r.Parameters[name]; ok {
 				c.add(path+".parameters."+name, "is sent already, as a part of the client's authentication; remove it")
 			}

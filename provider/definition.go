@@ -125,6 +125,14 @@ func (a ClientAuth) signs() bool {
 	return a == AuthSecretJWT || a == AuthPrivateKeyJWT
 }
 
+// Parameters returns the names of the parameters that carry an assertion (RFC 7521, section 4.2); nil: the client sends none.
+func (a ClientAuth) Parameters() []string {
+	if !a.signs() {
+		return nil
+	}
+	return []string{"client_assertion_type", "client_assertion"}
+}
+
 // Definition describes one marketplace's authorization server.
 type Definition struct {
 	// Format is the version of the format: 1.

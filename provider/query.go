@@ -60,8 +60,8 @@ func (r Request) queryParameters(d Definition, field string) []string {
 		if auth == AuthQuery || inQuery && (auth == AuthPost || auth == AuthNone || auth.needsCertificate() || auth.signs()) {
 			names = append(names, d.Credentials.ClientID)
 		}
-		if auth.signs() {
-			names = append(names, assertionParameters()...)
+		if inQuery {
+			names = append(names, auth.Parameters()...)
 		}
 		if !inQuery {
 			continue

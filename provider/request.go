@@ -416,9 +416,6 @@ func (r Request) authenticate(
 	return auth, nil
 }
 
-// assertionParameters lists the parameters that carry an assertion (RFC 7521, section 4.2).
-func assertionParameters() []string { return []string{"client_assertion_type", "client_assertion"} }
-
 // authenticateWithKey adds an assertion to the parameters, and returns it. It checks the certificate, if the client presents one.
 func (r Request) authenticateWithKey(d Definition, shape GrantRequest, auth ClientAuth, parameters map[string]sentValue) (a assertion, err error) {
 	switch {
