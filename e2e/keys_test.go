@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +28,7 @@ func jwks(keys ...map[string]any) map[string]any { return map[string]any{"keys":
 // The server of fosite accepts the assertions of each algorithm that it knows: for tokens, for their revocation, and after a reload.
 func TestKeys_FositeAcceptsAssertions(t *testing.T) {
 	t.Parallel()
-	w, server := newWorld(t), harness.StartOIDC(t)
+	w, server := newWorldOn(t, harness.StartServer(t)), harness.StartOIDC(t)
 	for algorithm, kind := range map[string]string{"RS256": "rsa", "PS256": "rsa", "ES256": "ec"} {
 		key := harness.NewKey(t, kind)
 		server.PutClient(t, "seller", harness.OIDCClient{Method: "private_key_jwt", Algorithm: algorithm, Keys: jwks(key.JWK("k", algorithm))})
@@ -52,7 +54,7 @@ func TestKeys_FositeAcceptsAssertions(t *testing.T) {
 // A user's authorization is exchanged and refreshed with a key, also after a reload.
 func TestKeys_FositeAuthorizesUsers(t *testing.T) {
 	t.Parallel()
-	w, server, key := newWorld(t), harness.StartOIDC(t), harness.NewKey(t, "ec")
+	w, server, key := newWorldOn(t, harness.StartServer(t)), harness.StartOIDC(t), harness.NewKey(t, "ec")
 	server.PutClient(t, "seller", harness.OIDCClient{
 		Method: "private_key_jwt", Algorithm: "ES256", Keys: jwks(key.JWK("k", "ES256")), Redirect: "https://client.example/back",
 	})
@@ -75,19 +77,21 @@ func TestKeys_FositeAuthorizesUsers(t *testing.T) {
 func TestKeys_RotationWithoutDowntime(t *testing.T) {
 	t.Parallel()
 	w, server := newWorld(t), harness.StartOIDC(t)
-	old, next := harness.NewKey(t, "rsa"), harness.NewKey(t, "ec")
+	old, next, stray := harness.NewKey(t, "rsa"), harness.NewKey(t, "ec"), harness.NewKey(t, "rsa")
 	put := func(keys ...map[string]any) {
 		algorithm := keys[len(keys)-1]["alg"].(string)
 		server.PutClient(t, "seller", harness.OIDCClient{Method: "private_key_jwt", Algorithm: algorithm, Keys: jwks(keys...)})
 	}
 	put(old.JWK("old", "RS256"))
 	w.Write(t, "config/a", w.keyClient(server.HTTP+"/token", "private_key_jwt", old, fields{"key_id": "old"})).OK(t)
-	w.NoteSecret(next.Private)
+	w.NoteSecret(next.Private, stray.Private)
 	rotation := fields{"private_key": next.Private, "key_id": "next"}
 
 	var stop atomic.Bool
 	var reads atomic.Int32
 	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop.Store(true)
 	for range 4 {
 		readers.Go(func() {
 			for !stop.Load() {
@@ -102,7 +106,7 @@ func TestKeys_RotationWithoutDowntime(t *testing.T) {
 		})
 	}
 	before := w.Creds(t, "a")
-	w.Write(t, "config/a", rotation).Refused(t, http.StatusBadRequest, "invalid_client") // the server does not know it yet
+	w.Write(t, "config/a", fields{"private_key": stray.Private, "key_id": "stray"}).Refused(t, http.StatusBadRequest, "oauth2 refused the ")
 	w.serves(t, "a", before.AccessToken, "after the refused rotation")
 	put(next.JWK("next", "ES256"))
 	w.Write(t, "config/a", rotation).OK(t)
@@ -120,7 +124,7 @@ func TestKeys_RotationWithoutDowntime(t *testing.T) {
 // A TLS server in front requires the client's certificate. The new one of a rotation is verified before it is stored.
 func TestKeys_ClientCertificate(t *testing.T) {
 	t.Parallel()
-	w, server := newWorld(t), harness.StartOIDC(t)
+	w, server := newWorldOn(t, harness.StartServer(t)), harness.StartOIDC(t)
 	authority := harness.NewCertificate(t, harness.NewKey(t, "ec"), "authority", -time.Hour, time.Hour, nil)
 	server.PutClientCA(t, authority.PEM)
 	server.PutClient(t, "seller", harness.OIDCClient{Method: "tls_client_auth", Keys: jwks()})
@@ -160,6 +164,24 @@ func TestKeys_ClientCertificate(t *testing.T) {
 	})
 	w.Write(t, "config/b", w.oauth2(fields{"token_url": server.MTLS + "/token", "ca_cert": server.CACert})).
 		Refused(t, http.StatusBadRequest, "asks for a client certificate")
+}
+
+// The commands of docs/operations.md, with the files that openssl would write.
+func TestKeys_ByCLI(t *testing.T) {
+	t.Parallel()
+	w, server, key := newWorld(t), harness.StartOIDC(t), harness.NewKey(t, "ec")
+	w.NoteSecret(key.Private)
+	server.PutClient(t, "seller", harness.OIDCClient{Method: "private_key_jwt", Algorithm: "ES256", Keys: jwks(key.JWK("key-1", "ES256"))})
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, []byte(key.Private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.WriteByCLI(t, "config/a", "provider=oauth2", "token_url="+server.HTTP+"/token", "client_id=seller", "client_auth=private_key_jwt",
+		"private_key=@"+file, "key_id=key-1")
+	mustHave(t, w.ReadByCLI(t, "config/a"), fields{"key_id": "key-1"})
+	if got := server.Protected(t, w.CredsOf(t, w.ReadByCLI(t, "creds/a")).AccessToken); got != "seller" {
+		t.Errorf("the token is one of %q", got)
+	}
 }
 
 // The simulator has the ways that fosite lacks.
@@ -247,7 +269,11 @@ func TestKeys_WrongKeysAreRefused(t *testing.T) {
 		"plain http":              {tls, rsa, fields{"client_certificate": valid}, "token_url: is not an https URL, "},
 		"a short secret":          {"client_secret_jwt", rsa, fields{"private_key": without, "client_secret": demoSecret}, "client_secret: is too short for HS256, "},
 	} {
-		config := w.keyClient(w.Sim.HTTP+oauth2TokenPath, c.auth, c.key, c.change)
+		base := w.Sim.HTTPS
+		if name == "plain http" {
+			base = w.Sim.HTTP
+		}
+		config := w.keyClient(base+oauth2TokenPath, c.auth, c.key, c.change)
 		got := w.Write(t, "config/a", config).Refused(t, http.StatusBadRequest, c.says)
 		if !strings.Contains(got.ErrorText(), "; ") {
 			t.Errorf("%s: %s\n\twant what to do", name, got)
