@@ -44,8 +44,14 @@ func ConfigCommand(mount, config string, d provider.Definition) string {
 	}
 	if !d.NoClient {
 		words = append(words, "client_id=…")
-		if d.DefaultClientAuth() != provider.AuthNone {
+		switch auth := d.DefaultClientAuth(); {
+		case auth == "" || auth.NeedsSecret():
 			words = append(words, "client_secret=…")
+		case auth.NeedsKey():
+			words = append(words, "private_key=@key.pem")
+			if auth != provider.AuthPrivateKeyJWT {
+				words = append(words, "client_certificate=@client.pem")
+			}
 		}
 	}
 	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {

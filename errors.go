@@ -277,10 +277,19 @@ func (g *guard) remedy(ctx context.Context, req *logical.Request, e *backend.Una
 // secretsAgain returns how to give a config's secrets again.
 func secretsAgain(req *logical.Request, e *backend.RouteError) string {
 	command := "vault write -f " + req.MountPoint + configPrefix + e.Config
-	if e.HasSecret {
-		command = "vault write " + req.MountPoint + configPrefix + e.Config + " client_secret=…"
+	if e.Secret != "" {
+		command = secretCommand(req, e.Config, e.Secret)
 	}
 	return "read the definition, and if it is right, give all secrets again with: " + command
+}
+
+// secretCommand returns the command that writes the secret of a config's client.
+func secretCommand(req *logical.Request, config, field string) string {
+	value := "…"
+	if field == "private_key" {
+		value = "@key.pem" // the CLI reads it from the file
+	}
+	return "vault write " + req.MountPoint + configPrefix + config + " " + field + "=" + value
 }
 
 // backoffStatus returns 503 only for failures that end without a change, because a refusal must not look like an outage.

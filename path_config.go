@@ -60,7 +60,12 @@ func configFields() map[string]*framework.FieldSchema {
 		"provider":                 field(text, "Name of a provider, from providers/. Default: the config's own name, if a provider has that name."),
 		"environment":              field(text, "One of the provider's environments. Default: production."),
 		"client_id":                field(text, "The client identifier. Required."),
-		"client_secret":            secret(text, "The client secret. Required unless the provider uses none. Never returned; a read shows client_secret_updated_at instead."),
+		"client_secret":            secret(text, "The client secret. Required unless the client authenticates with a key, or not at all. Never returned; a read shows client_secret_updated_at instead."),
+		"private_key":              secret(text, "The client's private key in PEM, for private_key_jwt, tls_client_auth and self_signed_tls_client_auth: RSA (2048 to 8192 bits), EC or Ed25519, not encrypted. Never returned; a read shows private_key_updated_at instead."),
+		"client_certificate":       secret(text, "The client's certificate in PEM, and then those of its authorities. It must belong to private_key and be valid. Not returned; a read shows client_certificate_subject and client_certificate_expires_at. With private_key_jwt it is optional, and the assertion's header names it (x5t#S256)."),
+		"key_id":                   field(text, "The key's identifier, as kid in the header of assertions."),
+		"signing_algorithm":        field(text, "The algorithm of assertions: RS256, PS256, ES256 (a key on P-256), EdDSA (Ed25519), or HS256 for client_secret_jwt. Default: the first of the provider's that suits the key."),
+		"issuer":                   field(text, "The audience of assertions, instead of the provider's. If neither has one, it is the token endpoint."),
 		"scope":                    field(list, "Scope of every token, if the provider takes one."),
 		"audience":                 field(text, "Audience of every token, if the provider takes one."),
 		"redirect_uri":             field(text, "Redirect URI, if the provider takes one."),
@@ -72,7 +77,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"authorization_url":        field(text, "Authorization endpoint, instead of the provider's."),
 		"revocation_url":           field(text, "Revocation endpoint, instead of the provider's."),
 		"device_authorization_url": field(text, "Device authorization endpoint, instead of the provider's."),
-		"client_auth":              field(text, "How the client authenticates: client_secret_basic, client_secret_basic_raw, client_secret_post, client_secret_json, client_secret_query or none. Default: the provider's."),
+		"client_auth":              field(text, "How the client authenticates: client_secret_basic, client_secret_basic_raw, client_secret_post, client_secret_json, client_secret_query, client_secret_jwt, private_key_jwt, tls_client_auth, self_signed_tls_client_auth or none. Default: the provider's."),
 		"ca_cert":                  field(text, "PEM certificates to trust for the provider's TLS, in addition to the system's."),
 		"request_timeout":          field(duration, "Time limit for one token request, 1s to 15s. Default: 10s."),
 		"default_expires_in":       field(duration, "Lifetime of a token if the response names none."),
@@ -93,8 +98,12 @@ func configResponse() map[string]*framework.FieldSchema {
 		"secret_param_names": always(framework.TypeStringSlice, "Names of the secret_params. Their values are never returned."),
 		"client_secret_updated_at": sometimes(framework.TypeTime,
 			"When the client secret was last written. Left out if there is none."),
+		"private_key_updated_at": sometimes(framework.TypeTime,
+			"When the private key was last written. Left out if there is none."),
+		"client_certificate_subject":    sometimes(framework.TypeString, "The subject of the client's certificate. Left out if there is none."),
+		"client_certificate_expires_at": sometimes(framework.TypeTime, "When the client's certificate ends. Left out if there is none."),
 		"effective": sometimes(framework.TypeMap,
-			"The values that take effect: URLs with their variables expanded, client_auth, and durations. Left out if the provider is unknown."),
+			"The values that take effect: URLs with their variables expanded, client_auth, signing_algorithm, and durations. Left out if the provider is unknown."),
 	})
 }
 
@@ -161,6 +170,9 @@ func (p *plugin) configData(ctx context.Context, c *backend.Config) map[string]a
 		"provider":                 c.Provider,
 		"environment":              c.Environment,
 		"client_id":                c.ClientID,
+		"key_id":                   c.KeyID,
+		"signing_algorithm":        c.SigningAlgorithm,
+		"issuer":                   c.Issuer,
 		"scope":                    list(c.Scope),
 		"audience":                 c.Audience,
 		"redirect_uri":             c.RedirectURI,
@@ -191,6 +203,13 @@ func (p *plugin) configData(ctx context.Context, c *backend.Config) map[string]a
 	}
 	if c.ClientSecret != "" {
 		shown["client_secret_updated_at"] = c.ClientSecretUpdatedAt.Format(time.RFC3339)
+	}
+	if c.PrivateKey != "" {
+		shown["private_key_updated_at"] = c.PrivateKeyUpdatedAt.Format(time.RFC3339)
+	}
+	if certificate := c.Certificate(); certificate != nil {
+		shown["client_certificate_subject"] = certificate.Subject.String()
+		addTime(shown, "client_certificate_expires_at", certificate.NotAfter)
 	}
 	return shown
 }

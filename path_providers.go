@@ -202,6 +202,7 @@ func providerData(d provider.Definition) map[string]any {
 		"use":            d.Use,
 		"api":            omitEmpty(map[string]any{"headers": d.API.Headers}),
 		"credentials":    credentialData(d.Credentials),
+		"assertion":      omitEmpty(map[string]any{"lifetime": d.Assertion.Lifetime, "algorithms": d.Assertion.Algorithms}),
 		"no_client":      d.NoClient,
 		"revocation":     revocationData(d.Revocation),
 		"token_lifetime": d.TokenLifetime,

@@ -79,22 +79,23 @@ func summaryResponse() map[string]*framework.FieldSchema {
 func statusResponse() map[string]*framework.FieldSchema {
 	text, number, moment := framework.TypeString, framework.TypeInt64, framework.TypeTime
 	return map[string]*framework.FieldSchema{
-		"provider":             always(text, "Name of the provider."),
-		"environment":          always(text, "The provider's environment."),
-		"health":               always(text, "ready, limited, failing, needs_authorization or never_used."),
-		"since":                sometimes(moment, "Since when it has this health, if that is known."),
-		"expires_at":           sometimes(moment, "When the current token expires."),
-		"next_refresh_at":      sometimes(moment, "When the current token is replaced, if a reader has asked for it."),
-		"lifetime":             sometimes(number, "Lifetime of the current token in seconds."),
-		"last_mint_at":         sometimes(moment, "When the current token was minted."),
-		"token_fingerprint":    sometimes(text, "Identifies the current token without revealing it. A read of the token shows the same one."),
-		"last_error":           sometimes(framework.TypeMap, "The last failure: error, at, and if they are known code and http_status."),
-		"consecutive_failures": always(number, "How many token requests have failed since the last success."),
-		"retry_at":             sometimes(moment, "When the next token request can be sent, if it has to wait after a failure."),
-		"remedy":               sometimes(text, "The command that mends it, if a person must act."),
-		"requests_last_hour":   always(number, "Token requests in the last hour."),
-		"requests_last_day":    always(number, "Token requests in the last day."),
-		"client_secret_age":    sometimes(number, "Seconds since the client secret was written."),
+		"provider":                      always(text, "Name of the provider."),
+		"environment":                   always(text, "The provider's environment."),
+		"health":                        always(text, "ready, limited, failing, needs_authorization or never_used."),
+		"since":                         sometimes(moment, "Since when it has this health, if that is known."),
+		"expires_at":                    sometimes(moment, "When the current token expires."),
+		"next_refresh_at":               sometimes(moment, "When the current token is replaced, if a reader has asked for it."),
+		"lifetime":                      sometimes(number, "Lifetime of the current token in seconds."),
+		"last_mint_at":                  sometimes(moment, "When the current token was minted."),
+		"token_fingerprint":             sometimes(text, "Identifies the current token without revealing it. A read of the token shows the same one."),
+		"last_error":                    sometimes(framework.TypeMap, "The last failure: error, at, and if they are known code and http_status."),
+		"consecutive_failures":          always(number, "How many token requests have failed since the last success."),
+		"retry_at":                      sometimes(moment, "When the next token request can be sent, if it has to wait after a failure."),
+		"remedy":                        sometimes(text, "The command that mends it, if a person must act."),
+		"requests_last_hour":            always(number, "Token requests in the last hour."),
+		"requests_last_day":             always(number, "Token requests in the last day."),
+		"client_secret_age":             sometimes(number, "Seconds since the client secret was written."),
+		"client_certificate_expires_at": sometimes(moment, "When the client's certificate ends."),
 	}
 }
 
@@ -163,7 +164,11 @@ func (p *plugin) remedyOf(ctx context.Context, req *logical.Request, s backend.S
 	case s.Failure == nil:
 		return ""
 	case s.Failure.Kind == backend.FailureOfConfig, s.Failure.Code == "invalid_client":
-		return "vault write " + req.MountPoint + configPrefix + s.Config + " client_secret=…"
+		field := "client_secret"
+		if c, err := p.engine.Config(ctx, s.Config); err == nil && c != nil {
+			field = cmp.Or(c.SecretField(), field)
+		}
+		return secretCommand(req, s.Config, field)
 	}
 	return ""
 }
@@ -213,6 +218,7 @@ func (p *plugin) readStatus(ctx context.Context, req *logical.Request, data *fra
 	if s.Fingerprint != "" {
 		shown["token_fingerprint"] = s.Fingerprint
 	}
+	addTime(shown, "client_certificate_expires_at", s.CertificateExpiresAt)
 	if !s.SecretUpdatedAt.IsZero() {
 		shown["client_secret_age"] = seconds(time.Since(s.SecretUpdatedAt))
 	}

@@ -18,7 +18,7 @@ func TestPaths_ReadShowsEachField(t *testing.T) {
 	m.configure("a", nil)
 	m.must(logical.UpdateOperation, "roles/a/shop", nil)
 	for path, hidden := range map[string][]string{
-		"config/a":     {"config", "client_secret", "secret_params", "headers", "verify_connection", "discard_grants"},
+		"config/a":     {"config", "client_secret", "private_key", "client_certificate", "secret_params", "headers", "verify_connection", "discard_grants"},
 		"roles/a/shop": {"config", "role", "refresh_token"},
 		"settings":     nil,
 	} {

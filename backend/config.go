@@ -25,6 +25,11 @@ var configFields = fields[Config]{
 	{"environment", func(c *Config) any { return &c.Environment }, repoints | affectsToken},
 	{"client_id", func(c *Config) any { return &c.ClientID }, affectsToken},
 	{"client_secret", func(c *Config) any { return &c.ClientSecret }, affectsToken},
+	{"private_key", func(c *Config) any { return &c.PrivateKey }, isPEM | affectsToken},
+	{"client_certificate", func(c *Config) any { return &c.ClientCertificate }, isPEM | affectsToken},
+	{"key_id", func(c *Config) any { return &c.KeyID }, affectsToken},
+	{"signing_algorithm", func(c *Config) any { return &c.SigningAlgorithm }, affectsToken},
+	{"issuer", func(c *Config) any { return &c.Issuer }, isURL | repoints | affectsToken},
 	{"scope", func(c *Config) any { return &c.Scope }, affectsToken},
 	{"audience", func(c *Config) any { return &c.Audience }, affectsToken},
 	{"redirect_uri", func(c *Config) any { return &c.RedirectURI }, affectsToken},
@@ -37,7 +42,7 @@ var configFields = fields[Config]{
 	{"revocation_url", func(c *Config) any { return &c.RevocationURL }, isURL | repoints | affectsToken},
 	{"device_authorization_url", func(c *Config) any { return &c.DeviceAuthorizationURL }, isURL | repoints | affectsToken},
 	{"client_auth", func(c *Config) any { return &c.ClientAuth }, repoints | affectsToken},
-	{"ca_cert", func(c *Config) any { return &c.CACert }, repoints | affectsToken},
+	{"ca_cert", func(c *Config) any { return &c.CACert }, isPEM | repoints | affectsToken},
 	{"request_timeout", func(c *Config) any { return &c.RequestTimeout }, 0},
 	{"default_expires_in", func(c *Config) any { return &c.DefaultExpiresIn }, affectsToken},
 	{"max_expires_in", func(c *Config) any { return &c.MaxExpiresIn }, affectsToken},
@@ -194,7 +199,8 @@ func (e *Engine) draft(ctx context.Context, name string, write ConfigWrite) (*dr
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{old: old, settings: settings, definitions: definitions, resent: old != nil && write.Fields.has("client_secret")}
+	resent := write.Fields.has("client_secret") || write.Fields.has("private_key") || write.Fields.has("client_certificate")
+	d := &draft{old: old, settings: settings, definitions: definitions, resent: old != nil && resent}
 	if err := d.merge(name, write); err != nil {
 		return nil, err
 	}
@@ -268,12 +274,18 @@ func (d *draft) merge(name string, write ConfigWrite) error {
 	if err != nil {
 		return err
 	}
+	if d.old == nil || config.ClientCertificate != d.old.ClientCertificate { // a stored one may have ended since
+		if err := config.Request(d.settings.Network()).CheckCertificate(time.Now()); err != nil {
+			return asFieldError(err)
+		}
+	}
 	d.config, d.definition, config.Route = config, definition, definition.Route()
 	if config.ClientAuth == string(definition.DefaultClientAuth()) {
 		config.ClientAuth = "" // naming the default changes nothing
 	}
 	if d.old == nil {
 		config.Generation, config.ClientGeneration, config.ClientSecretUpdatedAt = store.NewID(), store.NewID(), time.Now().UTC()
+		config.PrivateKeyUpdatedAt = updatedAt("", config.PrivateKey, time.Time{})
 		return nil
 	}
 	if err := d.checkRepointing(write.Fields); err != nil {
@@ -282,6 +294,7 @@ func (d *draft) merge(name string, write ConfigWrite) error {
 	if config.ClientSecret != d.old.ClientSecret {
 		config.ClientSecretUpdatedAt = time.Now().UTC()
 	}
+	config.PrivateKeyUpdatedAt = updatedAt(d.old.PrivateKey, config.PrivateKey, d.old.PrivateKeyUpdatedAt)
 	if len(configFields.changed(d.old, config, affectsToken)) > 0 || config.Route != d.old.Route {
 		config.Generation = store.NewID()
 	}
@@ -289,6 +302,17 @@ func (d *draft) merge(name string, write ConfigWrite) error {
 		config.ClientGeneration = store.NewID()
 	}
 	return nil
+}
+
+// updatedAt returns when a secret was written last; zero: there is none. last is when the old one was.
+func updatedAt(old, secret string, last time.Time) time.Time {
+	switch secret {
+	case "":
+		return time.Time{}
+	case old:
+		return last
+	}
+	return time.Now().UTC()
 }
 
 // movesClient reports whether a write invalidates the grants of the config's client.
@@ -304,8 +328,10 @@ func (d *draft) checkRepointing(write Fields) error {
 		return nil
 	}
 	problem := "must be given again, because this write changes where or how secrets are sent (" + strings.Join(repointed, ", ") + ")"
-	if config.ClientSecret != "" && !write.has("client_secret") {
-		return &FieldError{Field: "client_secret", Problem: problem + "; add client_secret to the write"}
+	for field, secret := range map[string]string{"client_secret": config.ClientSecret, "private_key": config.PrivateKey} {
+		if secret != "" && !write.has(field) {
+			return &FieldError{Field: field, Problem: problem + "; add " + field + " to the write"}
+		}
 	}
 	for field, secrets := range map[string]map[string]string{"headers": config.Headers, "secret_params": config.SecretParams} {
 		given, _ := write[field].(map[string]*string)

@@ -253,8 +253,8 @@ func (e *UnusableDefinitionError) Unwrap() error { return e.Err }
 // RouteError reports that a definition has changed where or how secrets are sent since a config's secrets were given.
 type RouteError struct {
 	Config, Provider string
-	// HasSecret says that the config has a client secret.
-	HasSecret bool
+	// Secret is the field of the secret with which the client authenticates; empty: it has none.
+	Secret string
 }
 
 // Error returns what has changed.
@@ -275,7 +275,7 @@ func (e *Engine) definitionFor(ctx context.Context, c *Config) (provider.Definit
 	}
 	d, err := set.require(c.Provider)
 	if err == nil && d.Route() != c.Route {
-		return provider.Definition{}, &RouteError{Config: c.Name, Provider: c.Provider, HasSecret: c.ClientSecret != ""}
+		return provider.Definition{}, &RouteError{Config: c.Name, Provider: c.Provider, Secret: c.SecretField()}
 	}
 	return d, err
 }

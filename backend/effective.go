@@ -31,6 +31,9 @@ func (e *Engine) Effective(ctx context.Context, c *Config) (map[string]any, erro
 		"refresh_before":  "20% of the token's lifetime",
 		"ttl":             "the token's remaining life",
 	}
+	if algorithm := c.Request(settings.Network()).EffectiveAlgorithm(d); algorithm != "" {
+		effective["signing_algorithm"] = algorithm
+	}
 	for field, endpoint := range c.Request(settings.Network()).Endpoints(d) {
 		effective[field] = endpoint
 	}

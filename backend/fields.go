@@ -28,6 +28,8 @@ const (
 	repoints
 	// affectsToken: tokens depend on the field.
 	affectsToken
+	// isPEM: the field is a PEM text, which has line breaks.
+	isPEM
 )
 
 // field is a stored field of a T that a write can set.

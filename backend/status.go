@@ -36,6 +36,8 @@ type Status struct {
 	Fingerprint string
 	// SecretUpdatedAt is when the config's client secret was written last; zero for a role.
 	SecretUpdatedAt time.Time
+	// CertificateExpiresAt is when the config's client certificate ends; zero for a role, and if there is none.
+	CertificateExpiresAt time.Time
 }
 
 // Status returns how a config or role is doing. It sends no token request. The error can be a *[NotFoundError].
@@ -58,6 +60,9 @@ func (e *Engine) Status(ctx context.Context, config, role string) (*Status, erro
 	s.Key, s.Provider, s.Environment = health.Key(key), c.Provider, c.Environment
 	if role == "" && c.ClientSecret != "" {
 		s.SecretUpdatedAt = c.ClientSecretUpdatedAt
+	}
+	if certificate := c.Certificate(); role == "" && certificate != nil {
+		s.CertificateExpiresAt = certificate.NotAfter
 	}
 	cached := e.cache.Status(tokencache.Key(key))
 	s.ExpiresAt, s.NextRefreshAt, s.RetryAt, s.Fingerprint = cached.ExpiresAt, cached.NextRefreshAt, cached.RetryAt, cached.Fingerprint

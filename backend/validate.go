@@ -101,7 +101,7 @@ func checkSize(c *Config) error {
 func checkCharacters(c *Config) error {
 	for _, f := range configFields {
 		text, ok := f.at(c).(*string)
-		if !ok || f.name == "ca_cert" {
+		if !ok || f.traits&isPEM != 0 {
 			continue
 		}
 		if problem := pastedProblem(f.name, *text); problem != "" {
@@ -131,17 +131,17 @@ func checkClient(c *Config, d provider.Definition) error {
 	case d.NoClient && (c.ClientID != "" || c.ClientSecret != "" || c.ClientAuth != ""):
 		return &FieldError{Field: "client_id", Problem: "cannot be set, and neither can client_secret and client_auth, because " + d.Name + " knows no client; leave them out"}
 	case d.NoClient:
-		return nil
+		return asFieldError(c.Request(provider.NetworkPolicy{}).CheckKeys(d))
 	case auth == "":
 		return &FieldError{Field: "client_auth", Problem: "is required by " + d.Name, Accepted: oneOf(names)}
 	case !slices.Contains(d.ClientAuth, auth):
 		return &FieldError{Field: "client_auth", Problem: "is not a method that " + d.Name + " accepts", Accepted: oneOf(names)}
 	case c.ClientID == "":
 		return &FieldError{Field: "client_id", Problem: "is required; write the one that the marketplace issued"}
-	case c.ClientSecret == "" && auth != provider.AuthNone:
+	case c.ClientSecret == "" && auth.NeedsSecret():
 		return &FieldError{Field: "client_secret", Problem: "is required; write the one that the marketplace issued"}
 	}
-	return nil
+	return asFieldError(c.Request(provider.NetworkPolicy{}).CheckKeys(d))
 }
 
 // checkTaken refuses fields that would never be sent to the provider.
@@ -180,6 +180,13 @@ func checkParams(c *Config, d provider.Definition) error {
 	for name := range c.SecretParams {
 		if _, ok := c.Params[name]; ok {
 			return &FieldError{Field: "secret_params", Problem: "contains " + name + ", which params contains as well; remove one of the two"}
+		}
+	}
+	for _, name := range c.EffectiveClientAuth(d).Parameters() {
+		for field, params := range map[string]map[string]string{"params": c.Params, "secret_params": c.SecretParams} {
+			if _, ok := params[name]; ok {
+				return &FieldError{Field: field, Problem: "contains " + name + ", which the engine sends itself; remove it"}
+			}
 		}
 	}
 	if err := checkParamsField("params", provider.FromParams, c.Params, d); err != nil {

@@ -28,7 +28,8 @@ const (
 
 // configFields and settingsFields are all the fields that can be written there.
 var configFields = map[string]kind{
-	"provider": takesName, "environment": takesName, "client_id": takesText, "client_secret": takesText, "scope": takesList,
+	"provider": takesName, "environment": takesName, "client_id": takesText, "client_secret": takesText, "private_key": takesPEM, "client_certificate": takesPEM, "key_id": takesText,
+	"signing_algorithm": takesText, "issuer": takesURL, "scope": takesList,
 	"audience": takesText, "redirect_uri": takesText, "params": takesMap, "secret_params": takesMap, "headers": takesMap, "token_url": takesURL,
 	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "client_auth": takesName,
 	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "max_expires_in": takesDuration,

@@ -29,6 +29,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer shared.Close()
+	defer harness.CloseOIDC()
 	code := m.Run()
 	shared.Stop()
 	for _, leak := range shared.Leaks() {

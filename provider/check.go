@@ -107,6 +107,38 @@ func (c *checker) checkClient() {
 	case !d.NoClient && len(d.ClientAuth) == 0:
 		c.add("client_auth", "is required; list at least one of %s", listed(ClientAuths()))
 	}
+	c.checkAssertion()
+}
+
+// checkAssertion checks what the definition says about assertions, and that no parameter of a request has the name of one of theirs.
+func (c *checker) checkAssertion() {
+	d, signs := c.d, false
+	for _, auth := range d.ClientAuth {
+		if !auth.signs() {
+			continue
+		}
+		signs = true
+		if len(d.algorithms(auth)) == 0 {
+			c.add("assertion.algorithms", "has no algorithm for %s; add one, or remove %s from client_auth", auth, auth)
+		}
+	}
+	if !signs {
+		if d.Assertion.Lifetime != 0 || len(d.Assertion.Algorithms) > 0 {
+			c.add("assertion", "is of no use without %s or %s; remove it, or add one to client_auth", AuthSecretJWT, AuthPrivateKeyJWT)
+		}
+		return
+	}
+	for grantType, r := range d.requests() {
+		path := "grants." + string(grantType)
+		if !slices.Contains(grantTypes(), grantType) {
+			path = string(grantType) // a revocation, or a device authorization
+		}
+		for _, name := range AuthPrivateKeyJWT.Parameters() {
+			if _, ok := r.Parameters[name]; ok {
+				c.add(path+".parameters."+name, "is sent already, as a part of the client's authentication; remove it")
+			}
+		}
+	}
 }
 
 // The bounds of what a definition says about URLs, each of which is searched for each variable.
@@ -164,7 +196,7 @@ func (c *checker) checkURL(field, raw string, hostVaries bool) error {
 	if !hostVaries {
 		checks = append(checks, c.network.CheckHost)
 	}
-	if field != "api_url" && !hostVaries { // the engine sends nothing to the API
+	if field != "api_url" && field != "issuer" && !hostVaries { // the engine sends nothing to these
 		checks = append(checks, c.network.CheckLiteral)
 	}
 	for _, check := range checks {

@@ -68,7 +68,7 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	if request.Header.Get("User-Agent") == "" { // some providers refuse any but one of their liking
 		request.Header.Set("User-Agent", c.userAgent)
 	}
-	way, err := c.route(ctx, r, request)
+	way, err := c.route(ctx, d, r, request)
 	if err != nil {
 		return Token{}, networkFailure(err, d, r, request)
 	}
@@ -167,7 +167,7 @@ type route struct {
 }
 
 // route returns a new route. With a proxy, only the proxy's address is dialed, so the target's addresses are checked here.
-func (c *Client) route(ctx context.Context, r Request, request *http.Request) (route, error) {
+func (c *Client) route(ctx context.Context, d Definition, r Request, request *http.Request) (route, error) {
 	if c.testTransport != nil {
 		return route{RoundTripper: c.testTransport, close: func() {}}, nil
 	}
@@ -189,17 +189,23 @@ func (c *Client) route(ctx context.Context, r Request, request *http.Request) (r
 	if err != nil {
 		return route{}, &RequestError{Field: "ca_cert", Problem: err.Error()}
 	}
+	shape, _ := d.request(r.GrantType)
+	presented, err := newPresentation(d.clientAuth(shape, r), r, proxy)
+	if err != nil {
+		return route{}, err
+	}
 	t := &http.Transport{
 		Proxy:       http.ProxyURL(proxy),
 		DialContext: dialer.DialContext,
 		TLSClientConfig: &tls.Config{
-			RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetClientCertificate: presented.get,
 		},
 		TLSHandshakeTimeout:    connectTimeout,
 		MaxIdleConnsPerHost:    -1, // none; unlike DisableKeepAlives, this sends no Connection header
 		MaxResponseHeaderBytes: maxResponseHeader,
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 			if answer.StatusCode == http.StatusOK {
+				presented.toTarget.Store(true)
 				return nil
 			}
 			return &proxyRefusal{way.proxy, answer.StatusCode}
@@ -282,6 +288,8 @@ func networkFailure(err error, d Definition, r Request, request *http.Request) *
 		failure.Kind, failure.Description = Forbidden, invalid.Error()
 	case errors.As(err, &refusal):
 		failure.Description = refusal.Error()
+	case isCertificateAlert(err):
+		failure.Kind, failure.Code, failure.Description = RefusedClient, "invalid_client", certificateProblem(d, r, host)
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		failure.Kind, failure.Remedy = Timeout, RemedyTimeout
 		failure.Description = fmt.Sprintf("there was no response within %s", r.Timeout)

@@ -85,7 +85,7 @@ func TestError_DescribesNetworkFailure(t *testing.T) {
 		"connection refused":    {refused, provider.Unavailable, "refused the connection"},
 		"no response in time":   {hang, provider.Timeout, "there was no response within 50ms"},
 		"no TLS":                {plain, provider.Unavailable, "does not speak TLS"},
-		"no client certificate": {mutual, provider.Unavailable, "refused the TLS handshake"},
+		"no client certificate": {mutual, provider.RefusedClient, "asks for a client certificate"},
 		"untrusted":             {authority, provider.Unavailable, "signed by an authority that is not trusted"},
 		"broken off": {serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")

@@ -80,6 +80,14 @@ const (
 	AuthJSON ClientAuth = "client_secret_json"
 	// AuthQuery sends the credentials in the query of the URL.
 	AuthQuery ClientAuth = "client_secret_query"
+	// AuthSecretJWT sends an assertion that is signed with the client secret (RFC 7523, section 2.2).
+	AuthSecretJWT ClientAuth = "client_secret_jwt"
+	// AuthPrivateKeyJWT sends an assertion that is signed with a private key (RFC 7523, section 2.2).
+	AuthPrivateKeyJWT ClientAuth = "private_key_jwt"
+	// AuthTLS presents a certificate of an authority in the TLS handshake (RFC 8705, section 2.1).
+	AuthTLS ClientAuth = "tls_client_auth"
+	// AuthSelfSignedTLS presents a certificate that the client has registered, such as a self-signed one (RFC 8705, section 2.2).
+	AuthSelfSignedTLS ClientAuth = "self_signed_tls_client_auth"
 	// AuthNone sends the client identifier as a parameter and no secret (RFC 6749, section 3.2.1).
 	AuthNone ClientAuth = "none"
 	// AuthHeaders sends no client parameter, because the grant's own headers identify the client. A definition can require
@@ -89,7 +97,40 @@ const (
 
 // ClientAuths lists every way of client authentication that a request may choose.
 func ClientAuths() []ClientAuth {
-	return []ClientAuth{AuthBasic, AuthBasicRaw, AuthPost, AuthJSON, AuthQuery, AuthNone}
+	return append(secretAuths(), AuthSecretJWT, AuthPrivateKeyJWT, AuthTLS, AuthSelfSignedTLS, AuthNone)
+}
+
+// secretAuths lists the ways that send the client secret.
+func secretAuths() []ClientAuth {
+	return []ClientAuth{AuthBasic, AuthBasicRaw, AuthPost, AuthJSON, AuthQuery}
+}
+
+// NeedsSecret reports whether the client authenticates with its secret.
+func (a ClientAuth) NeedsSecret() bool {
+	return a == AuthSecretJWT || slices.Contains(secretAuths(), a)
+}
+
+// NeedsKey reports whether the client authenticates with its private key.
+func (a ClientAuth) NeedsKey() bool {
+	return a == AuthPrivateKeyJWT || a.needsCertificate()
+}
+
+// needsCertificate reports whether the client presents its certificate in the TLS handshake.
+func (a ClientAuth) needsCertificate() bool {
+	return a == AuthTLS || a == AuthSelfSignedTLS
+}
+
+// signs reports whether the client sends an assertion.
+func (a ClientAuth) signs() bool {
+	return a == AuthSecretJWT || a == AuthPrivateKeyJWT
+}
+
+// Parameters returns the names of the parameters that carry an assertion (RFC 7521, section 4.2); nil: the client sends none.
+func (a ClientAuth) Parameters() []string {
+	if !a.signs() {
+		return nil
+	}
+	return []string{"client_assertion_type", "client_assertion"}
 }
 
 // Definition describes one marketplace's authorization server.
@@ -124,6 +165,8 @@ type Definition struct {
 	ClientAuthRequired bool `yaml:"client_auth_required"`
 	// Credentials renames the parameters that carry the client's credentials.
 	Credentials Credentials `yaml:"credentials"`
+	// Assertion describes the assertions of client_secret_jwt and private_key_jwt.
+	Assertion Assertion `yaml:"assertion"`
 	// NoClient means that the provider knows no client: requests send neither a client identifier nor its secret.
 	NoClient bool `yaml:"no_client"`
 
@@ -183,6 +226,9 @@ type Environment struct {
 	// DeviceAuthorizationURL is the device authorization endpoint (RFC 8628). Without it, each config with a role of the grant type
 	// device_code has to give its own.
 	DeviceAuthorizationURL string `yaml:"device_authorization_url"`
+	// Issuer identifies the authorization server (RFC 8414, section 2). It is the audience of a client's assertions. Without it, that
+	// is the token endpoint.
+	Issuer string `yaml:"issuer"`
 	// APIURL is the base of the API that accepts the tokens, for readers.
 	APIURL string `yaml:"api_url"`
 }
@@ -201,6 +247,7 @@ func (e Environment) fields() map[string]string {
 		"authorization_url":        e.AuthorizationURL,
 		"revocation_url":           e.RevocationURL,
 		"device_authorization_url": e.DeviceAuthorizationURL,
+		"issuer":                   e.Issuer,
 		"api_url":                  e.APIURL,
 	}
 }
@@ -233,6 +280,15 @@ type Credentials struct {
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the name of the parameter with the client secret.
 	ClientSecret string `yaml:"client_secret"`
+}
+
+// Assertion describes the JSON Web Token with which a client authenticates (RFC 7523). Its audience is [Environment.Issuer].
+type Assertion struct {
+	// Lifetime is how long an assertion is valid, in seconds. The default is 60.
+	Lifetime int64 `yaml:"lifetime"`
+	// Algorithms lists the accepted signature algorithms (RFC 7518, section 3.1). The first that suits the client's key is the config's
+	// default. Without it: all.
+	Algorithms []string `yaml:"algorithms"`
 }
 
 // Body is the form of a token request's body.

@@ -80,7 +80,7 @@ func (d Definition) forSecrets() Definition {
 	}
 	route := Definition{
 		Environments: d.Environments, Variables: variables, // applications send tokens to the api_url
-		ClientAuth: d.ClientAuth, Credentials: d.Credentials, NoClient: d.NoClient,
+		ClientAuth: d.ClientAuth, Credentials: d.Credentials, NoClient: d.NoClient, Assertion: d.Assertion,
 		Grants: grants, Authorization: d.Authorization,
 		Response: Response{
 			Form: d.Response.Form, Object: d.Response.Object, Names: d.Response.Names, Success: d.Response.Success,

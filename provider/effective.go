@@ -29,6 +29,7 @@ func (r Request) CheckVariables(d Definition) error {
 	overridden := map[string]bool{
 		"token_url": r.TokenURL != "", "refresh_url": r.RefreshURL != "", "revocation_url": r.RevocationURL != "",
 		"authorization_url": r.AuthorizationEndpoint != "", "device_authorization_url": r.DeviceAuthorizationURL != "",
+		"issuer": r.Issuer != "",
 	}
 	urls := d.Environments[cmp.Or(r.Environment, DefaultEnvironment)].URLs()
 	for _, field := range slices.Sorted(maps.Keys(urls)) {

@@ -63,6 +63,11 @@ type goldenCase struct {
 	Authorize  bool               `yaml:"authorize"`    // the request is the one of a user's browser
 	Headers    map[string]string  `yaml:"headers"`
 	DefaultIn  int                `yaml:"default_expires_in"`
+	PrivateKey string             `yaml:"private_key"`        // the name of a key in testKeys
+	Cert       bool               `yaml:"client_certificate"` // one of the key
+	KeyID      string             `yaml:"key_id"`
+	Algorithm  string             `yaml:"signing_algorithm"`
+	Issuer     string             `yaml:"issuer"`
 }
 
 // TestGolden runs the cases in testdata/golden. A line of four hyphens separates the four parts of a case:
@@ -71,7 +76,7 @@ type goldenCase struct {
 //   - the response on the wire
 //   - the expected token or error
 //
-// A random UUID in a request is written as <uuid>.
+// A random UUID in a request is written as <uuid>. An assertion is verified, and written below the request.
 //
 // To add a case, write its first and third part, run the test with -update, and review the parts that it wrote.
 func TestGolden(t *testing.T) {
@@ -124,7 +129,7 @@ func runGolden(t *testing.T, network *fakeNetwork, file string) {
 	if !strings.HasSuffix(sent, "\n") {
 		sent += "\n"
 	}
-	compare(t, file, parts, uuidSyntax.ReplaceAllString(sent, "<uuid>"), got)
+	compare(t, file, parts, uuidSyntax.ReplaceAllString(openAssertion(t, sent, request, before), "<uuid>"), got)
 }
 
 var remedies = map[provider.Remedy]string{
@@ -197,6 +202,12 @@ func readCase(t *testing.T, text string) (goldenCase, provider.Definition, provi
 		Headers:          c.Headers,
 		Timeout:          10 * time.Second,
 		DefaultExpiresIn: time.Duration(c.DefaultIn) * time.Second,
+
+		PrivateKey:        testKey(t, c.PrivateKey).private,
+		ClientCertificate: map[bool]string{true: testKey(t, c.PrivateKey).certificate}[c.Cert],
+		KeyID:             c.KeyID,
+		SigningAlgorithm:  c.Algorithm,
+		Issuer:            c.Issuer,
 	}
 }
 
@@ -305,6 +316,8 @@ type fakeNetwork struct {
 	key      *ecdsa.PrivateKey
 	ca       *x509.Certificate
 	response string
+	// respond returns the response to a request; nil: response.
+	respond  func(received string) string
 	received string
 }
 
@@ -359,7 +372,9 @@ func (n *fakeNetwork) serve(conn net.Conn) {
 		return
 	}
 	fmt.Fprint(conn, "HTTP/1.1 200 OK\r\n\r\n")
-	secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{n.certificate(connect.URL.Hostname())}})
+	secure := tls.Server(conn, &tls.Config{
+		Certificates: []tls.Certificate{n.certificate(connect.URL.Hostname())}, ClientAuth: tls.RequestClientCert,
+	})
 	var received bytes.Buffer
 	request, err := http.ReadRequest(bufio.NewReader(io.TeeReader(secure, &received)))
 	if err != nil {
@@ -369,6 +384,12 @@ func (n *fakeNetwork) serve(conn net.Conn) {
 		return
 	}
 	n.received = received.String()
+	for _, certificate := range secure.ConnectionState().PeerCertificates {
+		n.received += "\r\n\r\nclient certificate: " + certificate.Subject.String()
+	}
+	if n.respond != nil {
+		n.response = n.respond(n.received)
+	}
 	fmt.Fprint(secure, n.response)
 	secure.Close()
 }

@@ -57,8 +57,11 @@ func (r Request) queryParameters(d Definition, field string) []string {
 		}
 		auth := d.clientAuth(shape, r)
 		inQuery := shape.Body == BodyNone && auth != AuthJSON
-		if auth == AuthQuery || inQuery && (auth == AuthPost || auth == AuthNone) {
+		if auth == AuthQuery || inQuery && (auth == AuthPost || auth == AuthNone || auth.needsCertificate() || auth.signs()) {
 			names = append(names, d.Credentials.ClientID)
+		}
+		if inQuery {
+			names = append(names, auth.Parameters()...)
 		}
 		if !inQuery {
 			continue

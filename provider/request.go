@@ -36,6 +36,14 @@ type Request struct {
 	ClientSecret string
 	// ClientAuth is how the client authenticates; empty: the definition's default.
 	ClientAuth ClientAuth
+	// PrivateKey is the client's private key in PEM, and ClientCertificate its certificate with those of its authorities.
+	PrivateKey        string
+	ClientCertificate string
+	// KeyID is the identifier of the key in assertions, and SigningAlgorithm their algorithm; empty: the first that suits the key.
+	KeyID            string
+	SigningAlgorithm string
+	// Issuer overrides the environment's [Environment.Issuer].
+	Issuer string
 
 	Scope       []string
 	Audience    string
@@ -356,15 +364,22 @@ func (r Request) build(ctx context.Context, d Definition) (*http.Request, error)
 	if err != nil {
 		return nil, err
 	}
+	signed, err := r.authenticateWithKey(d, shape, authenticated, parameters)
+	if err != nil {
+		return nil, err
+	}
 	if authenticated == AuthJSON {
 		shape.Body = BodyJSON
+	}
+	if authenticated.needsCertificate() && target.Scheme != "https" {
+		return nil, &RequestError{Field: shape.Endpoint, Problem: "is not an https URL, which " + string(authenticated) + " needs; use one"}
 	}
 	body := shape.encode(parameters, query, header)
 	addQuery(target, query)
 	if err := r.setHeaders(d, shape, header); err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, shape.Method, target.String(), body)
+	request, err := http.NewRequestWithContext(withAssertion(ctx, signed), shape.Method, target.String(), body)
 	if err != nil {
 		return nil, &RequestError{Field: shape.Endpoint, Problem: "is not a URL that a request can be sent to"}
 	}
@@ -392,13 +407,26 @@ func (r Request) authenticate(
 	case AuthQuery:
 		query.Set(d.Credentials.ClientID, r.ClientID)
 		query.Set(d.Credentials.ClientSecret, r.ClientSecret)
-	case AuthNone:
+	case AuthNone, AuthTLS, AuthSelfSignedTLS, AuthSecretJWT, AuthPrivateKeyJWT: // authenticateWithKey does the rest
 		parameters[d.Credentials.ClientID] = textValue(r.ClientID)
 	case AuthHeaders:
 	default:
 		return "", &RequestError{Field: "client_auth", Problem: "is required by " + d.Name}
 	}
 	return auth, nil
+}
+
+// authenticateWithKey adds an assertion to the parameters, and returns it. It checks the certificate, if the client presents one.
+func (r Request) authenticateWithKey(d Definition, shape GrantRequest, auth ClientAuth, parameters map[string]sentValue) (a assertion, err error) {
+	switch {
+	case auth.needsCertificate():
+		_, err = r.clientCertificate()
+	case auth.signs():
+		a, err = r.sign(d, shape, auth)
+		parameters["client_assertion_type"] = textValue(assertionType)
+		parameters["client_assertion"] = textValue(a.text)
+	}
+	return a, err
 }
 
 // clientAuth returns how the client authenticates in a request: the request's own way, or [AuthHeaders] without a client.
@@ -494,7 +522,8 @@ func schemeWords() []string {
 // secrets returns the request's values that error texts must not repeat. For headers, these are the values and their words,
 // because a server may repeat only the key of "ApiKey <key>".
 func (r Request) secrets(built *http.Request) []string {
-	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier, r.DeviceCode}, r.Secrets)
+	all := slices.Concat([]string{r.ClientSecret, r.RefreshToken, r.AccessToken, r.Code, r.CodeVerifier, r.DeviceCode}, r.Secrets, r.keySecrets())
+	all = append(all, assertionSecrets(built.Context())...)
 	if authorization := built.Header.Get("Authorization"); authorization != "" {
 		_, credentials, _ := strings.Cut(authorization, " ")
 		all = append(all, credentials)

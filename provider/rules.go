@@ -119,6 +119,8 @@ func clientRules(all map[string]Rule) {
 	for _, field := range []string{"client_id", "client_secret"} {
 		all["credentials."+field] = Rule{Pattern: textSyntax, Except: []string{"grant_type"}, elsewhere: true}
 	}
+	all["assertion.lifetime"] = Rule{Max: 3600, Problem: "is not a number of seconds from 0 to an hour"}
+	all["assertion.algorithms[]"] = Rule{OneOf: algorithms()}
 	all["authorization.redirect_uri"] = Rule{OneOf: []string{RedirectExact, RedirectPrefix, RedirectByName}}
 	all["authorization.pkce"] = Rule{OneOf: texts([]PKCE{PKCEOff, PKCEOn, PKCERequired}), Words: []string{"true", "false"}}
 	all["authorization.names"] = Rule{Names: &Rule{OneOf: authorizationNames()}}
@@ -150,7 +152,7 @@ func requestRules(all map[string]Rule) {
 
 // grantRules adds the rules for a request of a grant type.
 func grantRules(all map[string]Rule, place string, grantType GrantType) {
-	all[place+".client_auth"] = Rule{OneOf: texts(append(ClientAuths(), AuthHeaders))}
+	all[place+".client_auth"] = Rule{OneOf: texts(append(secretAuths(), AuthNone, AuthHeaders))}
 	all[place+".method"] = Rule{OneOf: []string{http.MethodPost, http.MethodGet}}
 	all[place+".body"] = Rule{OneOf: texts([]Body{BodyForm, BodyJSON, BodyNone})}
 	all[place+".grant_type"] = Rule{Pattern: textSyntax, Problem: "contains a control character"}

@@ -85,9 +85,6 @@ func putClient(p *provider, r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &c); err != nil {
 		return nil, fmt.Errorf("a client: %w", err)
 	}
-	if c.Secret == "" {
-		return nil, errors.New(`a client needs "client_secret"`)
-	}
 	if auths := p.vendor.clientAuths; len(auths) > 0 {
 		if c.Auth == "" {
 			c.Auth = auths[0]
@@ -95,6 +92,9 @@ func putClient(p *provider, r *http.Request, body []byte) (any, error) {
 		if err := oneOf("client_auth", c.Auth, auths...); err != nil {
 			return nil, err
 		}
+	}
+	if err := checkClient(c); err != nil {
+		return nil, err
 	}
 	if len(c.RedirectURIs) == 0 && p.vendor.redirectURI != "" {
 		c.RedirectURIs = []string{p.vendor.redirectURI}

@@ -337,7 +337,7 @@ func echo(r request, secret string) string {
 		secret, url.QueryEscape(secret),
 		base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw),
 		lower, strings.ToUpper(lower), r.Headers.Get("Authorization"))
-	for _, name := range []string{"code", "code_verifier", "refresh_token"} {
+	for _, name := range []string{"code", "code_verifier", "refresh_token", "client_assertion"} {
 		if value := r.parameter(name); value != "" {
 			text += ", " + name + " " + value
 		}

@@ -4,6 +4,7 @@ package simulator
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,18 @@ type request struct {
 	Headers    http.Header `json:"headers"`
 	Body       string      `json:"body"`
 	Connection uint64      `json:"connection"`
+
+	// secure says that the request came over TLS, with these client certificates.
+	secure       bool
+	certificates []*x509.Certificate
+}
+
+// base returns the URL of the server, as the client has named it.
+func (r request) base() string {
+	if r.secure {
+		return "https://" + r.Headers.Get("Host")
+	}
+	return "http://" + r.Headers.Get("Host")
 }
 
 // receive reads a whole request. With an error, it returns the part that it read,
@@ -40,7 +53,12 @@ func receive(r *http.Request) (request, error) {
 	headers := r.Header.Clone()
 	headers.Set("Host", r.Host) // net/http removes it
 	number, _ := r.Context().Value(connectionKey{}).(uint64)
+	var certificates []*x509.Certificate
+	if r.TLS != nil {
+		certificates = r.TLS.PeerCertificates
+	}
 	return request{
+		secure: r.TLS != nil, certificates: certificates,
 		Method:     r.Method,
 		Path:       r.URL.EscapedPath(),
 		Query:      r.URL.RawQuery,

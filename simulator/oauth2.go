@@ -74,7 +74,7 @@ func newOAuth2() vendor {
 				RedirectURIs: []string{exampleRedirectURI}},
 		},
 		redirectURI: exampleRedirectURI,
-		clientAuths: []string{authBasic, authPost},
+		clientAuths: []string{authBasic, authPost, authSecretJWT, authPrivateKeyJWT, authTLS, authSelfSignedTLS},
 		lifetime:    time.Hour,
 		endpoints: map[string]responder{
 			"/token": o.token,
@@ -289,12 +289,37 @@ func (o *oauth2) authenticate(s *state, r request, form map[string]string) (id s
 		return o.authenticateBasic(s, r, form)
 	}
 	id, secret := form["client_id"], form["client_secret"]
+	_, asserts := form["client_assertion"]
+	if secret != "" && asserts {
+		a := o.refuse("invalid_request", "the client authenticates in more than one way")
+		return "", &a
+	}
+	if method := s.clients[id].Auth; asserts || (method == authTLS || method == authSelfSignedTLS) && secret == "" {
+		return o.authenticateByKey(s, r, form)
+	}
 	if id == "" && secret != "" {
 		a := o.refuse("invalid_request", `the parameter "client_id" is missing`)
 		return "", &a
 	}
 	if !registered(s, id, secret, authPost) {
 		a := o.refuse("invalid_client", "client authentication failed")
+		return "", &a
+	}
+	return id, nil
+}
+
+// authenticateByKey checks an assertion (RFC 7523) or a certificate (RFC 8705). The
+// error says what is wrong, as many servers do.
+func (o *oauth2) authenticateByKey(s *state, r request, form map[string]string) (id string, refused *response) {
+	var err error
+	if _, asserts := form["client_assertion"]; asserts {
+		id, err = o.assertedClient(s, r, form)
+	} else {
+		id = form["client_id"]
+		err = o.certifiedClient(s, r, id)
+	}
+	if err != nil {
+		a := noStore(oauthError(http.StatusUnauthorized, "invalid_client", err.Error()))
 		return "", &a
 	}
 	return id, nil

@@ -88,6 +88,12 @@ type client struct {
 	Auth         string   `json:"client_auth"`
 	Scopes       []string `json:"scopes"`
 	RedirectURIs []string `json:"redirect_uris"`
+	// Keys are public keys or certificates in PEM, by key identifier.
+	Keys map[string]string `json:"keys"`
+	// SubjectDN is the subject of the client's certificate, and ClientCA the
+	// authority in PEM that has issued it.
+	SubjectDN string `json:"subject_dn"`
+	ClientCA  string `json:"client_ca"`
 }
 
 // token is an access token that was issued and not revoked.
@@ -139,6 +145,8 @@ type state struct {
 	requests  []request
 	counts    counts
 	gate      *gate
+	// assertions are the client assertions that were used, until they expire.
+	assertions map[string]time.Time
 
 	codes          map[string]*code
 	devices        map[string]*device
@@ -175,6 +183,8 @@ func (p *provider) reset() {
 		sweepAt:   firstSweep,
 		expiresIn: json.RawMessage(strconv.Itoa(int(v.lifetime / time.Second))),
 		gate:      newGate(),
+
+		assertions: map[string]time.Time{},
 
 		codes:          map[string]*code{},
 		devices:        map[string]*device{},

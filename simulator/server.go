@@ -105,7 +105,8 @@ func (s *Server) listen(ctx context.Context, sim *Simulator, o Options) error {
 	}
 	s.HTTPS, s.CACert = "https://"+secure.Addr().String(), ca
 	server := newHTTPServer(ctx, sim)
-	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{leaf}}
+	// The endpoint decides about a client certificate, if there is one.
+	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{leaf}, ClientAuth: tls.RequestClientCert}
 	s.serve(server, secure, true)
 	return nil
 }

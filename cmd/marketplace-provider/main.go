@@ -41,8 +41,9 @@ const usage = `usage:
         Sends the request to a server on loopback, and shows the token or the error.
 
 The names are the fields of config/: client_id, client_secret, scope, audience, redirect_uri,
-environment, token_url, client_auth, params.NAME, secret_params.NAME and headers.NAME; and code,
-code_verifier, state and refresh_token. Secrets are never shown.
+environment, token_url, client_auth, private_key, client_certificate, key_id, signing_algorithm,
+issuer, params.NAME, secret_params.NAME and headers.NAME; and code, code_verifier, state and
+refresh_token. A value @FILE is read from that file. Secrets are never shown.
 `
 
 func main() {
@@ -181,6 +182,7 @@ func (c command) show(out io.Writer, d provider.Definition, grant provider.Grant
 		fmt.Fprintf(out, "  no request yet: %v\n", err)
 		return
 	}
+	maskAssertion(message, masks)
 	printMessage(out, message, masks)
 	printCurl(out, message, masks)
 }

@@ -4,6 +4,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	_ "embed"
 	"net/http"
 	"net/http/httptest"
@@ -62,6 +65,53 @@ func TestCheck_ShowsRequestsWithoutSecrets(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(output)
+	}
+}
+
+// A client that authenticates with a key or a signature needs none to see its requests.
+func TestCheck_ShowsRequestsOfKeys(t *testing.T) {
+	t.Parallel()
+	file := write(t, "keys.yaml", `
+name: keys
+documentation: https://keys.example.com/docs
+environments: {production: {token_url: 'https://keys.example.com/token'}}
+client_auth: [private_key_jwt, client_secret_jwt, tls_client_auth]
+assertion: {algorithms: [PS256, HS256]}
+grants: {client_credentials: {}}
+`)
+	for auth, want := range map[string]string{
+		"private_key_jwt": "client_assertion=<client_assertion>&", "client_secret_jwt": "client_assertion='\"$CLIENT_ASSERTION\"'&",
+		"tls_client_auth": "client_id=me&grant_type=client_credentials",
+	} {
+		code, output := runCommand("check", file, "client_id=me", "client_auth="+auth)
+		if code != exitOK || !strings.Contains(output, want) {
+			t.Errorf("%s: %d, want %s in\n%s", auth, code, want, output)
+		}
+	}
+}
+
+// The private key of the client comes from a file, and signs what is sent.
+func TestTry_SignsWithAKeyFile(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, _, err := standInTexts(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, "shop.yaml", strings.Replace(definition, "client_auth: [client_secret_basic_raw]", "client_auth: [private_key_jwt]", 1))
+	var assertion string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assertion = r.FormValue("client_assertion")
+		_, _ = w.Write([]byte(`{"access_token":"t0ken","expires_in":60}`))
+	}))
+	defer server.Close()
+	code, output := runCommand("try", file, "-url", server.URL, "client_id=me", "private_key=@"+write(t, "key.pem", private), "params.shop=cats",
+		"secret_params.partner_secret=x")
+	if code != exitOK || strings.Count(assertion, ".") != 2 {
+		t.Errorf("%d, assertion %q\n%s", code, assertion, output)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 
@@ -28,10 +29,21 @@ func fieldNames() []string {
 	return []string{
 		"client_id", "client_secret", "client_auth", "scope", "audience", "redirect_uri", "environment", "token_url", "refresh_url",
 		"authorization_url", "device_authorization_url", "code", "device_code", "code_verifier", "state", "refresh_token",
+		"private_key", "client_certificate", "key_id", "signing_algorithm", "issuer",
 	}
 }
 
-func (v *values) set(words []string) error {
+// fromFile returns a value, or the text of the file that it names with an @, as Vault's CLI does.
+func fromFile(value string) (string, error) {
+	name, ok := strings.CutPrefix(value, "@")
+	if !ok {
+		return value, nil
+	}
+	text, err := os.ReadFile(name)
+	return string(text), err
+}
+
+func (v *values) set(words []string) (err error) {
 	v.fields, v.params, v.secrets, v.headers = map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
 	for _, word := range words {
 		name, value, ok := strings.Cut(word, "=")
@@ -44,7 +56,9 @@ func (v *values) set(words []string) error {
 		case dotted && known && inner != "":
 			into[inner] = value
 		case slices.Contains(fieldNames(), name):
-			v.fields[name] = value
+			if v.fields[name], err = fromFile(value); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%s: is not a name; use one of %s, params.NAME, secret_params.NAME or headers.NAME",
 				name, strings.Join(fieldNames(), ", "))
@@ -64,6 +78,8 @@ func (v values) request(d provider.Definition, grant provider.GrantType) provide
 		Code:  f["code"], CodeVerifier: f["code_verifier"], State: f["state"], RefreshToken: f["refresh_token"],
 		DeviceCode: f["device_code"],
 		Params:     v.params, SecretParams: v.secrets, Headers: v.headers, Timeout: tryTimeout,
+		PrivateKey: f["private_key"], ClientCertificate: f["client_certificate"], KeyID: f["key_id"],
+		SigningAlgorithm: f["signing_algorithm"], Issuer: f["issuer"],
 	}
 }
 
@@ -100,6 +116,7 @@ func (v values) masked(d provider.Definition, grant provider.GrantType) (provide
 	if r.ClientAuth == "" && d.DefaultClientAuth() == "" && len(d.ClientAuth) > 0 {
 		r.ClientAuth = d.ClientAuth[0]
 	}
+	standIn(d, &r)
 	r.SecretParams, r.Headers = maps.Clone(r.SecretParams), maps.Clone(r.Headers)
 	for _, name := range d.SecretParams(grant) {
 		r.SecretParams[name] = ""

@@ -28,6 +28,16 @@ func (s *Server) Shell(t testing.TB, folder, script string) (string, error) {
 	return string(out), err
 }
 
+// WriteByCLI writes to a path below the mount with the vault command. A value @file is read from the file.
+func (m Mount) WriteByCLI(t testing.TB, path string, pairs ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Getenv(vaultBin), append([]string{"write", m.Path + "/" + path}, pairs...)...)
+	cmd.Env = append(environment(m.URL, ""), "VAULT_TOKEN="+m.Admin.Token())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("vault write %s: %v\n%s", path, err, out)
+	}
+}
+
 // ReadByCLI reads a path below the mount with the vault command, as an operator would: vault read path key=value…
 func (m Mount) ReadByCLI(t testing.TB, path string, pairs ...string) Response {
 	t.Helper()

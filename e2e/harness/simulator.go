@@ -34,6 +34,11 @@ type Client struct {
 	Auth         string   `json:"client_auth,omitempty"`
 	Scopes       []string `json:"scopes,omitempty"`
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
+	// Keys are public keys or certificates in PEM, by their identifiers.
+	Keys map[string]string `json:"keys,omitempty"`
+	// SubjectDN is the subject of the client's certificate, and ClientCA its authority in PEM.
+	SubjectDN string `json:"subject_dn,omitempty"`
+	ClientCA  string `json:"client_ca,omitempty"`
 }
 
 // Counters are a provider's counters.

@@ -39,7 +39,7 @@ func sections() []section {
 	return []section{
 		{"Provider", []string{"format", "name", "title", "countries", "documentation", "obtain", "use", "quirks", "extends"}, nil},
 		{"Environments", []string{"environments", "variables"}, nil},
-		{"Client", []string{"client_auth", "client_auth_required", "credentials", "no_client"}, nil},
+		{"Client", []string{"client_auth", "client_auth_required", "credentials", "assertion", "no_client"}, nil},
 		{"Requests", []string{"grants", "device_authorization", "revocation"}, []table{grant, parameter}},
 		{"Authorization", []string{"authorization"}, nil},
 		{"Answer", []string{"answer"}, nil},

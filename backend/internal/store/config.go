@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"crypto/x509"
 	"maps"
 	"time"
 
@@ -27,6 +28,12 @@ type Config struct {
 	ClientID               string            `json:"client_id"`
 	ClientSecret           string            `json:"client_secret"`
 	ClientSecretUpdatedAt  time.Time         `json:"client_secret_updated_at,omitzero"`
+	PrivateKey             string            `json:"private_key,omitempty"`
+	PrivateKeyUpdatedAt    time.Time         `json:"private_key_updated_at,omitzero"`
+	ClientCertificate      string            `json:"client_certificate,omitempty"`
+	KeyID                  string            `json:"key_id,omitempty"`
+	SigningAlgorithm       string            `json:"signing_algorithm,omitempty"`
+	Issuer                 string            `json:"issuer,omitempty"`
 	Scope                  []string          `json:"scope,omitempty"`
 	Audience               string            `json:"audience,omitempty"`
 	RedirectURI            string            `json:"redirect_uri,omitempty"`
@@ -97,6 +104,8 @@ func (s *Store) Configs(ctx context.Context) ([]string, error) {
 func (s *Store) PutConfig(ctx context.Context, c *Config) error {
 	c.Format = format
 	switch {
+	case c.PrivateKey != "" || c.ClientCertificate != "" || c.KeyID != "" || c.SigningAlgorithm != "" || c.Issuer != "":
+		c.Format = keysFormat
 	case c.DeviceAuthorizationURL != "":
 		c.Format = endpointsFormat
 	case c.MaxExpiresIn > 0 || c.RefreshTokenExpiresIn > 0:
@@ -122,6 +131,30 @@ func (c *Config) EffectiveClientAuth(d provider.Definition) provider.ClientAuth 
 	return d.DefaultClientAuth()
 }
 
+// SecretField returns the field of the secret with which the client authenticates: client_secret or private_key; empty: it has
+// none.
+func (c *Config) SecretField() string {
+	switch {
+	case c.PrivateKey != "":
+		return "private_key"
+	case c.ClientSecret != "":
+		return "client_secret"
+	}
+	return ""
+}
+
+// Certificate returns the client's certificate; nil: it has none.
+func (c *Config) Certificate() *x509.Certificate {
+	if c.ClientCertificate == "" {
+		return nil
+	}
+	chain, err := provider.Certificates(c.ClientCertificate)
+	if err != nil {
+		return nil // it was checked when it was written
+	}
+	return chain[0]
+}
+
 // Request returns a token request with the config's client credentials.
 func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 	return provider.Request{
@@ -134,6 +167,11 @@ func (c *Config) Request(network provider.NetworkPolicy) provider.Request {
 		DeviceAuthorizationURL: c.DeviceAuthorizationURL,
 		ClientID:               c.ClientID,
 		ClientSecret:           c.ClientSecret,
+		PrivateKey:             c.PrivateKey,
+		ClientCertificate:      c.ClientCertificate,
+		KeyID:                  c.KeyID,
+		SigningAlgorithm:       c.SigningAlgorithm,
+		Issuer:                 c.Issuer,
 		ClientAuth:             provider.ClientAuth(c.ClientAuth),
 		Scope:                  c.Scope,
 		Audience:               c.Audience,

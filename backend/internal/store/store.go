@@ -115,6 +115,9 @@ const (
 	// lifetimesFormat is the version of a config with max_expires_in or refresh_token_expires_in. A plugin that does not know
 	// these fields would hand tokens out after their end, or let refresh tokens expire.
 	lifetimesFormat = 4
+	// keysFormat is the version of a config with a private key, a certificate, or what says how they are used. An older plugin would
+	// drop them.
+	keysFormat = 6
 	// policyFormat is the version of settings that an older plugin would return to their defaults when it rewrites them:
 	// store_tokens=false, max_requests_per_second and proxy_resolves_names.
 	policyFormat = 2
@@ -135,7 +138,7 @@ func newestFormat(path string) int {
 	case strings.HasPrefix(path, grantPrefix):
 		return candidateFormat
 	case strings.HasPrefix(path, configPrefix):
-		return endpointsFormat
+		return keysFormat
 	case strings.HasPrefix(path, statePrefix):
 		return deviceFormat
 	case path == settingsPath:

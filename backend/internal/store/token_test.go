@@ -139,6 +139,27 @@ func TestStore_FormatFollowsFields(t *testing.T) {
 			t.Errorf("token_overlap %v has format %d, want %d: %v", test.overlap, got, test.format, err)
 		}
 	}
+	for format, c := range map[int]*Config{
+		3: {Name: "other", SecretParams: map[string]string{"a": "b"}},
+		4: {Name: "other", SecretParams: map[string]string{"a": "b"}, MaxExpiresIn: time.Minute},
+		6: {Name: "other", MaxExpiresIn: time.Minute, PrivateKey: "key", DeviceAuthorizationURL: "https://auth.example.com/device"},
+	} {
+		if err := s.PutConfig(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if got := formatOf(t, storage, "config/other"); got != format {
+			t.Errorf("%+v has format %d, want %d", c, got, format)
+		}
+	}
+	for _, c := range []*Config{{ClientCertificate: "c"}, {KeyID: "k"}, {SigningAlgorithm: "a"}, {Issuer: "i"}} {
+		c.Name = "other"
+		if err := s.PutConfig(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if got := formatOf(t, storage, "config/other"); got != 6 {
+			t.Errorf("%+v has format %d, want 6", c, got)
+		}
+	}
 	for _, test := range []struct {
 		stores    *bool
 		perSecond int
@@ -170,7 +191,7 @@ func TestStore_NewerFormatOfEachKind(t *testing.T) {
 		load   func(ctx context.Context) error
 	}{
 		StatePath("s"):    {2, func(ctx context.Context) error { _, err := s.Pending(ctx, "s"); return err }},
-		"config/shop":     {5, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
+		"config/shop":     {6, func(ctx context.Context) error { _, err := s.Config(ctx, "shop"); return err }},
 		"role/shop/r":     {1, func(ctx context.Context) error { _, err := s.Role(ctx, c, "r"); return err }},
 		"token/shop":      {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", ""}); return err }},
 		"token/shop/r":    {1, func(ctx context.Context) error { _, err := s.Token(ctx, Key{"shop", "r"}); return err }},

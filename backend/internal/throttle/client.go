@@ -99,8 +99,9 @@ func (c *Client) subjectOf(call Call) subject {
 		endpoints = append(endpoints, endpoint)
 	}
 	host, _ := request.Host(d)
-	client := []any{d.Name, endpoints, request.ClientID, request.ClientSecret, auth, request.Headers, request.SecretParams, request.CACert}
-	if request.ClientSecret == "" && len(request.Headers) == 0 && len(request.SecretParams) == 0 {
+	client := []any{d.Name, endpoints, request.ClientID, request.ClientSecret, auth, request.Headers, request.SecretParams, request.CACert,
+		request.PrivateKey, request.ClientCertificate}
+	if request.ClientSecret == "" && request.PrivateKey == "" && len(request.Headers) == 0 && len(request.SecretParams) == 0 {
 		client = append(client, call.ConfigID) // without a secret, any config could claim to be this client
 	}
 	if request.GrantType == provider.Revocation {
@@ -111,8 +112,9 @@ func (c *Client) subjectOf(call Call) subject {
 		apart = request.GrantType
 	}
 	return subject{
-		id:    ClientID(c.keys.Of(client)),
-		way:   c.keys.Of([]any{request.GrantType, auth, request.Headers, request.SecretParams, request.CACert}),
+		id: ClientID(c.keys.Of(client)),
+		way: c.keys.Of([]any{request.GrantType, auth, request.Headers, request.SecretParams, request.CACert,
+			request.KeyID, request.SigningAlgorithm, request.Issuer}),
 		grant: request.GrantType, apart: apart,
 		host: host, provider: d.Name, config: call.Config, entry: call.entry(), verifies: call.Verifies,
 	}
