@@ -65,6 +65,7 @@ type operator struct {
 	*testing.T
 	server     *harness.Server
 	folder     string // with the files of the release
+	shell      harness.Shell
 	this, next string // the versions that are v0.1.0 and v0.1.1 on the page
 	script     string // the blocks that have been run, whose variables the later ones use
 }
@@ -73,19 +74,12 @@ type operator struct {
 func newOperator(t *testing.T, server *harness.Server) *operator {
 	t.Helper()
 	o := &operator{T: t, server: server, folder: t.TempDir(), next: nextVersion}
-	out, err := server.Shell(t, o.folder, harness.PluginBinary()+" -version")
-	if err != nil {
-		t.Fatal(err, out)
-	}
-	o.this = strings.TrimSpace(out)
+	o.shell = server.Shell(t, o.folder, "VAULT_TOKEN="+server.Admin.Token(), "HOME="+o.folder)
+	o.this = strings.TrimSpace(o.shell.Run(t, harness.PluginBinary()+" -version"))
 	for version, binary := range map[string]string{o.this: harness.PluginBinary(), o.next: buildNext(t)} {
-		if out, err := server.Shell(t, o.folder, "cp "+binary+" "+harness.PluginName+"_"+version+"_linux_amd64"); err != nil {
-			t.Fatal(err, out)
-		}
+		o.shell.Run(t, "cp "+binary+" "+harness.PluginName+"_"+version+"_linux_amd64")
 	}
-	if out, err := server.Shell(t, o.folder, "sha256sum -- * >sums; echo '"+strings.Repeat("0", 64)+"  absent' >>sums; mv sums SHA256SUMS"); err != nil {
-		t.Fatal(err, out)
-	}
+	o.shell.Run(t, "sha256sum -- * >sums; echo '"+strings.Repeat("0", 64)+"  absent' >>sums; mv sums SHA256SUMS")
 	return o
 }
 
@@ -98,7 +92,7 @@ func (o *operator) here(text string) string {
 func (o *operator) run(text string) (string, error) {
 	o.Helper()
 	variables := regexp.MustCompile(`(?m)^(version|file|sha256)=.*$`)
-	out, err := o.server.Shell(o.T, o.folder, o.script+o.here(text))
+	out, err := o.shell.Try(o.script + o.here(text))
 	if err == nil {
 		o.script += strings.Join(variables.FindAllString(o.here(text), -1), "\n") + "\n"
 	}

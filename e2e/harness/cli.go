@@ -9,24 +9,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 )
-
-// Shell runs a script in bash, in a folder, as an operator would: vault is the server's command line. The script stops at its first
-// error. Shell returns all that the script prints.
-func (s *Server) Shell(t testing.TB, folder, script string) (string, error) {
-	t.Helper()
-	bin := t.TempDir()
-	if err := os.Symlink(os.Getenv(vaultBin), filepath.Join(bin, "vault")); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir = folder
-	cmd.Env = append(environment(s.URL, ""), "VAULT_TOKEN="+s.Admin.Token(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+folder)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
 
 // WriteByCLI writes to a path below the mount with the vault command. A value @file is read from the file.
 func (m Mount) WriteByCLI(t testing.TB, path string, pairs ...string) {

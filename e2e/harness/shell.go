@@ -30,7 +30,7 @@ func (s *Server) Shell(t testing.TB, dir string, env ...string) Shell {
 }
 
 func (s Shell) command(commands string) *exec.Cmd {
-	cmd := exec.Command("sh", "-euc", commands)
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", commands)
 	cmd.Dir, cmd.Env = s.Dir, s.Env
 	return cmd
 }
@@ -38,11 +38,17 @@ func (s Shell) command(commands string) *exec.Cmd {
 // Run runs commands, which must succeed, and returns what they print.
 func (s Shell) Run(t testing.TB, commands string) string {
 	t.Helper()
-	out, err := s.command(commands).CombinedOutput()
+	out, err := s.Try(commands)
 	if err != nil {
 		t.Fatalf("%s\n\tfailed (%v):\n%s", commands, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// Try runs commands, which may fail, and returns what they print.
+func (s Shell) Try(commands string) (string, error) {
+	out, err := s.command(commands).CombinedOutput()
+	return string(out), err
 }
 
 // Program is a running program, with what it has printed so far.
