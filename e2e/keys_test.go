@@ -235,7 +235,7 @@ func TestKeys_Simulator(t *testing.T) {
 	}
 }
 
-// What is wrong with a key or a certificate is found before anything is sent or stored.
+// A wrong key or certificate is found before anything is sent or stored.
 func TestKeys_WrongKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -164,7 +164,7 @@ func TestOAuth2_RefusesWrongAssertions(t *testing.T) {
 	}
 }
 
-// clientCertificate returns a certificate with its key, issued by an authority or by itself.
+// clientCertificate returns a certificate with its key, issued by an authority or self-signed.
 func clientCertificate(t *testing.T, name string, issuer *tls.Certificate) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -201,7 +201,7 @@ func TestOAuth2_ClientCertificates(t *testing.T) {
 	}
 	for id, c := range map[string]map[string]any{
 		"by-authority": {"client_auth": "tls_client_auth", "subject_dn": "CN=demo", "client_ca": pemOf(authority)},
-		"by-itself":    {"client_auth": "self_signed_tls_client_auth", "keys": map[string]string{"k": pemOf(self)}},
+		"self-signed":  {"client_auth": "self_signed_tls_client_auth", "keys": map[string]string{"k": pemOf(self)}},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), "PUT", server.HTTP+"/_control/oauth2/clients/"+id, strings.NewReader(toJSON(t, c)))
 		if err != nil {
@@ -224,9 +224,9 @@ func TestOAuth2_ClientCertificates(t *testing.T) {
 		{"by-authority", another, 401},
 		{"by-authority", self, 401},
 		{"by-authority", nil, 401},
-		{"by-itself", self, 200},
-		{"by-itself", issued, 401},
-		{"by-itself", nil, 401},
+		{"self-signed", self, 200},
+		{"self-signed", issued, 401},
+		{"self-signed", nil, 401},
 		{"demo-client", self, 400}, // its method is another
 	} {
 		config := &tls.Config{RootCAs: pool}

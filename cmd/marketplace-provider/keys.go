@@ -21,8 +21,8 @@ import (
 	"vault-plugin-secrets-marketplace/provider"
 )
 
-// standIn sets a secret, or a private key and a certificate, that are made for this one request, so that the request can be shown without the
-// client's own. It leaves the request as it is if that fails: the request itself reports what is missing.
+// standIn sets a secret, or a private key and a certificate, for this one request, so that it can be shown without the client's own.
+// It leaves the request as it is if that fails, because the request itself reports what is missing.
 func standIn(d provider.Definition, r *provider.Request) {
 	auth := r.ClientAuth
 	if auth == "" {

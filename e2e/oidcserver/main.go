@@ -135,8 +135,8 @@ func newServer(at ready) (*server, error) {
 	return s, nil
 }
 
-// authenticate returns fosite's own strategy, and adds that of RFC 8705, section 2.1, which it lacks: the TLS listener has verified the
-// certificate, whose subject names the client.
+// authenticate returns fosite's own strategy, and adds that of RFC 8705, section 2.1, which fosite lacks. The TLS listener has verified
+// the certificate, whose subject names the client.
 func (s *server) authenticate(inner *fosite.Fosite) fosite.ClientAuthenticationStrategy {
 	return func(ctx context.Context, r *http.Request, form url.Values) (fosite.Client, error) {
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
