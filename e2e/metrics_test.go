@@ -112,7 +112,7 @@ func TestMetrics_Accept(t *testing.T) {
 	}
 }
 
-// One process serves many mounts, and each has its own metrics. They begin with the process. What is deleted is gone at once.
+// One process serves many mounts, and each has its own metrics. They begin with the process. A deletion removes its metrics at once.
 func TestMetrics_OfOneMount(t *testing.T) {
 	t.Parallel()
 	server := harness.StartServer(t)

@@ -33,7 +33,7 @@ func TestClients_Prometheus(t *testing.T) {
 	e.checkAlerts(t, p)
 	e.checkDashboard(t, p)
 
-	// What is deleted is gone with the next scrape.
+	// A deletion removes its metrics from the next scrape.
 	e.Delete(t, "config/refused").OK(t)
 	harness.Eventually(t, 20*time.Second, "the deleted config has no series", func() bool {
 		return len(p.query(t, `{config="refused"}`)) == 0

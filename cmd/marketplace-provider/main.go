@@ -42,8 +42,8 @@ const usage = `usage:
 
 The names are the fields of config/: client_id, client_secret, scope, audience, redirect_uri,
 environment, token_url, client_auth, private_key, client_certificate, key_id, signing_algorithm,
-issuer, params.NAME, secret_params.NAME and headers.NAME; and code, code_verifier, state and
-refresh_token. A value @FILE is read from that file. Secrets are never shown.
+issuer, params.NAME, secret_params.NAME and headers.NAME. Further names are code, code_verifier,
+state and refresh_token. A value @FILE is read from that file. Secrets are never shown.
 `
 
 func main() {

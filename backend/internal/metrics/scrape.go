@@ -238,8 +238,8 @@ func (m *Metrics) take(subjects []Subject) allTaken {
 	return all
 }
 
-// sweepLocked removes the counters of configs and roles that two scrapes in a row do not know, such as those of a name whose last
-// request ended after its deletion. It also removes the histograms of providers without a config.
+// sweepLocked removes the counters of configs and roles that two scrapes in a row do not know. A request that ends after the deletion
+// of its config can leave such counters. sweepLocked also removes the histograms of providers without a config.
 func (m *Metrics) sweepLocked(subjects []Subject) {
 	known, providers := make(map[Key]bool, len(subjects)), make(map[string]bool)
 	for _, s := range subjects {
