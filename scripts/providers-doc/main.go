@@ -42,14 +42,18 @@ func run() error {
 		"names":      names,
 		"duration":   func(seconds int64) string { return shortDuration(time.Duration(seconds) * time.Second) },
 		"parameters": parameters,
-		"grants":     func(d provider.Definition) []provider.GrantType { return slices.Sorted(maps.Keys(d.Grants)) },
+		"grants":     provider.Definition.GrantTypes,
 		"join":       join,
 		"needs":      needs,
 		"commands":   func(d provider.Definition) []string { return marketplace.Commands("marketplace/", d.Name, d) },
-		"facts":      func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
-		"cell":       func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
-		"known":      known,
-		"counts":     counts,
+		"userCommands": func(d provider.Definition) []string {
+			return marketplace.UserCommands("marketplace/", d.Name, d)
+		},
+		"placeholders": marketplace.Placeholders,
+		"facts":        func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
+		"cell":         func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
+		"known":        known,
+		"counts":       counts,
 	}).Parse(page)
 	if err != nil {
 		return err
@@ -85,7 +89,11 @@ func names(environments map[string]provider.Environment) []string {
 	})
 }
 
+// shortDuration returns a duration in the longest unit that fits, and from two days on in days.
 func shortDuration(d time.Duration) string {
+	if d > 48*time.Hour {
+		d = d.Round(24 * time.Hour)
+	}
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
@@ -134,8 +142,13 @@ func parameters(d provider.Definition) []string {
 			words = append(words, fmt.Sprintf("`%s` is always sent", name))
 		case p.Required:
 			words = append(words, fmt.Sprintf("`%s` is required and comes from `%s`", name, p.From))
+		case p.Default != "":
+			words = append(words, fmt.Sprintf("`%s` comes from `%s`, and is else `%s`", name, p.From, p.Default))
 		default:
 			words = append(words, fmt.Sprintf("`%s` is optional and comes from `%s`", name, p.From))
+		}
+		if p.Description != "" {
+			words[len(words)-1] += " (" + p.Description + ")"
 		}
 	}
 	return words
