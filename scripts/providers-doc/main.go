@@ -143,7 +143,7 @@ func parameters(d provider.Definition) []string {
 		case p.Required:
 			words = append(words, fmt.Sprintf("`%s` is required and comes from `%s`", name, p.From))
 		case p.Default != "":
-			words = append(words, fmt.Sprintf("`%s` comes from `%s`, and is else `%s`", name, p.From, p.Default))
+			words = append(words, fmt.Sprintf("`%s` comes from `%s`, by default `%s`", name, p.From, p.Default))
 		default:
 			words = append(words, fmt.Sprintf("`%s` is optional and comes from `%s`", name, p.From))
 		}
