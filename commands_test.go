@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"vault-plugin-secrets-marketplace/provider"
 )
 
@@ -85,6 +87,26 @@ func TestPlaceholders_AreDescribed(t *testing.T) {
 	} {
 		if !strings.Contains(got[name], part) {
 			t.Errorf("%s: %q, want %q in it", name, got[name], part)
+		}
+	}
+}
+
+// A newcomer who reads the page of a marketplace sees what to get from it, each command on a line of its own, and what to know.
+func TestProviders_SetupIsAPage(t *testing.T) {
+	m := mounted(t)
+	resp, err := m.request(logical.ReadOperation, "providers/shopify", nil)
+	if err != nil || resp == nil {
+		t.Fatal(resp, err)
+	}
+	page, _ := resp.Data["setup"].(string)
+	for _, want := range []string{
+		"Shopify\n", "What to get: The client ID", "Documentation: https://shopify.dev/",
+		"\n    vault write marketplace/config/shopify client_id=… client_secret=… params=shop=…\n    vault read marketplace/creds/shopify\n",
+		"For the token of a user", "\n    vault write marketplace/exchange/shopify/shop redirect='…'\n",
+		"\n    params=shop: the store's name", "A token lives 1 hour.", "\n- A store has its own token endpoint.",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is missing in\n%s", want, page)
 		}
 	}
 }

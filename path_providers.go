@@ -88,6 +88,7 @@ func providerResponse() map[string]*framework.FieldSchema {
 		"commands":             always(list, "What to type, from the config to the token."),
 		"user_commands":        sometimes(list, "The same for the token of a user, if the provider also has others."),
 		"placeholders":         sometimes(pairs, "What to put in place of … in the commands."),
+		"setup":                always(text, "What to get from the marketplace, the commands, and what to know, as a page."),
 		"definition":           always(text, "The whole definition, as it can be written."),
 		"builtin":              always(flag, "Whether the plugin has brought the definition."),
 		"source":               sometimes(text, "A definition of your own as you wrote it."),
@@ -151,6 +152,7 @@ func (p *plugin) readProvider(ctx context.Context, req *logical.Request, data *f
 	if commands := UserCommands(req.MountPoint, known.Name, known.Definition); commands != nil {
 		shown["user_commands"] = commands
 	}
+	shown["setup"] = setup(req.MountPoint, known.Name, known.Definition)
 	if placeholders := Placeholders(known.Definition); len(placeholders) > 0 {
 		shown["placeholders"] = placeholders
 	}
@@ -374,13 +376,14 @@ A definition describes how tokens are requested at a marketplace. Most are built
 in, and you can write your own.
 
     vault read marketplace/providers/kleinanzeigen
+    vault read -field=setup marketplace/providers/kleinanzeigen
     vault read -field=definition marketplace/providers/kleinanzeigen
     vault write marketplace/providers/shop definition=@shop.yaml
 
 A read returns the provider's environments and URLs, its grants and their
 parameters, and how a client authenticates. It also returns where the vendor
-documents this, and how each fact is known ("evidence"). "commands" are what to
-type to get a token.
+documents this, and how each fact is known ("evidence"). "setup" is a page
+of what to get from the marketplace, and what to type ("commands") to get a token.
 
 A write adds or replaces a definition of a provider that is not built in, and
 returns nothing, or warnings. "extends: <provider>" in it begins from a built-in

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"text/template"
-	"time"
 
 	marketplace "vault-plugin-secrets-marketplace"
 	"vault-plugin-secrets-marketplace/provider"
@@ -40,7 +39,7 @@ func run() error {
 	}
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"names":      names,
-		"duration":   func(seconds int64) string { return shortDuration(time.Duration(seconds) * time.Second) },
+		"duration":   marketplace.ShortDuration,
 		"parameters": parameters,
 		"grants":     provider.Definition.GrantTypes,
 		"join":       join,
@@ -87,26 +86,6 @@ func names(environments map[string]provider.Environment) []string {
 		}
 		return strings.Compare(a, b)
 	})
-}
-
-// shortDuration returns a duration in the longest unit that fits, and from two days on in days.
-func shortDuration(d time.Duration) string {
-	if d > 48*time.Hour {
-		d = d.Round(24 * time.Hour)
-	}
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if d%unit.length == 0 {
-			n := int(d / unit.length)
-			if n == 1 {
-				return "1 " + unit.name
-			}
-			return fmt.Sprintf("%d %ss", n, unit.name)
-		}
-	}
-	return d.String()
 }
 
 // join returns a list of words.
