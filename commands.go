@@ -22,9 +22,14 @@ func Commands(mount, config string, d provider.Definition) []string {
 	path := config + "/shop"
 	return []string{
 		configCommand(mount, config, d, grants),
-		"vault write " + mount + rolesPrefix + path + " grant_type=refresh_token refresh_token=…",
+		importCommand(mount, config),
 		"vault read " + mount + credsPrefix + path,
 	}
+}
+
+// importCommand returns the command that gives a role a refresh token from elsewhere.
+func importCommand(mount, config string) string {
+	return "vault write " + mount + rolesPrefix + config + "/shop grant_type=refresh_token refresh_token=…"
 }
 
 // firstGrants returns the grant types that Commands uses. Without a known authorization endpoint, a refresh token from elsewhere

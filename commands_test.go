@@ -103,6 +103,7 @@ func TestProviders_SetupIsAPage(t *testing.T) {
 		"Shopify\n", "What to get: The client ID", "Documentation: https://shopify.dev/",
 		"\n    vault write marketplace/config/shopify client_id=… client_secret=… params=shop=…\n    vault read marketplace/creds/shopify\n",
 		"For the token of a user", "\n    vault write marketplace/exchange/shopify/shop redirect='…'\n",
+		"If you have a refresh token already", "\n    vault write marketplace/roles/shopify/shop grant_type=refresh_token refresh_token=…\n",
 		"\n    params=shop: the store's name", "A token lives 1 hour.", "\n- A store has its own token endpoint.",
 	} {
 		if !strings.Contains(page, want) {

@@ -31,6 +31,10 @@ func setup(mount, config string, d provider.Definition) string {
 			line("    %s", command)
 		}
 	}
+	if d.Has(provider.AuthorizationCode) && d.Has(provider.RefreshToken) {
+		line("\nIf you have a refresh token already, give it to the role, and omit authorize/ and exchange/:\n")
+		line("    %s", importCommand(mount, config))
+	}
 	if placeholders := Placeholders(d); len(placeholders) > 0 {
 		line("")
 		for _, name := range slices.Sorted(maps.Keys(placeholders)) {
@@ -39,7 +43,7 @@ func setup(mount, config string, d provider.Definition) string {
 	}
 	line("")
 	if len(d.Environments) > 1 {
-		line("Environments: %s. Any but %s goes into the first command, as environment=….",
+		line("Environments: %s. Add environment=… to the first command for any but %s.",
 			strings.Join(slices.Sorted(maps.Keys(d.Environments)), ", "), provider.DefaultEnvironment)
 	}
 	if d.TokenLifetime > 0 {
