@@ -117,6 +117,8 @@ func parameters(d provider.Definition) []string {
 		switch {
 		case p.Value != nil:
 			words = append(words, fmt.Sprintf("`%s` is always `%v`", name, p.Value))
+		case p.From == provider.FromClientID, p.From == provider.FromClientSecret:
+			words = append(words, fmt.Sprintf("`%s` is `%s`", name, p.From))
 		case p.From == "":
 			words = append(words, fmt.Sprintf("`%s` is always sent", name))
 		case p.Required:
