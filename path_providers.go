@@ -383,7 +383,7 @@ in, and you can write your own.
 A read returns the provider's environments and URLs, its grants and their
 parameters, and how a client authenticates. It also returns where the vendor
 documents this, and how each fact is known ("evidence"). "setup" is a page
-of what to get from the marketplace, and what to type ("commands") to get a token.
+of what to get from the marketplace, and what to type ("commands").
 
 A write adds or replaces a definition of a provider that is not built in, and
 returns nothing, or warnings. "extends: <provider>" in it begins from a built-in
