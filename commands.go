@@ -3,7 +3,6 @@
 package marketplace
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -11,33 +10,84 @@ import (
 )
 
 // Commands returns the commands that get a token from a provider. They write a config of that name, and read the token. If the
-// provider has tokens for users alone, they authorize a role in between. mount ends in a slash.
+// provider has tokens for users alone, they authorize a role in between, or import a refresh token into it. mount ends in a slash.
 func Commands(mount, config string, d provider.Definition) []string {
-	commands := []string{ConfigCommand(mount, config, d)}
-	path := config
-	switch {
-	case d.Has(provider.ClientCredentials):
-	case d.Has(provider.AuthorizationCode), d.Has(provider.DeviceCode):
-		path += "/shop"
-		authorize, exchange := "vault write -f "+mount+authorizePrefix+path, "redirect=…"
-		if userGrant(d) == provider.DeviceCode {
-			exchange = "state=…"
-		} else if d.Takes(provider.FromRedirectURI) {
-			authorize = "vault write " + mount + authorizePrefix + path + " redirect_uri=…"
-		}
-		commands = append(commands,
-			"vault write "+mount+rolesPrefix+path+" grant_type="+string(userGrant(d)),
-			authorize,
-			"vault write "+mount+exchangePrefix+path+" "+exchange)
-	default:
-		path += "/shop"
-		commands = append(commands, "vault write "+mount+rolesPrefix+path+" grant_type=refresh_token refresh_token=…")
+	grants := firstGrants(d)
+	switch grants[0] {
+	case provider.ClientCredentials:
+		return []string{configCommand(mount, config, d, grants), "vault read " + mount + credsPrefix + config}
+	case provider.AuthorizationCode, provider.DeviceCode:
+		return userCommands(mount, config, d)
 	}
-	return append(commands, "vault read "+mount+credsPrefix+path)
+	path := config + "/shop"
+	return []string{
+		configCommand(mount, config, d, grants),
+		importCommand(mount, config),
+		"vault read " + mount + credsPrefix + path,
+	}
 }
 
-// ConfigCommand returns the command that writes a config with all the fields that its provider requires.
+// importCommand returns the command that gives a role a refresh token from elsewhere.
+func importCommand(mount, config string) string {
+	return "vault write " + mount + rolesPrefix + config + "/shop grant_type=refresh_token refresh_token=…"
+}
+
+// firstGrants returns the grant types that Commands uses. Without a known authorization endpoint, a refresh token from elsewhere
+// is what an operator can begin with.
+func firstGrants(d provider.Definition) []provider.GrantType {
+	known := d.Environments[provider.DefaultEnvironment].AuthorizationURL != ""
+	switch {
+	case d.Has(provider.ClientCredentials):
+		return []provider.GrantType{provider.ClientCredentials}
+	case d.Has(provider.AuthorizationCode) && (known || !d.Has(provider.RefreshToken)), userGrant(d) == provider.DeviceCode:
+		return userGrants(d)
+	}
+	return []provider.GrantType{provider.RefreshToken}
+}
+
+// userGrants returns the grant types of a user's token.
+func userGrants(d provider.Definition) []provider.GrantType {
+	return []provider.GrantType{userGrant(d), provider.RefreshToken}
+}
+
+// UserCommands returns the commands that get the token of a user who authorizes the client. It returns none if the provider has
+// no such tokens, or no others, because Commands has them then.
+func UserCommands(mount, config string, d provider.Definition) []string {
+	if !d.Has(provider.ClientCredentials) || !d.Has(userGrant(d)) {
+		return nil
+	}
+	return userCommands(mount, config, d)
+}
+
+func userCommands(mount, config string, d provider.Definition) []string {
+	path := config + "/shop"
+	authorize, result := "vault write "+mount+authorizePrefix+path, "redirect='…'"
+	if userGrant(d) == provider.DeviceCode {
+		result = "state=…"
+	} else if d.Takes(provider.FromRedirectURI) {
+		authorize += " redirect_uri=…"
+	}
+	if d.AsksForScope() {
+		authorize += " scope=…"
+	}
+	if !strings.HasSuffix(authorize, "…") {
+		authorize = strings.Replace(authorize, "write", "write -f", 1)
+	}
+	return []string{
+		configCommand(mount, config, d, userGrants(d)),
+		"vault write " + mount + rolesPrefix + path + " grant_type=" + string(userGrant(d)),
+		authorize,
+		"vault write " + mount + exchangePrefix + path + " " + result,
+		"vault read " + mount + credsPrefix + path,
+	}
+}
+
+// ConfigCommand returns the first command of Commands, which writes a config with all the fields that its provider requires.
 func ConfigCommand(mount, config string, d provider.Definition) string {
+	return configCommand(mount, config, d, firstGrants(d))
+}
+
+func configCommand(mount, config string, d provider.Definition, grants []provider.GrantType) string {
 	words := []string{"vault write", mount + configPrefix + config}
 	if config != d.Name {
 		words = append(words, "provider="+d.Name)
@@ -54,20 +104,37 @@ func ConfigCommand(mount, config string, d provider.Definition) string {
 			}
 		}
 	}
-	if d.Environments[provider.DefaultEnvironment].TokenURL == "" {
+	environment := d.Environments[provider.DefaultEnvironment]
+	if environment.TokenURL == "" {
 		words = append(words, "token_url=…")
+	}
+	if environment.AuthorizationURL == "" && slices.Contains(grants, provider.AuthorizationCode) {
+		words = append(words, "authorization_url=…")
 	}
 	if !d.NoClient && d.DefaultClientAuth() == "" {
 		words = append(words, "client_auth=…")
 	}
-	required := d.Required()
-	for _, field := range slices.Sorted(maps.Keys(required)) {
-		for _, key := range required[field] {
-			if key != "" {
-				key = "=" + key
-			}
-			words = append(words, field+key+"=…")
-		}
+	for _, need := range d.Required(grants...) {
+		words = append(words, placeholder(need)+"=…")
 	}
 	return strings.Join(words, " ")
+}
+
+// placeholder returns how a command names what a provider needs, such as params=shop.
+func placeholder(need provider.Need) string {
+	if need.Key == "" {
+		return need.Field
+	}
+	return need.Field + "=" + need.Key
+}
+
+// Placeholders returns the descriptions of what the commands of a provider need, by the names that the commands have for it.
+func Placeholders(d provider.Definition) map[string]string {
+	described := make(map[string]string)
+	for _, need := range d.Required(d.GrantTypes()...) {
+		if need.Description != "" {
+			described[placeholder(need)] = need.Description
+		}
+	}
+	return described
 }

@@ -304,3 +304,31 @@ func TestRespond_ComesBeforeVaultGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// A marketplace that is not in the catalog is answered in a sentence, not with the names of all others.
+func TestConfig_UnknownProviderSaysWhereNamesAre(t *testing.T) {
+	m := mounted(t)
+	for path, data := range map[string]map[string]any{
+		"config/shopifi": {"client_id": "a", "client_secret": "b"},
+		"config/mine":    {"client_id": "a", "client_secret": "b", "provider": "shopifi"},
+	} {
+		text := m.refused(400, logical.UpdateOperation, path, data)
+		if !strings.Contains(text, "did you mean shopify?") || !strings.Contains(text, "vault list") || len(text) > 250 {
+			t.Errorf("%s: %q", path, text)
+		}
+	}
+}
+
+// The error for what a marketplace needs says what that is.
+func TestConfig_MissingValueIsExplained(t *testing.T) {
+	m := mounted(t)
+	client := map[string]any{"client_id": "a", "client_secret": "b"}
+	for config, want := range map[string]string{
+		"otto":    "scope: is required by otto; give each interface that the app uses",
+		"shopify": "params: shop is part of the URL; set it to one DNS label (letters, digits and inner hyphens): the store's name",
+	} {
+		if text := m.refused(400, logical.UpdateOperation, "config/"+config, client); !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want %q", config, text, want)
+		}
+	}
+}

@@ -86,6 +86,9 @@ func providerResponse() map[string]*framework.FieldSchema {
 		"quirks":               always(list, "How the provider differs from others."),
 		"evidence":             always(objects, "How each fact is known."),
 		"commands":             always(list, "What to type, from the config to the token."),
+		"user_commands":        sometimes(list, "The same for the token of a user, if the provider also has others."),
+		"placeholders":         sometimes(pairs, "What to put in place of … in the commands."),
+		"setup":                always(text, "What to get from the marketplace, the commands, and what to know, as a page."),
 		"definition":           always(text, "The whole definition, as it can be written."),
 		"builtin":              always(flag, "Whether the plugin has brought the definition."),
 		"source":               sometimes(text, "A definition of your own as you wrote it."),
@@ -105,7 +108,7 @@ func (p *plugin) listProviders(ctx context.Context, _ *logical.Request, _ *frame
 		info[known.Name] = map[string]any{
 			"title":        known.Definition.Title,
 			"countries":    list(known.Definition.Countries),
-			"grants":       grantsOf(known.Definition),
+			"grants":       known.Definition.GrantTypes(),
 			"environments": slices.Sorted(maps.Keys(known.Definition.Environments)),
 			"builtin":      !known.Own,
 		}
@@ -146,6 +149,13 @@ func (p *plugin) readProvider(ctx context.Context, req *logical.Request, data *f
 	}
 	shown["builtin"] = !known.Own
 	shown["commands"] = Commands(req.MountPoint, known.Name, known.Definition)
+	if commands := UserCommands(req.MountPoint, known.Name, known.Definition); commands != nil {
+		shown["user_commands"] = commands
+	}
+	shown["setup"] = setup(req.MountPoint, known.Name, known.Definition)
+	if placeholders := Placeholders(known.Definition); len(placeholders) > 0 {
+		shown["placeholders"] = placeholders
+	}
 	if known.Own {
 		shown["source"] = known.Source
 		shown["updated_at"] = known.UpdatedAt.Format(time.RFC3339)
@@ -180,10 +190,6 @@ func (p *plugin) writeProvider(ctx context.Context, _ *logical.Request, data *fr
 
 func (p *plugin) deleteProvider(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	return nil, p.engine.DeleteDefinition(ctx, data.Get("provider").(string))
-}
-
-func grantsOf(d provider.Definition) []provider.GrantType {
-	return slices.Sorted(maps.Keys(d.Grants))
 }
 
 // providerData returns a definition, with the field names of its file.
@@ -226,7 +232,7 @@ func providerData(d provider.Definition) map[string]any {
 		"countries":            list(d.Countries),
 		"documentation":        d.Documentation,
 		"environments":         environments,
-		"grants":               grantsOf(d),
+		"grants":               d.GrantTypes(),
 		"client_auth":          append([]provider.ClientAuth{}, d.ClientAuth...), // a list even if there is no client
 		"client_auth_required": d.ClientAuthRequired,
 		"parameters":           parameters,
@@ -370,13 +376,14 @@ A definition describes how tokens are requested at a marketplace. Most are built
 in, and you can write your own.
 
     vault read marketplace/providers/kleinanzeigen
+    vault read -field=setup marketplace/providers/kleinanzeigen
     vault read -field=definition marketplace/providers/kleinanzeigen
     vault write marketplace/providers/shop definition=@shop.yaml
 
 A read returns the provider's environments and URLs, its grants and their
 parameters, and how a client authenticates. It also returns where the vendor
-documents this, and how each fact is known ("evidence"). "commands" are what to
-type to get a token.
+documents this, and how each fact is known ("evidence"). "setup" is a page
+of what to get from the marketplace, and what to type ("commands").
 
 A write adds or replaces a definition of a provider that is not built in, and
 returns nothing, or warnings. "extends: <provider>" in it begins from a built-in

@@ -223,6 +223,9 @@ func (d *definitions) hold(ctx context.Context, weight int64) (release func(), e
 	return func() { d.writes.Release(weight) }, nil
 }
 
+// anyProvider is what an error says in place of the names of all providers, which are too many to read.
+const anyProvider = "a name that vault list shows below providers/, or oauth2 for any other token endpoint of RFC 6749"
+
 // require returns a provider's definition. The error names the field "provider" if there is none.
 func (s *definitionSet) require(name string) (provider.Definition, error) {
 	if err := s.unusable[name]; err != nil {
@@ -230,7 +233,9 @@ func (s *definitionSet) require(name string) (provider.Definition, error) {
 	}
 	d, ok := s.Lookup(name)
 	if !ok {
-		return d, notOneOf("provider", name, s.Names())
+		unknown := notOneOf("provider", name, s.Names())
+		unknown.Accepted = anyProvider
+		return d, unknown
 	}
 	return d, nil
 }

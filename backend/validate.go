@@ -58,7 +58,7 @@ func (s *definitionSet) checkProvider(c *Config) (provider.Definition, error) {
 		if nearest := Nearest(c.Name, names); nearest != "" {
 			problem += " (did you mean " + nearest + "?)"
 		}
-		return provider.Definition{}, &FieldError{Field: "provider", Problem: problem, Accepted: oneOf(names)}
+		return provider.Definition{}, &FieldError{Field: "provider", Problem: problem, Accepted: anyProvider}
 	}
 	d, err := s.require(c.Provider)
 	if err != nil {

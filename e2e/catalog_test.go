@@ -63,6 +63,7 @@ type marketplace struct {
 		Grants        []string       `json:"grants"`
 		Variables     map[string]any `json:"variables"`
 		Commands      []string       `json:"commands"`
+		UserCommands  []string       `json:"user_commands"`
 		Authorization struct {
 			Names map[string]string `json:"names"`
 		} `json:"authorization"`
@@ -85,14 +86,18 @@ var chosen = map[string]fields{
 
 var ofADealer = fields{"params": fields{"username": "demo@client.example"}, "secret_params": fields{"password": "demo-password"}}
 
-// configure types the first command, with the vendor's values for its placeholders, and the simulator's URLs.
+// configure types the first command, and that for users' tokens, with the vendor's values for the placeholders, and the simulator's
+// URLs.
 func (m marketplace) configure(t *testing.T) {
 	t.Helper()
 	config := with(fields{}, chosen[m.vendor.Name])
-	words := strings.Fields(m.entry.Commands[0])
-	for _, word := range words[3:] {
+	words := strings.Fields(m.entry.Commands[0])[3:]
+	if len(m.entry.UserCommands) > 0 {
+		words = append(words, strings.Fields(m.entry.UserCommands[0])[3:]...)
+	}
+	for _, word := range words {
 		field, key, _ := strings.Cut(strings.TrimSuffix(word, "=…"), "=")
-		if field == "token_url" {
+		if field == "token_url" || field == "authorization_url" {
 			continue // below
 		}
 		if key == "" {

@@ -899,7 +899,11 @@ func (d Definition) expandURL(raw string, values map[string]string) (string, err
 			}
 		}
 		if accepted != "" {
-			return "", &RequestError{Field: "params", Problem: name + " is part of the URL; set it to " + accepted}
+			problem := name + " is part of the URL; set it to " + accepted
+			if v.Description != "" {
+				problem += ": " + v.Description
+			}
+			return "", &RequestError{Field: "params", Problem: problem}
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}

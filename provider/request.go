@@ -345,6 +345,9 @@ func missingParameter(d Definition, name string, p Parameter) error {
 	if p.From == FromParams || p.From == FromSecretParams {
 		problem = p.key(name) + ": " + problem
 	}
+	if p.Description != "" {
+		problem += "; give " + p.Description
+	}
 	return &RequestError{Field: p.From, Problem: problem}
 }
 

@@ -3,44 +3,81 @@
 package provider
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 )
 
-// Required returns what a client has to give in addition to its credentials, for any grant type or for the API's headers. These are the fields scope,
-// audience, params and secret_params. The last two come with the keys that are required, the others with an empty key.
-func (d Definition) Required() map[string][]string {
-	keys := make(map[string]map[string]bool)
-	require := func(field, key string) {
-		if keys[field] == nil {
-			keys[field] = make(map[string]bool)
-		}
-		keys[field][key] = true
-	}
-	for name := range d.Variables {
-		require(FromParams, name)
+// Need is a field that a client has to give in addition to its credentials.
+type Need struct {
+	// Field is scope, audience, params or secret_params.
+	Field string
+	// Key is the key of the last two, and else empty.
+	Key string
+	// Description explains the value, and may be empty.
+	Description string
+}
+
+// Required returns what some grant types of a provider need, and what its URLs and the API's headers need, in order. The
+// authorization_code grant includes the authorization request.
+func (d Definition) Required(grants ...GrantType) []Need {
+	var needs []Need
+	for name, v := range d.Variables {
+		needs = append(needs, Need{Field: FromParams, Key: name, Description: v.description()})
 	}
 	for _, name := range d.API.params() {
-		require(FromParams, name)
+		needs = append(needs, Need{Field: FromParams, Key: name})
 	}
-	parameters := []map[string]Parameter{d.Authorization.Parameters}
-	for _, g := range d.Grants {
-		parameters = append(parameters, g.Parameters, g.Headers)
-	}
-	for _, all := range parameters {
-		for name, p := range all {
-			switch {
-			case !p.Required || p.Default != "":
-			case p.From == FromParams, p.From == FromSecretParams:
-				require(p.From, p.key(name))
-			case p.From == FromScope, p.From == FromAudience:
-				require(p.From, "")
+	for _, grant := range grants {
+		g := d.Grants[grant]
+		parameters := []map[string]Parameter{g.Parameters, g.Headers}
+		if grant == AuthorizationCode {
+			parameters = append(parameters, d.Authorization.Parameters)
+		}
+		for _, all := range parameters {
+			for name, p := range all {
+				if need, ok := p.need(name); ok {
+					needs = append(needs, need)
+				}
 			}
 		}
 	}
-	required := make(map[string][]string, len(keys))
-	for field, named := range keys {
-		required[field] = slices.Sorted(maps.Keys(named))
+	slices.SortFunc(needs, func(a, b Need) int {
+		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Key, b.Key), -strings.Compare(a.Description, b.Description))
+	})
+	return slices.CompactFunc(needs, func(a, b Need) bool { return a.Field == b.Field && a.Key == b.Key })
+}
+
+// need returns what the client has to give for a parameter, if it has to.
+func (p Parameter) need(name string) (Need, bool) {
+	need := Need{Field: p.From, Description: p.Description}
+	switch {
+	case !p.Required || p.Default != "":
+		return Need{}, false
+	case p.From == FromParams, p.From == FromSecretParams:
+		need.Key = p.key(name)
+	case p.From == FromScope, p.From == FromAudience:
+	default:
+		return Need{}, false
 	}
-	return required
+	return need, true
+}
+
+// description returns the description of a variable, with the values that it accepts.
+func (v Variable) description() string {
+	if len(v.OneOf) == 0 {
+		return v.Description
+	}
+	return strings.TrimPrefix(v.Description+": "+strings.Join(v.OneOf, ", "), ": ")
+}
+
+// GrantTypes returns the grant types of a provider, in order.
+func (d Definition) GrantTypes() []GrantType {
+	return slices.Sorted(maps.Keys(d.Grants))
+}
+
+// AsksForScope reports whether a user's authorization can ask for a scope.
+func (d Definition) AsksForScope() bool {
+	return d.Has(AuthorizationCode) && d.authorizationName(FromScope) != ""
 }

@@ -422,6 +422,8 @@ func statedLifetime(d Definition, r Request, res rawResponse, object members) (t
 	switch {
 	case errors.Is(err, errNoZone):
 		return 0, res.malformed(d, name+" in its response names no time zone, and neither does the definition")
+	case err != nil && d.Response.ExpiresAs == ExpiresTime:
+		return 0, res.malformed(d, name+" in its response is not a time in one of the layouts that docs/definitions.md lists")
 	case err != nil:
 		return 0, res.malformed(d, name+" in its response is not a lifetime")
 	case lifetime <= 0:

@@ -151,7 +151,11 @@ func (c vendorContract) build(q vendorRequest, way, place string, grant map[stri
 // of returns the value to send, and false for none.
 func (v vendorValue) of(from map[string]string, typed bool) (any, bool) {
 	if v.From == "" {
-		return v.Value, v.Name == "Accept" || !v.Optional
+		value := v.Value
+		if text, ok := value.(string); ok && typed && v.Type == "number" {
+			value = json.Number(text)
+		}
+		return value, v.Name == "Accept" || !v.Optional
 	}
 	text, ok := from[v.From]
 	if !ok || text == "" || v.Optional && strings.HasPrefix(v.From, "client_") {

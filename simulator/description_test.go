@@ -4,6 +4,7 @@ package simulator_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -123,6 +124,20 @@ func TestDescription_Basic(t *testing.T) {
 	}
 }
 
+// row returns the vendor's row in the table of README.md, but for what its protected endpoint takes.
+func (c vendorContract) row() string {
+	short := map[string]string{"client_credentials": "cc", "authorization_code": "ac", "refresh_token": "rt"}
+	var paths []string
+	for _, q := range c.Requests {
+		paths = append(paths, "`"+q.Method+" "+strings.TrimPrefix(q.Path, "/"+c.Name)+"` "+short[q.Grant])
+	}
+	page := ""
+	if c.Page != nil {
+		page = "`" + strings.TrimPrefix(c.Page.Path, "/"+c.Name) + "`"
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | `%s` / `%s` | … |", c.Name, strings.Join(paths, ", "), page, c.ClientID, c.ClientSecret)
+}
+
 // The table of README.md has each described vendor with its paths.
 func TestDescription_README(t *testing.T) {
 	text, err := os.ReadFile("README.md")
@@ -141,7 +156,7 @@ func TestDescription_README(t *testing.T) {
 			return has
 		})
 		if i < 0 {
-			t.Errorf("README.md has no row with %s and its paths", c.Name)
+			t.Errorf("README.md has no row with %s and its paths; add one like\n%s", c.Name, c.row())
 		}
 	}
 }

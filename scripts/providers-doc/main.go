@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"text/template"
-	"time"
 
 	marketplace "vault-plugin-secrets-marketplace"
 	"vault-plugin-secrets-marketplace/provider"
@@ -40,16 +39,20 @@ func run() error {
 	}
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"names":      names,
-		"duration":   func(seconds int64) string { return shortDuration(time.Duration(seconds) * time.Second) },
+		"duration":   marketplace.ShortDuration,
 		"parameters": parameters,
-		"grants":     func(d provider.Definition) []provider.GrantType { return slices.Sorted(maps.Keys(d.Grants)) },
+		"grants":     provider.Definition.GrantTypes,
 		"join":       join,
 		"needs":      needs,
 		"commands":   func(d provider.Definition) []string { return marketplace.Commands("marketplace/", d.Name, d) },
-		"facts":      func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
-		"cell":       func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
-		"known":      known,
-		"counts":     counts,
+		"userCommands": func(d provider.Definition) []string {
+			return marketplace.UserCommands("marketplace/", d.Name, d)
+		},
+		"placeholders": marketplace.Placeholders,
+		"facts":        func(facts []string) string { return "`" + strings.Join(facts, "`, `") + "`" },
+		"cell":         func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) },
+		"known":        known,
+		"counts":       counts,
 	}).Parse(page)
 	if err != nil {
 		return err
@@ -85,22 +88,6 @@ func names(environments map[string]provider.Environment) []string {
 	})
 }
 
-func shortDuration(d time.Duration) string {
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if d%unit.length == 0 {
-			n := int(d / unit.length)
-			if n == 1 {
-				return "1 " + unit.name
-			}
-			return fmt.Sprintf("%d %ss", n, unit.name)
-		}
-	}
-	return d.String()
-}
-
 // join returns a list of words.
 func join(words any) string {
 	var texts []string
@@ -130,12 +117,19 @@ func parameters(d provider.Definition) []string {
 		switch {
 		case p.Value != nil:
 			words = append(words, fmt.Sprintf("`%s` is always `%v`", name, p.Value))
+		case p.From == provider.FromClientID, p.From == provider.FromClientSecret:
+			words = append(words, fmt.Sprintf("`%s` is `%s`", name, p.From))
 		case p.From == "":
 			words = append(words, fmt.Sprintf("`%s` is always sent", name))
 		case p.Required:
 			words = append(words, fmt.Sprintf("`%s` is required and comes from `%s`", name, p.From))
+		case p.Default != "":
+			words = append(words, fmt.Sprintf("`%s` comes from `%s`, by default `%s`", name, p.From, p.Default))
 		default:
 			words = append(words, fmt.Sprintf("`%s` is optional and comes from `%s`", name, p.From))
+		}
+		if p.Description != "" {
+			words[len(words)-1] += " (" + p.Description + ")"
 		}
 	}
 	return words

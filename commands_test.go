@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-marketplace/provider"
+)
+
+// The commands for a token ask for what that token needs, and for nothing that only another grant type needs.
+func TestCommands_AskForWhatTheGrantTypeNeeds(t *testing.T) {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct{ own, user []string }{
+		"otto": {own: []string{
+			"vault write m/config/otto client_id=… client_secret=… scope=…",
+			"vault read m/creds/otto"}},
+		"walmart": {own: []string{
+			"vault write m/config/walmart client_id=… client_secret=…",
+			"vault read m/creds/walmart"}, user: []string{
+			"vault write m/config/walmart client_id=… client_secret=… params=partner_id=…",
+			"vault write m/roles/walmart/shop grant_type=authorization_code",
+			"vault write m/authorize/walmart/shop redirect_uri=… scope=…",
+			"vault write m/exchange/walmart/shop redirect='…'",
+			"vault read m/creds/walmart/shop"}},
+		"amazon-sp": {own: []string{
+			"vault write m/config/amazon-sp client_id=… client_secret=… scope=…",
+			"vault read m/creds/amazon-sp"}, user: []string{
+			"vault write m/config/amazon-sp client_id=… client_secret=… params=application_id=…",
+			"vault write m/roles/amazon-sp/shop grant_type=authorization_code",
+			"vault write m/authorize/amazon-sp/shop redirect_uri=…",
+			"vault write m/exchange/amazon-sp/shop redirect='…'",
+			"vault read m/creds/amazon-sp/shop"}},
+		"etsy": {own: []string{
+			"vault write m/config/etsy client_id=…",
+			"vault write m/roles/etsy/shop grant_type=authorization_code",
+			"vault write m/authorize/etsy/shop redirect_uri=… scope=…",
+			"vault write m/exchange/etsy/shop redirect='…'",
+			"vault read m/creds/etsy/shop"}},
+		"tiktok-shop": {own: []string{
+			"vault write m/config/tiktok-shop client_id=… client_secret=… params=service_id=…",
+			"vault write m/roles/tiktok-shop/shop grant_type=authorization_code",
+			"vault write -f m/authorize/tiktok-shop/shop",
+			"vault write m/exchange/tiktok-shop/shop redirect='…'",
+			"vault read m/creds/tiktok-shop/shop"}},
+		"jumia": {own: []string{
+			"vault write m/config/jumia client_id=…",
+			"vault write m/roles/jumia/shop grant_type=refresh_token refresh_token=…",
+			"vault read m/creds/jumia/shop"}},
+		"oauth2": {own: []string{
+			"vault write m/config/oauth2 client_id=… client_secret=… token_url=… client_auth=…",
+			"vault read m/creds/oauth2"}, user: []string{
+			"vault write m/config/oauth2 client_id=… client_secret=… token_url=… authorization_url=… client_auth=…",
+			"vault write m/roles/oauth2/shop grant_type=authorization_code",
+			"vault write m/authorize/oauth2/shop redirect_uri=… scope=…",
+			"vault write m/exchange/oauth2/shop redirect='…'",
+			"vault read m/creds/oauth2/shop"}},
+	} {
+		d, _ := catalog.Lookup(name)
+		for kind, lists := range map[string][2][]string{
+			"own": {Commands("m/", name, d), want.own}, "user": {UserCommands("m/", name, d), want.user},
+		} {
+			if !slices.Equal(lists[0], lists[1]) {
+				t.Errorf("%s, %s:\n\t%s\nwant\n\t%s", name, kind, strings.Join(lists[0], "\n\t"), strings.Join(lists[1], "\n\t"))
+			}
+		}
+	}
+}
+
+// A placeholder has the description of what it stands for, with the accepted values.
+func TestPlaceholders_AreDescribed(t *testing.T) {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := catalog.Lookup("olx-europe")
+	got := Placeholders(d)
+	for name, part := range map[string]string{
+		"params=locale": "pl, ro, pt", "params=site": "www.storia.ro", "secret_params=api_key": "API key",
+	} {
+		if !strings.Contains(got[name], part) {
+			t.Errorf("%s: %q, want %q in it", name, got[name], part)
+		}
+	}
+}
+
+// A newcomer who reads the page of a marketplace sees what to get from it, each command on a line of its own, and what to know.
+func TestProviders_SetupIsAPage(t *testing.T) {
+	m := mounted(t)
+	resp, err := m.request(logical.ReadOperation, "providers/shopify", nil)
+	if err != nil || resp == nil {
+		t.Fatal(resp, err)
+	}
+	page, _ := resp.Data["setup"].(string)
+	for _, want := range []string{
+		"Shopify\n", "What to get: The client ID", "Documentation: https://shopify.dev/",
+		"\n    vault write marketplace/config/shopify client_id=… client_secret=… params=shop=…\n    vault read marketplace/creds/shopify\n",
+		"For the token of a user", "\n    vault write marketplace/exchange/shopify/shop redirect='…'\n",
+		"If you have a refresh token already", "\n    vault write marketplace/roles/shopify/shop grant_type=refresh_token refresh_token=…\n",
+		"\n    params=shop: the store's name", "A token lives 1 hour.", "\n- A store has its own token endpoint.",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is missing in\n%s", want, page)
+		}
+	}
+}
