@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,7 +38,7 @@ var verbs = map[string]command{
 func parse(verb string, args []string) (command, error) {
 	c, known := verbs[verb]
 	if !known {
-		return c, errors.New(usage)
+		return c, errUsage
 	}
 	c.data = make(map[string]any)
 	for _, arg := range args {
@@ -117,13 +116,13 @@ func (c command) print(resp *logical.Response, lease string) (string, error) {
 	case c.field != "":
 		value, has := data[c.field]
 		if !has {
-			return "", fmt.Errorf("Field %q not present in secret", c.field) //nolint:staticcheck // as vault prints it
+			return "", fmt.Errorf("field %q not present in secret", c.field)
 		}
 		text.WriteString(valueOf(value))
 	case len(data) > 0:
 		text.WriteString(table(data, lease, resp.Secret))
 	case c.operation == logical.ReadOperation:
-		return "", fmt.Errorf("No value found at %s", c.path) //nolint:staticcheck // as vault prints it
+		return "", fmt.Errorf("no value found at %s", c.path)
 	case c.operation == logical.DeleteOperation:
 		text.WriteString("Success! Data deleted (if it existed) at: " + c.path)
 	default:

@@ -60,7 +60,7 @@ func (e *engine) execute(ctx context.Context, command string) (string, error) {
 		return "", err
 	}
 	if len(words) < 3 || words[0] != "vault" {
-		return "", errors.New(usage)
+		return "", errUsage
 	}
 	if words[1] == "lease" {
 		return e.revoke(ctx, words)
@@ -102,7 +102,7 @@ func (e *engine) lease(path string, resp *logical.Response) string {
 func (e *engine) revoke(ctx context.Context, words []string) (string, error) {
 	words = slices.DeleteFunc(words, func(word string) bool { return word == "-sync" })
 	if len(words) != 4 || words[2] != "revoke" {
-		return "", errors.New(usage)
+		return "", errUsage
 	}
 	id := words[3]
 	secret := e.leases[id]
@@ -122,7 +122,7 @@ func (e *engine) revoke(ctx context.Context, words []string) (string, error) {
 	return "Success! Revoked lease: " + id, nil
 }
 
-// refusal returns the error of a refused command, as vault prints it.
+// refusal returns the error of a refused command, much as vault prints it.
 func refusal(c command, status int, failure error) error {
-	return fmt.Errorf("Error %s %s:\n\nCode: %d. Errors:\n\n* %w", c.doing, c.path, status, failure) //nolint:staticcheck // as vault prints it
+	return fmt.Errorf("error %s %s:\n\nCode: %d. Errors:\n\n* %w", c.doing, c.path, status, failure)
 }

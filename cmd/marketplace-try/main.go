@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,8 +29,9 @@ Type further commands, such as vault read marketplace/config/kleinanzeigen, or v
 Ctrl-D ends this process, and all that it holds is lost.
 `
 
-const usage = `The commands are vault read, write, patch, delete, list and path-help, and vault lease revoke, with paths
-below marketplace/.`
+// errUsage says which commands there are.
+var errUsage = errors.New(`command: is not known here; use vault read, write, patch, delete, list or path-help with a path
+below marketplace/, or vault lease revoke`)
 
 // step is a command with the comment above it.
 type step struct {

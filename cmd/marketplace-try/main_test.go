@@ -92,15 +92,15 @@ func TestTry_Commands(t *testing.T) {
 		{command: "vault lease revoke " + lease, want: "Revoked lease"},
 		{command: "vault lease revoke -sync " + lease, refusal: "invalid lease"},
 		{command: "vault delete marketplace/config/kleinanzeigen", want: "Data deleted"},
-		{command: "vault read marketplace/config/kleinanzeigen", refusal: "No value found"},
+		{command: "vault read marketplace/config/kleinanzeigen", refusal: "no value found"},
 		{command: "vault read marketplace/creds/kleinanzeigen", refusal: "there is no such config; create it with"},
 		{command: "vault read secret/x", refusal: "path: is not below marketplace/; write a path"},
 		{command: "vault read -output=x marketplace/settings", refusal: "-output: is not known here; omit it"},
 		{command: "vault write marketplace/settings allow", refusal: "allow: is not a field; write FIELD=VALUE"},
 		{command: "vault read 'marketplace", refusal: "close the quotes"},
-		{command: "vault status", refusal: "The commands are"},
-		{command: "vault unwrap x", refusal: "The commands are"},
-		{command: "vault lease renew x", refusal: "The commands are"},
+		{command: "vault status", refusal: "command: is not known here; use vault read"},
+		{command: "vault unwrap x", refusal: "command: is not known here; use vault read"},
+		{command: "vault lease renew x", refusal: "command: is not known here; use vault read"},
 	} {
 		got, err := e.execute(t.Context(), test.command)
 		switch {
@@ -116,5 +116,5 @@ func TestTry_Commands(t *testing.T) {
 
 // The lines of standard input are commands.
 func TestTry_ReadsCommands(t *testing.T) {
-	contains(t, output(t, "", "vault list marketplace/config", "vault seal now"), "Keys\n----\nkleinanzeigen\n", "The commands are")
+	contains(t, output(t, "", "vault list marketplace/config", "vault seal now"), "Keys\n----\nkleinanzeigen\n", "is not known here; use")
 }
