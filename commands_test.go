@@ -91,7 +91,7 @@ func TestPlaceholders_AreDescribed(t *testing.T) {
 	}
 }
 
-// A newcomer who reads the page of a marketplace sees what to get from it, each command on a line of its own, and what to know.
+// The page of a marketplace says what to get from it, has each command on a line of its own, and says what to know.
 func TestProviders_SetupIsAPage(t *testing.T) {
 	m := mounted(t)
 	resp, err := m.request(logical.ReadOperation, "providers/shopify", nil)
