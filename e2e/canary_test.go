@@ -31,7 +31,7 @@ var configFields = map[string]kind{
 	"provider": takesName, "environment": takesName, "client_id": takesText, "client_secret": takesText, "private_key": takesPEM, "client_certificate": takesPEM, "key_id": takesText,
 	"signing_algorithm": takesText, "issuer": takesURL, "scope": takesList,
 	"audience": takesText, "redirect_uri": takesText, "params": takesMap, "secret_params": takesMap, "headers": takesMap, "token_url": takesURL,
-	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "client_auth": takesName,
+	"refresh_url": takesURL, "authorization_url": takesURL, "revocation_url": takesURL, "device_authorization_url": takesURL, "client_auth": takesName,
 	"ca_cert": takesPEM, "request_timeout": takesDuration, "default_expires_in": takesDuration, "max_expires_in": takesDuration,
 	"refresh_token_expires_in": takesDuration, "refresh_before": takesDuration,
 	"reuse_token": takesBool, "ttl": takesDuration, "verify_connection": takesBool,

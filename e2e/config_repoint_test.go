@@ -15,7 +15,7 @@ func repointings() map[string]fields {
 		"provider": {
 			"provider": "kleinanzeigen", "token_url": "https://auth.example.com/token", "client_auth": "client_secret_post",
 			"refresh_url": "https://auth.example.com/refresh", "authorization_url": "https://auth.example.com/authorize",
-			"revocation_url": "https://auth.example.com/revoke", "scope": "", "audience": "",
+			"revocation_url": "https://auth.example.com/revoke", "device_authorization_url": "", "scope": "", "audience": "",
 		},
 		"token_url":         {"token_url": "https://elsewhere.example.com/token"},
 		"refresh_url":       {"refresh_url": "https://elsewhere.example.com/refresh"},

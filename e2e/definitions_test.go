@@ -57,7 +57,7 @@ func TestDefinition_WrittenAndRead(t *testing.T) {
 	}
 	mustHave(t, w.List(t, "providers"), fields{"key_info": with(w.builtinInfo(t), fields{"shop": fields{
 		"title": "My shop", "countries": []string{}, "builtin": false, "environments": []string{"production"},
-		"grants": []string{"authorization_code", "client_credentials", "refresh_token"},
+		"grants": []string{"authorization_code", "client_credentials", "device_code", "refresh_token"},
 	}})})
 
 	again := strings.Replace(document, "name: shop\n", "name: twin\n", 1)

@@ -240,7 +240,9 @@ func TestInstall_Cluster(t *testing.T) {
 		if blocks == 2 { // the page says to wait for the next active node
 			w = w.on(c.Active(t))
 		}
-		o := &operator{T: t, server: w.Server, folder: t.TempDir(), this: w.PluginVersion, next: nextVersion}
+		folder := t.TempDir()
+		shell := w.Server.Shell(t, folder, "VAULT_TOKEN="+w.Admin.Token(), "HOME="+folder)
+		o := &operator{T: t, server: w.Server, folder: folder, shell: shell, this: w.PluginVersion, next: nextVersion}
 		b.text = strings.NewReplacer("sys/mounts/marketplace", "sys/mounts/"+w.Path, "v0.1.1 marketplace\n", "v0.1.1 "+w.Path+"\n").Replace(b.text)
 		if out := o.must(b); blocks == 2 && strings.TrimSpace(out) != nextVersion {
 			t.Errorf("after the step-down the running version is %s", out)

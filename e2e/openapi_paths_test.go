@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,23 +15,14 @@ import (
 // openAPI is a server's OpenAPI document.
 type openAPI struct {
 	Paths map[string]map[string]json.RawMessage `json:"paths"` // by method
-	Parts struct {
-		Schemas map[string]openAPISchema `json:"schemas"`
-	} `json:"components"`
 }
 
 type openAPIOperation struct {
-	ID string `json:"operationId"`
-}
-
-// schema returns the schema of an operation's body. Vault drops the reference to it when it takes the document from a plugin, and
-// keeps the schema, which is named after the operation.
-func (d openAPI) schema(o openAPIOperation) openAPISchema {
-	name := "Request"
-	for _, word := range slices.Backward(strings.Split(o.ID, "-")) {
-		name = strings.ToUpper(word[:1]) + word[1:] + name
-	}
-	return d.Parts.Schemas[name]
+	Body struct {
+		Content map[string]struct {
+			Schema openAPISchema `json:"schema"`
+		} `json:"content"`
+	} `json:"requestBody"`
 }
 
 type openAPISchema struct {
@@ -68,7 +58,7 @@ func (d openAPI) allows(t testing.TB, method, path string, body fields) {
 	if err := json.Unmarshal(raw, &operation); err != nil {
 		t.Fatal(err)
 	}
-	schema := d.schema(operation)
+	schema := operation.Body.Content["application/json"].Schema
 	for name, value := range body {
 		property, has := schema.Properties[name]
 		switch {

@@ -67,7 +67,8 @@ func checkOperation(t testing.TB, name string, operation *openapi3.Operation) {
 
 // sensitive are the fields that carry a secret, in requests and responses.
 var sensitive = []string{
-	"access_token", "api_headers", "client_secret", "code", "headers", "redirect", "refresh_token", "secret_params", "state",
+	"access_token", "api_headers", "client_certificate", "client_secret", "code", "headers", "private_key", "redirect", "refresh_token",
+	"secret_params", "state",
 }
 
 // checkFields checks that a body has fields, each with a type and a description, and that those with a secret are marked.
@@ -141,7 +142,7 @@ func TestOpenAPI_EachResponseFits(t *testing.T) {
 	do(http.MethodPatch, "config/own", fields{"ttl": "1m"})
 	do(http.MethodPatch, "roles/own/narrow", fields{"ttl": "1m"})
 	for _, path := range []string{
-		"status/own", "status/users/shop", "roles/users/shop", "config/users?discard_grants=true", "config/own?discard_grants=true",
+		"status/own", "status/users/shop", "authorize/users/shop", "roles/users/shop", "config/users?discard_grants=true", "config/own?discard_grants=true",
 		"providers/shop", "settings",
 	} {
 		do(http.MethodDelete, path, nil)
