@@ -129,7 +129,7 @@ func openAssertion(t *testing.T, sent string, request provider.Request, before t
 // verifyAssertion returns the header and the payload of an assertion that the client's key has signed.
 func verifyAssertion(t *testing.T, text string, request provider.Request) (header, payload string) {
 	t.Helper()
-	parsed, err := jose.ParseSigned(text, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA, jose.HS256})
+	parsed, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA, jose.HS256})
 	if err != nil {
 		t.Fatal(err)
 	}
