@@ -70,7 +70,7 @@ func TestDefinition_WrittenAndRead(t *testing.T) {
 	w.Delete(t, "providers/shop").OK(t)
 	w.Read(t, "providers/shop").Refused(t, http.StatusNotFound)
 	w.Write(t, "config/shop", fields{"client_id": demoClient, "client_secret": demoSecret}).
-		Refused(t, http.StatusBadRequest, "provider: is required", "twin")
+		Refused(t, http.StatusBadRequest, "provider: is required", "vault list shows below providers/")
 }
 
 // builtins returns the names of the providers in the catalog's folder.
