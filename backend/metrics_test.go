@@ -140,6 +140,25 @@ func TestMetrics_RevokedGrant(t *testing.T) {
 	})
 }
 
+// A token that no caller has read is not replaced, so it is never overdue. Readers with tokens of their own do not read it.
+func TestMetrics_UnreadTokenIsNeverDue(t *testing.T) {
+	withFixture(t, func(f fixture) {
+		f.configureClient()
+		expires, due := `token_expiry_timestamp_seconds{config="kleinanzeigen"}`, `token_due_timestamp_seconds{config="kleinanzeigen"}`
+		if err := f.writeConfig(backend.Fields{"reuse_token": false, "client_secret": "another"}, true); err != nil { // which mints
+			f.Fatal(err)
+		}
+		f.wantToken("token-2")
+		if timeOf(f.T, f.engine, expires).IsZero() || !timeOf(f.T, f.engine, due).IsZero() {
+			f.Errorf("of an unread token: %v", scrapeOf(f.T, f.engine))
+		}
+		f.wantSharedToken()
+		if at := timeOf(f.T, f.engine, due); !at.After(time.Now()) || !at.Before(timeOf(f.T, f.engine, expires)) {
+			f.Errorf("a token that was read is due at %v", at)
+		}
+	})
+}
+
 func TestMetrics_Revocations(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()

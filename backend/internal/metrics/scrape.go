@@ -43,7 +43,7 @@ var times = []struct {
 }{
 	{gauge("marketplace_token_expiry_timestamp_seconds", "When the current token expires.", "config", "role"),
 		func(s Subject) time.Time { return s.TokenExpiresAt }},
-	{gauge("marketplace_token_due_timestamp_seconds", "When the current token is due for replacement.", "config", "role"),
+	{gauge("marketplace_token_due_timestamp_seconds", "When the current token is due for replacement, if a caller has read it.", "config", "role"),
 		func(s Subject) time.Time { return s.TokenDueAt }},
 	{gauge("marketplace_retry_at_timestamp_seconds", "When the next token request can be sent, if it has to wait.", "config", "role"),
 		func(s Subject) time.Time { return s.RetryAt }},

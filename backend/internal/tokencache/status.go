@@ -8,7 +8,8 @@ import "time"
 type Status struct {
 	// ExpiresAt is when the current token expires, and NextRefreshAt when it is replaced; zero: there is none.
 	ExpiresAt, NextRefreshAt time.Time
-	// DueAt is when the current token is due for replacement. NextRefreshAt is later if the next token request has to wait.
+	// DueAt is when the current token is due for replacement, if a caller has read it; else zero. NextRefreshAt is later if the next
+	// token request has to wait.
 	DueAt time.Time
 	// RetryAt is when the next token request can be sent, if it has to wait; else zero.
 	RetryAt time.Time
@@ -35,7 +36,9 @@ func (c *Cache) Status(key Key) (s Status) {
 		return s
 	}
 	s.ExpiresAt, s.NextRefreshAt, s.Fingerprint = e.current.ExpiresAt(), e.current.RefreshAt, e.current.Fingerprint
-	s.DueAt = s.NextRefreshAt
+	if e.read {
+		s.DueAt = e.current.RefreshAt
+	}
 	if s.RetryAt.After(s.NextRefreshAt) {
 		s.NextRefreshAt = s.RetryAt
 	}
