@@ -83,8 +83,8 @@ func named(platform string) string { return plugin + "_" + version + "_" + platf
 // Two builds from two folders, with other settings of Go, give the same bytes. So does a build with an empty cache, for one platform.
 func TestRelease_Reproducible(t *testing.T) {
 	first := copySource(t, filepath.Join(t.TempDir(), "a"))
-	first.make("SIGNING_KEY=none")
 	second := copySource(t, filepath.Join(t.TempDir(), "another", "folder"))
+	first.make("SIGNING_KEY=none")
 	second.make("SIGNING_KEY=none", "GOFLAGS=-buildvcs=auto", "GOAMD64=v3", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "CGO_ENABLED=1")
 	if a, b := first.read("SHA256SUMS"), second.read("SHA256SUMS"); !bytes.Equal(a, b) {
 		t.Fatalf("the checksums differ:\n%s\n%s", a, b)
