@@ -19,7 +19,7 @@ build: ## build the plugin and the simulator into build/
 vault: ## print the path of a Vault server; build one if none is installed (once, about eight minutes on two cores)
 	@scripts/vault
 
-try: ## show the engine in use in its own process, without a Vault server (under a minute)
+try: ## show the engine in use in its own process, without a Vault server
 	@scripts/try
 
 # Says before anything is compiled if a Vault server has to be.
