@@ -67,14 +67,7 @@ func (d deviceSettings) check() error {
 
 // authorizeDevice handles sections 3.1 and 3.2.
 func (o *oauth2) authorizeDevice(s *state, r request) response {
-	if r.Method != http.MethodPost {
-		return methodNotAllowed()
-	}
-	form, err := r.form()
-	if err != nil {
-		return o.refuse("invalid_request", err.Error())
-	}
-	id, refused := o.authenticate(s, r, form)
+	id, form, refused := o.clientRequest(s, r)
 	if refused != nil {
 		return *refused
 	}

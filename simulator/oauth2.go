@@ -240,20 +240,29 @@ func (o *oauth2) accessToken(s *state, t token) (string, json.RawMessage) {
 	return accessToken, s.expiresIn
 }
 
+// clientRequest returns the client that has sent a form by POST, and the form. If
+// the request or the client is refused, it returns the response.
+func (o *oauth2) clientRequest(s *state, r request) (id string, form map[string]string, refused *response) {
+	if r.Method != http.MethodPost {
+		wrong := methodNotAllowed()
+		return "", nil, &wrong
+	}
+	form, err := r.form()
+	if err != nil {
+		wrong := o.refuse("invalid_request", err.Error())
+		return "", nil, &wrong
+	}
+	id, refused = o.authenticate(s, r, form)
+	return id, form, refused
+}
+
 // revoke handles RFC 7009. It ignores token_type_hint, which a server may do
 // (section 2.1) and for an unknown value must do (section 2.2). Revoking a refresh
 // token also revokes the access tokens of the same grant (section 2.1). Revoking
 // an access token revokes nothing else.
 func (o *oauth2) revoke(s *state, r request) response {
-	if r.Method != http.MethodPost {
-		return methodNotAllowed()
-	}
-	form, err := r.form()
-	if err != nil {
-		return o.refuse("invalid_request", err.Error())
-	}
 	// "first validates the client credentials" (section 2.1)
-	id, refused := o.authenticate(s, r, form)
+	id, form, refused := o.clientRequest(s, r)
 	if refused != nil {
 		return *refused
 	}

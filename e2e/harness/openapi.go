@@ -5,6 +5,7 @@ package harness
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -88,6 +89,49 @@ func Schema(operation *openapi3.Operation) *openapi3.Schema {
 		return nil
 	}
 	return ok.Value.Content["application/json"].Schema.Value
+}
+
+// CheckRequest returns what the document lacks of a request: its operation, or a field with the type of the value.
+func (o *OpenAPI) CheckRequest(method, path string, body Fields) error {
+	operation, _ := o.Operation(method, path)
+	if operation == nil {
+		return fmt.Errorf("the OpenAPI document has no %s %s", method, path)
+	}
+	if len(body) == 0 {
+		return nil
+	}
+	var properties openapi3.Schemas
+	if operation.RequestBody != nil {
+		properties = operation.RequestBody.Value.Content["application/json"].Schema.Value.Properties
+	}
+	var problems []error
+	for name, value := range body {
+		switch property := properties[name]; {
+		case property == nil:
+			problems = append(problems, fmt.Errorf("%s %s has no field %s", method, path, name))
+		case !hasType(value, property.Value):
+			problems = append(problems, fmt.Errorf("%s %s: %s is %v (%T), want a value of the type %v, %s",
+				method, path, name, value, value, property.Value.Type, property.Value.Format))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// hasType reports whether a value that is not parsed yet has the type of a schema. A duration may be a number of seconds.
+func hasType(value any, schema *openapi3.Schema) bool {
+	switch value.(type) {
+	case string:
+		return schema.Type.Is("string")
+	case bool:
+		return schema.Type.Is("boolean")
+	case int, float64:
+		return schema.Type.Is("integer") || schema.Format == "duration"
+	case []any, []string:
+		return schema.Type.Is("array")
+	case map[string]any:
+		return schema.Type.Is("object")
+	}
+	return false
 }
 
 // Check returns how a successful response differs from what its operation declares. extra are further fields that it may have.
