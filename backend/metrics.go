@@ -133,11 +133,11 @@ func mintOutcome(o outcome) string {
 	return failure.Kind
 }
 
-// requestBegins notes that a request is sent. It returns what to call when the request has ended.
+// requestBegins counts a request that is sent, unless it is a revocation. It returns what to call when the request has ended.
 func (e *Engine) requestBegins(call throttle.Call) (ended func()) {
-	e.countRequest(call)
 	if call.Request.GrantType == provider.Revocation {
 		return func() {}
 	}
+	e.health.Sent(health.Key{Config: call.Config, Role: call.Role})
 	return e.metrics.Request(call.Definition.Name)
 }

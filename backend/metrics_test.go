@@ -171,6 +171,10 @@ func TestMetrics_Revocations(t *testing.T) {
 		time.Sleep(time.Second)
 		wantSeries(f.T, f.engine, `revocations_total{outcome="success"} 1`, `revocations_total{outcome="error"} 1`,
 			`mint_duration_seconds_count{provider="kleinanzeigen"} 1`) // a revocation is no mint
+		status, err := f.engine.Status(f.Context(), "kleinanzeigen", "")
+		if err != nil || status.LastDay != 1 {
+			f.Errorf("%d token requests (%v), want 1: a revocation is none", status.LastDay, err)
+		}
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"vault-plugin-secrets-marketplace/backend/internal/health"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
-	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/provider"
 )
 
@@ -80,9 +79,4 @@ func failureOf(err error) (health.Failure, bool) {
 	}
 	f.Kind, f.Code, f.StatusCode, f.Limits = failure.Kind.String(), failure.Code, failure.StatusCode, failure.Kind == provider.RateLimited
 	return f, true
-}
-
-// countRequest counts a token request for status/.
-func (e *Engine) countRequest(call throttle.Call) {
-	e.health.Sent(health.Key{Config: call.Config, Role: call.Role})
 }

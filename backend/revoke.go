@@ -241,6 +241,5 @@ func (e *Engine) EndAuthorization(ctx context.Context, config, role string) (End
 	e.cache.Replace(tokencache.Key(key)) // a token that is still on its way does not become the current one
 	e.exchanges.forget(r.ID)
 	ended := Ended{Provider: c.Provider, StaysValid: !e.revokeGrants(ctx, c, role, deleted)}
-	e.logger.Info("the authorization of a role was ended", "config", config, "role", role)
 	return ended, e.stored.remove(ctx, key)
 }
