@@ -32,10 +32,7 @@ func (e *Engine) Exchange(ctx context.Context, config, role string, callback Cal
 	if u.usesDevice() {
 		return e.pollDevice(ctx, u, callback)
 	}
-	if err := callback.check(u.codeName()); err != nil && e.exchanges.get(callback, u) == nil {
-		return nil, err
-	}
-	return e.exchange(ctx, u, callback)
+	return e.exchangeChecked(ctx, u, callback)
 }
 
 // ExchangeRedirect is [Engine.Exchange] with the whole URL that the user's browser was redirected to.
@@ -51,6 +48,11 @@ func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect st
 	if err != nil {
 		return nil, err
 	}
+	return e.exchangeChecked(ctx, u, callback)
+}
+
+// exchangeChecked exchanges what came back in a redirect. What was pasted wrongly is refused before the state is consumed.
+func (e *Engine) exchangeChecked(ctx context.Context, u *userRole, callback Callback) (*Token, error) {
 	if err := callback.check(u.codeName()); err != nil && e.exchanges.get(callback, u) == nil {
 		return nil, err
 	}
