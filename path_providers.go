@@ -75,6 +75,7 @@ func providerResponse() map[string]*framework.FieldSchema {
 		"authorization":        sometimes(pairs, "What the authorization endpoint asks for."),
 		"refresh_tokens":       sometimes(pairs, "How refresh tokens live."),
 		"revocation":           sometimes(pairs, "The revocation request, if it differs from RFC 7009."),
+		"device_authorization": sometimes(pairs, "The device authorization request, if it differs from RFC 8628."),
 		"answer":               sometimes(pairs, "How a response differs from RFC 6749."),
 		"api":                  sometimes(pairs, "The headers that the provider's API wants."),
 		"use":                  sometimes(text, "What else the API needs, in words."),
@@ -203,18 +204,19 @@ func providerData(d provider.Definition) map[string]any {
 		parameters[string(grant)] = parameterData(request.Parameters)
 	}
 	shown := omitEmpty(map[string]any{
-		"obtain":         d.Obtain,
-		"variables":      variableData(d.Variables),
-		"use":            d.Use,
-		"api":            omitEmpty(map[string]any{"headers": d.API.Headers}),
-		"credentials":    credentialData(d.Credentials),
-		"assertion":      omitEmpty(map[string]any{"lifetime": d.Assertion.Lifetime, "algorithms": d.Assertion.Algorithms}),
-		"no_client":      d.NoClient,
-		"revocation":     revocationData(d.Revocation),
-		"token_lifetime": d.TokenLifetime,
-		"same_token":     d.SameToken,
-		"limit_headers":  limitHeaderData(d.LimitHeaders),
-		"authorization":  authorizationData(d.Authorization),
+		"obtain":               d.Obtain,
+		"variables":            variableData(d.Variables),
+		"use":                  d.Use,
+		"api":                  omitEmpty(map[string]any{"headers": d.API.Headers}),
+		"credentials":          credentialData(d.Credentials),
+		"assertion":            omitEmpty(map[string]any{"lifetime": d.Assertion.Lifetime, "algorithms": d.Assertion.Algorithms}),
+		"no_client":            d.NoClient,
+		"revocation":           requestData(d.Revocation),
+		"device_authorization": requestData(d.DeviceAuthorization),
+		"token_lifetime":       d.TokenLifetime,
+		"same_token":           d.SameToken,
+		"limit_headers":        limitHeaderData(d.LimitHeaders),
+		"authorization":        authorizationData(d.Authorization),
 		"refresh_tokens": omitEmpty(map[string]any{
 			"rotation":                d.RefreshTokens.Rotation,
 			"previous":                d.RefreshTokens.Previous,
@@ -305,8 +307,8 @@ func credentialData(c provider.Credentials) map[string]any {
 	return map[string]any{"client_id": c.ClientID, "client_secret": c.ClientSecret}
 }
 
-// revocationData returns a revocation request that is not that of RFC 7009, section 2.1.
-func revocationData(r *provider.GrantRequest) map[string]any {
+// requestData returns a revocation or device authorization request that is not that of RFC 7009, section 2.1, or RFC 8628, section 3.1.
+func requestData(r *provider.GrantRequest) map[string]any {
 	if r == nil {
 		return nil
 	}
