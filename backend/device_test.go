@@ -357,7 +357,8 @@ func TestDevice_KilledBeforeTheStateWasDeleted(t *testing.T) {
 			}
 		})
 		f.server.answer(http.StatusOK, deviceGranted)
-		go func() { _ = f.poll(state) }()
+		killed := f.engine // restart replaces it
+		go func() { _, _ = killed.Exchange(f.Context(), "oauth2", "shop", backend.Callback{State: state}) }()
 		time.Sleep(time.Minute)
 		f.storage.beforeDelete.clear()
 		f.restart()

@@ -110,8 +110,8 @@ func TestEnd_ExchangeInFlight(t *testing.T) {
 		f.provider.set(func(p *rotatingProvider) { p.latency = 5 * time.Second })
 		done := inBackground(exchange)
 		time.Sleep(time.Second)
-		newest := f.provider.issued[len(f.provider.issued)-1]
-		f.provider.set(func(p *rotatingProvider) { p.latency = 0 })
+		var newest string
+		f.provider.set(func(p *rotatingProvider) { newest, p.latency = p.issued[len(p.issued)-1], 0 })
 		revoked := f.end()
 		if err := <-done; !isRestart(err) {
 			f.Errorf("the exchange: %v", err)
