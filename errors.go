@@ -3,6 +3,7 @@
 package marketplace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,7 @@ func (g *guard) exchangeText(ctx context.Context, req *logical.Request, e *backe
 // explain returns the status and the text of an error, without its subject.
 func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (status int, text string) {
 	var (
+		paired       *backend.PairedURLsError
 		missing      *backend.NotFoundError
 		unauthorized *backend.UnauthorizedError
 		definition   *provider.DefinitionError
@@ -83,6 +85,8 @@ func (g *guard) explain(ctx context.Context, req *logical.Request, err error) (s
 		failure      *provider.Error
 	)
 	switch {
+	case errors.As(err, &paired):
+		return http.StatusBadRequest, err.Error() + "; write both with: " + pairedCommand(req, paired)
 	case errors.As(err, new(*backend.FieldError)):
 		return http.StatusBadRequest, err.Error()
 	case errors.As(err, &definition):
@@ -193,7 +197,8 @@ func (g *guard) notFound(ctx context.Context, req *logical.Request, missing *bac
 	default:
 		text = missing.Error()
 	}
-	creates := req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation // a role
+	noConfig := missing.Role == "" && req.Operation == logical.PatchOperation
+	creates := noConfig || req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation // a role
 	if strings.HasPrefix(req.Path, configPrefix) || strings.HasPrefix(req.Path, rolesPrefix) && !creates {
 		return http.StatusNotFound, text
 	}
@@ -281,6 +286,16 @@ func secretsAgain(req *logical.Request, e *backend.RouteError) string {
 		command = secretCommand(req, e.Config, e.Secret)
 	}
 	return "read the definition, and if it is right, give all secrets again with: " + command
+}
+
+// pairedCommand returns the command that writes both URLs of a config. The missing one is a placeholder, which a write refuses, because
+// the provider's own would send the secrets to two hosts.
+func pairedCommand(req *logical.Request, e *backend.PairedURLsError) string {
+	command := "vault write " + req.MountPoint + req.Path + " token_url=" + cmp.Or(e.TokenURL, "…") + " refresh_url=" + cmp.Or(e.RefreshURL, "…")
+	if req.Operation == logical.CreateOperation {
+		command += " client_id=…"
+	}
+	return command + " client_secret=…"
 }
 
 // secretCommand returns the command that writes the secret of a config's client.

@@ -103,6 +103,8 @@ func (c Callback) check(codeName string) error {
 		return fail("code", "is a URL; give it as redirect, in place of code and state")
 	case furtherParameter.MatchString(c.Code):
 		return fail("code", "contains more of the URL than the code; give the code alone"+whole)
+	case strings.HasSuffix(c.Code, emptyFragment):
+		return fail("code", "ends with "+emptyFragment+", which is not a part of it; remove that"+whole)
 	case LooksEncoded(c.Code):
 		return fail("code", "is percent-encoded, as it is in a URL; paste it decoded (%5E is ^, %23 is #)"+whole)
 	}

@@ -65,6 +65,17 @@ func (e *FieldError) Error() string {
 	return text
 }
 
+// PairedURLsError reports that a config overrides one of two URLs that belong together. An empty one is missing.
+type PairedURLsError struct {
+	FieldError
+	TokenURL, RefreshURL string
+}
+
+// Unwrap returns the error of the field.
+func (e *PairedURLsError) Unwrap() error {
+	return &e.FieldError
+}
+
 // NotFoundError reports that a config, or a role of one, does not exist.
 type NotFoundError struct {
 	Config, Role string
@@ -101,8 +112,20 @@ func (e *ExchangeError) Unwrap() error {
 	return e.Err
 }
 
-// Nearest returns the candidate that a mistyped word most likely means; empty if none is near.
+// minPart is the length from which a word can stand for a candidate that contains it.
+const minPart = 4
+
+// Nearest returns the candidate that a mistyped or shortened word most likely means; empty if none is near.
 func Nearest(word string, candidates []string) string {
+	var containing []string
+	for _, candidate := range candidates {
+		if len(word) >= minPart && strings.Contains(candidate, strings.ToLower(word)) {
+			containing = append(containing, candidate)
+		}
+	}
+	if len(containing) == 1 {
+		return containing[0]
+	}
 	best, distance := "", len(word)/2+1
 	for _, candidate := range slices.Sorted(slices.Values(candidates)) {
 		if d := levenshtein.Distance(strings.ToLower(word), candidate, nil); d < distance {

@@ -51,7 +51,7 @@ func (e *Engine) ExchangeRedirect(ctx context.Context, config, role, redirect st
 	return e.exchangeChecked(ctx, u, callback)
 }
 
-// exchangeChecked exchanges what came back in a redirect. What was pasted wrongly is refused before the state is consumed.
+// exchangeChecked exchanges what came back in a redirect. It refuses a code that was pasted wrongly before the state is consumed.
 func (e *Engine) exchangeChecked(ctx context.Context, u *userRole, callback Callback) (*Token, error) {
 	if err := callback.check(u.codeName()); err != nil && e.exchanges.get(callback, u) == nil {
 		return nil, err

@@ -55,6 +55,9 @@ var (
 	furtherParameter = regexp.MustCompile(`&[A-Za-z_.]+=`)
 )
 
+// emptyFragment is what some authorization servers put behind the URL of a redirect.
+const emptyFragment = "#_=_"
+
 // LooksEncoded reports whether a text looks percent-encoded, as in a URL: it has escapes, and no percent sign beside them.
 func LooksEncoded(text string) bool {
 	return percentEscape.MatchString(text) && !strings.Contains(percentEscape.ReplaceAllString(text, ""), "%")

@@ -256,11 +256,11 @@ func checkURLs(c *Config, d provider.Definition, settings Settings) error {
 	}
 	own := d.Environments[c.Environment]
 	if own.RefreshURL != "" && (c.TokenURL == "") != (c.RefreshURL == "") {
-		return &FieldError{
+		return &PairedURLsError{TokenURL: c.TokenURL, RefreshURL: c.RefreshURL, FieldError: FieldError{
 			Field: "token_url", Problem: d.Name + " refreshes at a URL of its own",
 			Accepted: "token_url=" + cmp.Or(c.TokenURL, own.TokenURL) + " and refresh_url=" + cmp.Or(c.RefreshURL, own.RefreshURL) +
 				" together, each with the right value, or neither",
-		}
+		}}
 	}
 	return nil
 }

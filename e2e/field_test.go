@@ -175,7 +175,7 @@ func TestField_PastedCode(t *testing.T) {
 	code := back.Query().Get("code")
 	for pasted, problem := range map[string]string{
 		"v%5E1.1%23i%5E1": "is percent-encoded", "abc%2Fdef%3D%3D": "is percent-encoded", "%41": "is percent-encoded",
-		"4/0AX%3D%3D": "is percent-encoded", "v%5E1.1&expires_in=299": "contains more of the URL", code + "&state=" + b.State: "contains more of the URL",
+		"4/0AX%3D%3D": "is percent-encoded", code + "#_=_": "ends with #_=_", "v%5E1.1&expires_in=299": "contains more of the URL", code + "&state=" + b.State: "contains more of the URL",
 		"code=" + code: "begins with its own name", back.String(): "is a URL; give it as redirect", " " + code: "begins or ends with a blank",
 		"\ufeff" + code: "begins or ends with a blank", b.State: "is the state", "…": "is the placeholder", `"` + code + `"`: "is in quotes",
 		"": "is required; take code and state from the URL that the browser was sent to, or give the whole URL",
@@ -269,14 +269,20 @@ func TestField_ErrorsHaveCommands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Write(t, "config/a", w.at(accounda, unverified, fields{"refresh_url": without})).Refused(t, http.StatusBadRequest,
-		"token_url: accounda refreshes at a URL of its own", "token_url="+w.Sim.HTTP+tokenPaths[accounda], "refresh_url=https://api.accounda.com/v1/token/refresh/")
+		"token_url: accounda refreshes at a URL of its own", "token_url="+w.Sim.HTTP+tokenPaths[accounda], "refresh_url=https://api.accounda.com/v1/token/refresh/",
+		"write both with: vault write "+w.Path+"/config/a token_url="+w.Sim.HTTP+tokenPaths[accounda]+" refresh_url=… client_id=… client_secret=…")
+	w.Write(t, "config/a", w.at(accounda, unverified, fields{"refresh_url": "…"})).Refused(t, http.StatusBadRequest, "refresh_url: ")
 	w.Write(t, "roles/none/shop", fields{"scope": "read"}).
+		Refused(t, http.StatusBadRequest, `there is no config "none"; create it with: vault write `+w.Path+"/config/none provider=…")
+	w.Patch(t, "roles/none/shop", fields{"scope": "read"}).
 		Refused(t, http.StatusBadRequest, `there is no config "none"; create it with: vault write `+w.Path+"/config/none provider=…")
 	w.Write(t, "roles/accounda/shop", nil).
 		Refused(t, http.StatusBadRequest, "create it with: vault write "+w.Path+"/config/accounda client_id=… client_secret=…")
 	w.Write(t, "config/b", w.oauth2(unverified)).OK(t)
 	w.Write(t, "roles/b/shop", fields{"grant_type": "authorisation_code"}).
 		Refused(t, http.StatusBadRequest, "grant_type: unknown value (did you mean authorization_code?)")
+	w.Write(t, "roles/b/shop", fields{"grant_type": "refresh"}).
+		Refused(t, http.StatusBadRequest, "grant_type: unknown value (did you mean refresh_token?)")
 }
 
 // A read of a config shows the values that take effect, beside those that are set.

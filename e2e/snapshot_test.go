@@ -57,3 +57,28 @@ func TestSnapshot_RestartsPlugin(t *testing.T) {
 		t.Error("creds/ returns a token from before the restore")
 	}
 }
+
+// On a cluster, a snapshot restored at the active node is what each later active node serves, with nothing for an operator to do.
+func TestSnapshot_OnCluster(t *testing.T) {
+	t.Parallel()
+	cluster := harness.StartCluster(t)
+	active := cluster.Active(t)
+	w := newWorldOn(t, active)
+	w.Write(t, "config/before", w.kleinanzeigen()).OK(t)
+	snapshot := active.SaveSnapshot(t)
+	w.Write(t, "config/after", w.kleinanzeigen()).OK(t)
+	active.RestoreSnapshot(t, snapshot)
+	restored := func(when string) {
+		t.Helper()
+		harness.Eventually(t, 60*time.Second, "the active node has the data of the snapshot "+when, func() bool {
+			w = w.on(cluster.Active(t))
+			return w.Read(t, "config/after").Status == http.StatusNotFound && w.Read(t, "creds/before").Status == http.StatusOK
+		})
+	}
+	restored("after the restore")
+	w.Do(t, harness.Request{Method: http.MethodPut, Path: "sys/step-down"}).OK(t)
+	restored("after a step-down")
+	harness.Eventually(t, 60*time.Second, "the former active node forwards reads", func() bool {
+		return w.on(active).Read(t, "creds/before").Status == http.StatusOK
+	})
+}
