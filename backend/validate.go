@@ -199,11 +199,17 @@ func checkParams(c *Config, d provider.Definition) error {
 func checkParamsField(field, from string, params map[string]string, d provider.Definition) error {
 	refused := []string{"grant_type", "client_id", "client_secret", "refresh_token", "code", d.Credentials.ClientID, d.Credentials.ClientSecret}
 	for name := range params {
-		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
-			return &FieldError{Field: field, Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
-		}
-		if _, ok := d.Variables[name]; ok && from == provider.FromSecretParams {
+		sources := d.Sources(name)
+		_, inURL := d.Variables[name]
+		switch {
+		case slices.Contains(sources, from): // also grant_type, if the provider has words of its own for it
+			continue
+		case inURL:
 			return &FieldError{Field: field, Problem: "contains " + name + ", which is part of a URL; use params"}
+		case len(sources) > 0:
+			return &FieldError{Field: field, Problem: "contains " + name + ", which has a field of its own; use " + sources[0]}
+		case slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }):
+			return &FieldError{Field: field, Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
 		}
 		for _, grant := range d.Grants {
 			if p, ok := grant.Parameters[name]; ok && p.From != from {

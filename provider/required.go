@@ -49,6 +49,34 @@ func (d Definition) Required(grants ...GrantType) []Need {
 	return slices.CompactFunc(needs, func(a, b Need) bool { return a.Field == b.Field && a.Key == b.Key })
 }
 
+// Sources returns which of params and secret_params the provider takes the entry of a key from, in any of its requests, URLs and
+// headers of the API. It returns none if the key means nothing to the provider.
+func (d Definition) Sources(key string) []string {
+	var sources []string
+	if _, ok := d.Variables[key]; ok || slices.Contains(d.API.params(), key) {
+		sources = append(sources, FromParams)
+	}
+	parameters := []map[string]Parameter{d.Authorization.Parameters}
+	requests := slices.Collect(maps.Values(d.Grants))
+	for _, r := range []*GrantRequest{d.Revocation, d.DeviceAuthorization} {
+		if r != nil {
+			requests = append(requests, *r)
+		}
+	}
+	for _, r := range requests {
+		parameters = append(parameters, r.Parameters, r.Headers)
+	}
+	for _, all := range parameters {
+		for name, p := range all {
+			if (p.From == FromParams || p.From == FromSecretParams) && p.key(name) == key {
+				sources = append(sources, p.From)
+			}
+		}
+	}
+	slices.Sort(sources)
+	return slices.Compact(sources)
+}
+
 // need returns what the client has to give for a parameter, if it has to.
 func (p Parameter) need(name string) (Need, bool) {
 	need := Need{Field: p.From, Description: p.Description}
