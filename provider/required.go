@@ -49,7 +49,7 @@ func (d Definition) Required(grants ...GrantType) []Need {
 	return slices.CompactFunc(needs, func(a, b Need) bool { return a.Field == b.Field && a.Key == b.Key })
 }
 
-// Sources returns which of params and secret_params the provider takes the entry of a key from, in any of its requests, URLs and
+// Sources returns from which of params and secret_params the provider takes the entry of a key. It looks at all requests, URLs and
 // headers of the API. It returns none if the key means nothing to the provider.
 func (d Definition) Sources(key string) []string {
 	var sources []string
