@@ -17,8 +17,8 @@ import (
 
 const callUsage = "marketplace-simulator call [-bearer token] [-json body] URL"
 
-// call sends one request to a simulator on loopback and prints the response's body. The demo uses it on a machine without an
-// HTTP client.
+// call sends one request to a simulator on loopback and prints the response's body, or the target of a redirect. The demo uses it on
+// a machine without an HTTP client.
 func call(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet(callUsage, flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -51,6 +51,10 @@ func call(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer response.Body.Close()
+	if location := response.Header.Get("Location"); location != "" {
+		_, err := fmt.Fprintln(stdout, location)
+		return err
+	}
 	if _, err := io.Copy(stdout, response.Body); err != nil {
 		return err
 	}

@@ -96,6 +96,10 @@ func TestCall(t *testing.T) {
 		{[]string{sim.HTTP + "/_control/counters"}, 0, `"connections"`, ""},
 		{[]string{"-json", `{"kind": "status", "status": 500}`, sim.HTTP + "/_control/kleinanzeigen/faults"}, 0, "", ""},
 		{[]string{"-bearer", "no token", sim.HTTP + "/kleinanzeigen/protected"}, 1, "", "401"},
+		{
+			[]string{sim.HTTP + "/oauth2/authorize?response_type=code&client_id=demo-client&redirect_uri=https://client.example/&state=s&simulate=allow"},
+			0, "https://client.example/?code=", "",
+		},
 		{[]string{}, 1, "", "one URL is required"},
 		{[]string{"https://marketplace.example.com/"}, 1, "", "not a loopback address"},
 		{[]string{"https://localhost.example.com/"}, 1, "", "not a loopback address"},
