@@ -70,7 +70,7 @@ docs: ## generate docs/providers.md, the tables in docs/api.md, the reference in
 	go run ./scripts/api-doc docs/api.md >build/api.md && mv build/api.md docs/api.md
 	go run -C tools/schema .
 
-readme: ## update the demo's transcript in the README
+readme: ## update the transcripts in docs/demo.md and in the README
 	@scripts/readme
 
 lint: ## check format, code, known vulnerabilities and the project's own rules

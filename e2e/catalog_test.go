@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"vault-plugin-secrets-marketplace/e2e/harness"
+	"vault-plugin-secrets-marketplace/e2e/pages"
 )
 
 // Each marketplace of the catalog mints at its simulated vendor, with the commands that a read of its definition returns. The API
@@ -22,8 +23,10 @@ func TestCatalog_EachMarketplaceMints(t *testing.T) {
 	if len(keys) < 57 {
 		t.Errorf("the catalog has %d entries", len(keys))
 	}
+	page := harness.PageBlocks(t, "docs/providers.md")
 	for _, key := range keys {
 		name := key.(string)
+		w.isOnPage(t, page, name)
 		vendor, simulated := vendors[name]
 		if !simulated {
 			if _, known := tokenPaths[name]; !known { // those have tests of their own
@@ -40,6 +43,31 @@ func TestCatalog_EachMarketplaceMints(t *testing.T) {
 			}
 			m.authorize(t)
 		})
+	}
+}
+
+// isOnPage checks that docs/providers.md has the commands of an entry of the catalog.
+func (w world) isOnPage(t *testing.T, page []pages.Block, name string) {
+	t.Helper()
+	var entry struct {
+		Commands     []string `json:"commands"`
+		UserCommands []string `json:"user_commands"`
+	}
+	decode(t, w.Read(t, "providers/"+name), &entry)
+	var want, got []string
+	for _, commands := range [][]string{entry.Commands, entry.UserCommands} {
+		if len(commands) > 0 {
+			want = append(want, strings.ReplaceAll(strings.Join(commands, "\n")+"\n", " "+w.Path+"/", " marketplace/"))
+		}
+	}
+	for _, b := range page {
+		if b.Section == name {
+			got = append(got, b.Text)
+			harness.Ran(b)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/providers.md has the commands %q for %s, want %q", got, name, want)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestClients_Node(t *testing.T) {
 func TestClients_Curl(t *testing.T) {
 	t.Parallel()
 	e := newExamples(t, 3600)
-	command := strings.ReplaceAll(e.commands(t, "curl/README.md")[0], "https://api.example.com/orders", e.Sim.HTTP+"/kleinanzeigen/protected")
+	command := strings.ReplaceAll(e.command(t, "curl/README.md", 0), "https://api.example.com/orders", e.Sim.HTTP+"/kleinanzeigen/protected")
 	shell := e.shell(t, "curl")
 	before := e.tokenRequests(t, kleinanzeigen)
 	for range 2 {

@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -285,7 +282,7 @@ func TestExamples_Ansible(t *testing.T) {
 	}
 	e.asked(t, kleinanzeigen, before+1, "after the tasks: only the report mints")
 
-	_, arguments, _ := strings.Cut(e.commands(t, "ansible/README.md")[1], " -a '")
+	_, arguments, _ := strings.Cut(e.command(t, "ansible/README.md", 1), " -a '")
 	var inShell uriTask
 	if err := yaml.Unmarshal([]byte(strings.TrimSuffix(arguments, "'")), &inShell); err != nil { // JSON is YAML
 		t.Fatal(err)
@@ -380,28 +377,4 @@ func (u uriTask) send(t testing.TB) map[string]any {
 	var answer map[string]any
 	_ = json.Unmarshal(text, &answer) // a response can be empty
 	return answer
-}
-
-// Each link from a document of the examples to another file leads somewhere.
-func TestExamples_LinksExist(t *testing.T) {
-	t.Parallel()
-	documents, err := filepath.Glob("../examples/*/README.md")
-	if err != nil || len(documents) == 0 {
-		t.Fatal(documents, err)
-	}
-	for _, document := range append(documents, "../examples/README.md", "../docs/faq.md") {
-		text, err := os.ReadFile(document)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, link := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(string(text), -1) {
-			target, err := url.Parse(link[1])
-			if err != nil || target.Scheme != "" {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(document), target.Path)); err != nil {
-				t.Errorf("%s: %v", document, err)
-			}
-		}
-	}
 }

@@ -20,14 +20,15 @@ import (
 type examples struct {
 	world
 	server *harness.Server
-	dir    string
+	source string // the folder in the repository
+	dir    string // the copy
 }
 
 // newExamples returns examples whose tokens live for that many seconds.
 func newExamples(t *testing.T, lifetime int) examples {
 	t.Helper()
 	server := startServer(t)
-	e := examples{server: server, dir: t.TempDir()}
+	e := examples{server: server, source: "examples", dir: t.TempDir()}
 	e.world = world{Mount: server.MountAt(t, "marketplace"), Sim: harness.StartSimulator(t)}
 	e.NoteSecret(demoSecret)
 	e.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)
@@ -36,7 +37,7 @@ func newExamples(t *testing.T, lifetime int) examples {
 	if err := os.CopyFS(e.dir, os.DirFS("../examples")); err != nil {
 		t.Fatal(err)
 	}
-	e.shell(t, ".", "VAULT_TOKEN="+server.Admin.Token()).Run(t, e.commands(t, "README.md")[0])
+	e.shell(t, ".", "VAULT_TOKEN="+server.Admin.Token()).Run(t, e.command(t, "README.md", 0))
 	return e
 }
 
@@ -53,28 +54,22 @@ func (e examples) start(t testing.TB, shell harness.Shell) *harness.Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(e.commands(t, readme)[0], "\n")
+	lines := strings.Split(e.command(t, readme, 0), "\n")
 	last := len(lines) - 1
 	lines[last] = "exec " + strings.ReplaceAll(lines[last], "https://api.example.com/orders", e.Sim.HTTP+"/kleinanzeigen/protected")
 	return shell.Start(t, strings.Join(lines, "\n"))
 }
 
-// commands returns the indented blocks of a document.
-func (e examples) commands(t testing.TB, document string) []string {
+// command returns a block of commands of a document, which the caller runs.
+func (e examples) command(t testing.TB, document string, block int) string {
 	t.Helper()
-	text := e.text(t, document)
-	var blocks []string
-	for _, block := range indented.FindAllString(text, -1) {
-		blocks = append(blocks, strings.TrimSpace(strings.ReplaceAll(block, "\n    ", "\n")))
+	blocks := harness.PageBlocks(t, e.source+"/"+document)
+	if block >= len(blocks) {
+		t.Fatalf("%s has %d blocks of commands", document, len(blocks))
 	}
-	if len(blocks) == 0 {
-		t.Fatalf("%s has no commands", document)
-	}
-	return blocks
+	harness.Ran(blocks[block])
+	return strings.TrimSpace(blocks[block].Text)
 }
-
-// indented matches a block of lines that are indented by four spaces.
-var indented = regexp.MustCompile(`(?m)(?:^    .*(?:\n|\z))+`)
 
 func (e examples) text(t testing.TB, file string) string {
 	t.Helper()
@@ -214,10 +209,7 @@ func TestExamples_Proxy(t *testing.T) {
 	t.Parallel()
 	e := newExamples(t, 15)
 	address := harness.FreeAddress(t)
-	for _, file := range []string{"proxy/proxy.hcl", "proxy/README.md"} {
-		e.change(t, file, "127.0.0.1:8100", address)
-	}
-	e.change(t, "proxy/proxy.hcl", "api_proxy {", "cache {}\n\napi_proxy {")
+	e.change(t, "proxy/proxy.hcl", "127.0.0.1:8100", address, "api_proxy {", "cache {}\n\napi_proxy {")
 	shell := e.shell(t, "proxy")
 	e.start(t, shell)
 	readOf := func(path string) harness.Request {
@@ -227,7 +219,8 @@ func TestExamples_Proxy(t *testing.T) {
 		got, err := e.Call(t.Context(), readOf("creds"))
 		return err == nil && got.Status == http.StatusOK
 	})
-	if printed := shell.Run(t, e.commands(t, "proxy/README.md")[1]); !strings.Contains(printed, "access_token") {
+	read := strings.ReplaceAll(e.command(t, "proxy/README.md", 1), "127.0.0.1:8100", address)
+	if printed := shell.Run(t, read); !strings.Contains(printed, "access_token") {
 		t.Errorf("the command printed %s, want a token", printed)
 	}
 

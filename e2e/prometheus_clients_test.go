@@ -52,7 +52,7 @@ func TestClients_Promtool(t *testing.T) {
 	if !strings.HasSuffix(strings.TrimSpace(openMetrics), "# EOF") {
 		t.Errorf("OpenMetrics ends with %q", openMetrics[max(0, len(openMetrics)-50):])
 	}
-	checks := e.commands(t, "prometheus/README.md")[2]
+	checks := e.command(t, "prometheus/README.md", 2)
 	if strings.Count(checks, "promtool ") != 3 {
 		t.Fatalf("the README has the checks %s", checks)
 	}
@@ -66,7 +66,7 @@ func TestClients_Promtool(t *testing.T) {
 func newDeployment(t *testing.T) examples {
 	t.Helper()
 	server := startServer(t)
-	e := examples{server: server, dir: t.TempDir()}
+	e := examples{server: server, source: "deploy", dir: t.TempDir()}
 	e.world = world{Mount: server.MountAt(t, "marketplace"), Sim: harness.StartSimulator(t)}
 	e.NoteSecret(demoSecret)
 	e.Write(t, "settings", fields{"allow_private_addresses": true}).OK(t)
@@ -113,10 +113,9 @@ type prometheus struct {
 // startPrometheus sets Prometheus up as the README says, and starts it. It scrapes each second, and in both formats.
 func (e examples) startPrometheus(t testing.TB) prometheus {
 	t.Helper()
-	blocks := e.commands(t, "prometheus/README.md")
 	admin := e.shell(t, "prometheus", "VAULT_TOKEN="+e.server.Admin.Token())
-	admin.Run(t, blocks[0])
-	e.shell(t, "prometheus").Start(t, "exec "+blocks[1])
+	admin.Run(t, e.command(t, "prometheus/README.md", 0))
+	e.shell(t, "prometheus").Start(t, "exec "+e.command(t, "prometheus/README.md", 1))
 	token := filepath.Join(admin.Dir, "vault-token")
 	harness.Eventually(t, 20*time.Second, "the agent has written the token", func() bool {
 		text, err := os.ReadFile(token)

@@ -206,7 +206,7 @@ func eventuallyServes(t testing.TB, w world, config string) {
 	}
 }
 
-// A token with the README's policy for config writers cannot loosen the network policy.
+// A token with the policy of docs/usage.md for operators cannot loosen the network policy.
 func TestPolicy_ConfigWritersCannotChangeSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

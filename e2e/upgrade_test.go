@@ -308,6 +308,7 @@ func TestRollback_NewerEntries(t *testing.T) {
 	w.Write(t, "providers/own", fields{"definition": "name: own\ntitle: Own\nextends: oauth2\n"}).OK(t)
 	w.Write(t, "config/of-own", w.oauth2(unverified, fields{"provider": "own"})).OK(t)
 
+	onPage := onInstallPage(t, "config/shop", "config/newer", "format 7", "format 99")
 	for key, requests := range newerEntries {
 		w.tune(t, next)
 		w.stillHas(t, h.tokens)
@@ -320,7 +321,10 @@ func TestRollback_NewerEntries(t *testing.T) {
 		}
 		for _, request := range requests {
 			request.Path = w.Path + "/" + request.Path
-			w.Do(t, request).Refused(t, http.StatusInternalServerError, key, "was written by a newer version of the plugin", "left as it is")
+			got := w.Do(t, request).Refused(t, http.StatusInternalServerError, key, "was written by a newer version of the plugin", "left as it is")
+			if key == "config/newer" && !strings.Contains(got.ErrorText(), onPage) {
+				t.Errorf("%s\n\twant %s", got, onPage)
+			}
 		}
 		if got := w.StoredText(t, key); got != newer {
 			t.Errorf("%s is %s after the way back, want %s", key, got, newer)

@@ -18,14 +18,20 @@ type Rule struct {
 // TokenFor creates a Vault token of a type ("service" or "batch") with exactly these rules.
 func (m Mount) TokenFor(t testing.TB, kind string, rules ...Rule) string {
 	t.Helper()
-	name := "policy-" + Random()
 	var policy strings.Builder
 	for _, rule := range rules {
 		fmt.Fprintf(&policy, "path %q { capabilities = [%s] }\n",
 			m.Path+"/"+rule.Path, `"`+strings.Join(rule.Capabilities, `","`)+`"`)
 	}
-	if err := m.Admin.Sys().PutPolicy(name, policy.String()); err != nil {
-		t.Fatalf("write policy %s: %v", policy.String(), err)
+	return m.TokenWith(t, kind, policy.String())
+}
+
+// TokenWith creates a Vault token of a type with a policy.
+func (m Mount) TokenWith(t testing.TB, kind, policy string) string {
+	t.Helper()
+	name := "policy-" + Random()
+	if err := m.Admin.Sys().PutPolicy(name, policy); err != nil {
+		t.Fatalf("write policy %s: %v", policy, err)
 	}
 	resp := m.Do(t, Request{Method: http.MethodPost, Path: "auth/token/create", Body: Fields{
 		"type": kind, "policies": []string{name}, "ttl": "1h", "no_default_policy": true,

@@ -74,6 +74,8 @@ func (p *Page) Step(t testing.TB, b pages.Block) {
 		if err := p.Type(b); err == nil {
 			t.Fatalf("%s: the command succeeds, but must be refused:\n%s\n%s", b, p.Here(b.Text), p.output)
 		}
+	case pages.Transcript:
+		p.transcript(t, b)
 	case pages.Output:
 		Ran(b)
 		if !Prints(p.output, p.Here(b.Text)) {
@@ -85,6 +87,10 @@ func (p *Page) Step(t testing.TB, b pages.Block) {
 // Type runs a block. If it succeeds, later blocks have its variables and its folder.
 func (p *Page) Type(b pages.Block) error {
 	Ran(b)
+	return p.run(b.Text)
+}
+
+func (p *Page) run(commands string) error {
 	const (
 		restore = `if [ -e "$PAGE_STATE" ]; then . "$PAGE_STATE"; fi` + "\n"
 		save    = "\n" + `{ export -p; for PAGE_NAME in $(compgen -v | grep '^[a-z][a-z0-9_]*$'); do declare -p "$PAGE_NAME"; done
@@ -93,20 +99,67 @@ func (p *Page) Type(b pages.Block) error {
 	shell := p.shell
 	shell.Env = append(shell.Env[:len(shell.Env):len(shell.Env)], "PAGE_STATE="+p.state)
 	var err error
-	p.output, err = shell.Try(restore + p.Here(b.Text) + save)
+	p.output, err = shell.Try(restore + p.Here(commands) + save)
 	return err
 }
 
 // Forget makes later blocks begin without variables, in the shell's own folder.
 func (p *Page) Forget() { _ = os.Remove(p.state) }
 
-// Prints reports whether an output contains a text of a page. "…" in the page stands for any text, and blanks may differ.
+// transcript types the commands of a transcript. Each has to print what the page says, apart from what differs each time.
+func (p *Page) transcript(t testing.TB, b pages.Block) {
+	t.Helper()
+	Ran(b)
+	var command, printed string
+	check := func() {
+		if command == "" {
+			return
+		}
+		err := p.run(command)
+		p.adopt(printed)
+		if want := p.Here(printed); !Prints(p.output, "\x02 "+volatile(want)+" \x03") {
+			t.Fatalf("%s: %s\nprints (%v)\n%s\nand not\n%s", b, p.Here(command), err, p.output, want)
+		}
+		command, printed = "", ""
+	}
+	for line := range strings.Lines(b.Text) {
+		switch typed, isCommand := strings.CutPrefix(line, "$ "); {
+		case isCommand:
+			check()
+			command = typed
+		case strings.HasPrefix(line, "#"): // the next step
+			check()
+		case printed == "" && strings.HasSuffix(command, "\\\n"):
+			command += line
+		default:
+			printed += line
+		}
+	}
+	check()
+}
+
+// adopt makes later commands use the lease of this test instead of the page's.
+func (p *Page) adopt(printed string) {
+	row := regexp.MustCompile(`(?m)^lease_id +(\S+)$`)
+	if theirs, ours := row.FindStringSubmatch(printed), row.FindStringSubmatch(p.output); theirs != nil && ours != nil {
+		p.Replace(theirs[1], ours[1])
+	}
+}
+
+// volatile returns a text of a transcript with "…" for what differs each time: times, durations, identifiers, ports and tokens.
+func volatile(text string) string { return differing.ReplaceAllString(text, "…") }
+
+var differing = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+Z|\b(\d+h)?\d+m\d+s\b|\b[0-9a-f]{16}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|` +
+	`\b[A-Za-z0-9]{24}\b|\beyJ\w*…|127\.0\.0\.1:\d+|"expires_in":\d+`)
+
+// Prints reports whether an output contains a text of a page. "…" in the page stands for any text, and blanks may differ. A text
+// between STX and ETX is the whole output.
 func Prints(output, page string) bool {
 	words := strings.Fields(page)
 	for i, word := range words {
 		words[i] = strings.ReplaceAll(regexp.QuoteMeta(word), "…", `.*?`)
 	}
-	return regexp.MustCompile(`(?s)` + strings.Join(words, `\s+`)).MatchString(output)
+	return regexp.MustCompile(`(?s)` + strings.Join(words, `\s+`)).MatchString("\x02 " + output + " \x03")
 }
 
 // ran has the blocks that were run, by their places.

@@ -45,6 +45,9 @@ func (s *Server) registerPlugin() error {
 // PluginBinary returns the path of the plugin under test.
 func PluginBinary() string { return os.Getenv(pluginBin) }
 
+// SimulatorBinary returns the path of the simulator.
+func SimulatorBinary() string { return os.Getenv(simulatorBin) }
+
 // InstallPlugin copies a plugin binary into the plugin directory and returns its version and checksum.
 func (s *Server) InstallPlugin(source string) (version, sum string, err error) {
 	out, err := exec.Command(source, "-version").Output()

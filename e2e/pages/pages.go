@@ -6,6 +6,7 @@ package pages
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,10 +27,12 @@ const (
 	Run     = "run"     // the commands succeed
 	Refused = "refused" // the commands fail
 	Output  = "output"  // the block before prints this; "…" stands for any text
+
+	Transcript = "transcript" // lines after "$ " are commands, and the others are what they print
 )
 
 var (
-	marks = regexp.MustCompile(`^<!-- (run(?:: [a-z][a-z ]*)?|refused|output(?: of a test: Test\w+)?|not run: .+) -->$`)
+	marks = regexp.MustCompile(`^<!-- (run(?:: [a-z][a-z ]*)?|transcript|refused|output(?: of a test: Test\w+)?|not run: .+) -->$`)
 	fence = regexp.MustCompile("^\\s*```(.*)$")
 )
 
@@ -38,6 +41,23 @@ func (b Block) Runs() bool { return !strings.HasPrefix(b.Mark, "not run: ") }
 
 // String returns the place of the block.
 func (b Block) String() string { return fmt.Sprintf("%s:%d (%s)", b.Page, b.Line, b.Section) }
+
+// Names returns the project's Markdown pages, including those that git does not track yet. Their names begin at the root.
+func Names(root string) ([]string, error) {
+	var names []string
+	err := fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != "." && (strings.HasPrefix(entry.Name(), ".") || name == "build" || entry.Name() == "node_modules"):
+			return fs.SkipDir
+		case !entry.IsDir() && strings.HasSuffix(name, ".md"):
+			names = append(names, name)
+		}
+		return nil
+	})
+	return names, err
+}
 
 // Read returns the blocks of a page, in its order. The page's name begins at the root of the repository. A block without a mark is
 // an error, and so is a fence without a language, or with that of a shell.
@@ -115,14 +135,12 @@ func (r *reader) outside(line string) {
 		r.section = strings.TrimLeft(line, "# ")
 	case strings.HasPrefix(line, "<!--"):
 		mark := marks.FindStringSubmatch(line)
-		if mark == nil {
-			r.fail("unknown comment %s; write one of the marks in CONTRIBUTING.md", line)
-			return
-		}
 		if r.mark != "" {
 			r.fail("no block follows the comment <!-- %s -->; remove it", r.mark)
 		}
-		r.mark = mark[1]
+		if r.mark = ""; mark != nil {
+			r.mark = mark[1]
+		}
 	}
 }
 
@@ -132,7 +150,7 @@ func (r *reader) end() {
 		return
 	}
 	if r.mark == "" {
-		r.problems = append(r.problems, fmt.Sprintf("%s:%d: no comment says whether a test runs this block; write <!-- run --> or <!-- not run: why --> above it", r.page, r.first))
+		r.problems = append(r.problems, fmt.Sprintf("%s:%d: no mark says whether a test runs this block; write <!-- run --> or <!-- not run: why --> above it", r.page, r.first))
 	}
 	b := Block{Page: r.page, Line: r.first, Section: r.section, Mark: r.mark, Text: dedent(r.lines)}
 	r.blocks, r.lines, r.mark = append(r.blocks, b), nil, ""

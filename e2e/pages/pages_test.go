@@ -41,14 +41,14 @@ func TestRead_Blocks(t *testing.T) {
 func TestRead_Faults(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"Text\n\n    a\n":                          "page.md:3: no comment says",
+		"Text\n\n    a\n":                          "page.md:3: no mark says",
 		"<!-- runs -->\n\n    a\n":                 "page.md:1: unknown comment",
 		"<!-- not run: -->\n\n    a\n":             "page.md:1: unknown comment",
 		"<!-- run -->\n\nText\n":                   "page.md:3: no block follows",
 		"<!-- run -->\n<!-- run -->\n\n    a\n":    "page.md:2: no block follows",
 		"```\na\n```\n":                            "page.md:1: the fence is that of commands",
 		"<!-- run -->\n\n```console\n$ a\n```\n":   "page.md:3: the fence is that of commands",
-		"<!-- run -->\n\n    a\n\nText\n\n    b\n": "page.md:7: no comment says",
+		"<!-- run -->\n\n    a\n\nText\n\n    b\n": "page.md:7: no mark says",
 	} {
 		if _, err := Read(write(t, text), "page.md"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
