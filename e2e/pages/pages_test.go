@@ -42,8 +42,8 @@ func TestRead_Faults(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"Text\n\n    a\n":                          "page.md:3: no mark says",
-		"<!-- runs -->\n\n    a\n":                 "page.md:1: unknown comment",
-		"<!-- not run: -->\n\n    a\n":             "page.md:1: unknown comment",
+		"<!-- runs -->\n\n    a\n":                 "page.md:3: no mark says",
+		"<!-- not run: -->\n\n    a\n":             "page.md:3: no mark says",
 		"<!-- run -->\n\nText\n":                   "page.md:3: no block follows",
 		"<!-- run -->\n<!-- run -->\n\n    a\n":    "page.md:2: no block follows",
 		"```\na\n```\n":                            "page.md:1: the fence is that of commands",

@@ -48,6 +48,7 @@ func main() {
 var (
 	targets = regexp.MustCompile(`(?m)(?:^|\s)make ([a-z][a-z0-9-]*)`)
 	scripts = regexp.MustCompile(`(?:^|[\s(])(scripts/[a-z-]+)`)
+	comment = regexp.MustCompile(`(?m)\s#.*`)
 )
 
 // missing returns the targets of make and the scripts that a block names, but that do not exist.
@@ -56,6 +57,7 @@ func missing(root, text string) []string {
 	if err != nil {
 		return []string{"Makefile"}
 	}
+	text = comment.ReplaceAllString(text, "")
 	var names []string
 	for _, found := range targets.FindAllStringSubmatch(text, -1) {
 		if !strings.Contains(string(makefile), "\n"+found[1]+":") {
