@@ -29,7 +29,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer shared.Close()
-	defer harness.CloseOIDC()
+	defer harness.CloseForeign()
 	code := m.Run()
 	shared.Stop()
 	for _, leak := range shared.Leaks() {
