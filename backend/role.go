@@ -173,7 +173,7 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 // putRole stores what a write of a role brings. Hold the config's lock.
 //
 // It does not revoke a refresh token that an import replaces. Both may be of one authorization, as when the refresh token was used
-// elsewhere, and providers end the authorization as a whole (RFC 7009, section 2.1). An exchange that replaces a grant has the same
+// elsewhere. Providers end an authorization as a whole (RFC 7009, section 2.1). An exchange that replaces a grant has the same
 // reason: at many providers, a user has one authorization for each client.
 func (e *Engine) putRole(ctx context.Context, c *Config, key store.Key, change roleChange) error {
 	role := change.role

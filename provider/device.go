@@ -87,8 +87,8 @@ func deviceCodesOf(d Definition, res rawResponse, top members) (*DeviceCodes, er
 	return device, nil
 }
 
-// isPrintable reports whether a terminal shows a text as it is: it has no control character, and none that is invisible or turns the
-// direction of the text around it.
+// isPrintable reports whether a terminal shows a text as it is. The text has no control character and no invisible one, such as those
+// that change the direction of writing.
 func isPrintable(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) })
 }
