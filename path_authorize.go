@@ -105,14 +105,7 @@ func (p *plugin) authorize(ctx context.Context, req *logical.Request, data *fram
 }
 
 func (p *plugin) endAuthorization(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	ended, err := p.engine.EndAuthorization(ctx, configName(data), roleName(data))
-	if err != nil || !ended.StaysValid {
-		return nil, err
-	}
-	resp := new(logical.Response)
-	resp.AddWarning("the refresh token was deleted here, but " + ended.Provider + " has no known endpoint that revokes it, so it stays valid there; " +
-		"end the authorization in the account at " + ended.Provider + " as well")
-	return resp, nil
+	return warned(p.engine.EndAuthorization(ctx, configName(data), roleName(data)))
 }
 
 func (p *plugin) exchange(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

@@ -139,12 +139,16 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 	fields := fieldsOf(ctx)
 	verify, given := fields["verify_connection"].(bool)
 	name := configName(data)
-	warnings, err := p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
+	return warned(p.engine.WriteConfig(ctx, name, backend.ConfigWrite{
 		Fields:        fields,
 		Patch:         req.Operation == logical.PatchOperation,
 		Verify:        verify || !given,
 		DiscardGrants: discardGrants(ctx),
-	})
+	}))
+}
+
+// warned returns a response that has warnings and nothing else, or none.
+func warned(warnings []string, err error) (*logical.Response, error) {
 	if err != nil || len(warnings) == 0 {
 		return nil, err
 	}
@@ -152,7 +156,7 @@ func (p *plugin) writeConfig(ctx context.Context, req *logical.Request, data *fr
 }
 
 func (p *plugin) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteConfig(ctx, configName(data), discardGrants(ctx))
+	return warned(p.engine.DeleteConfig(ctx, configName(data), discardGrants(ctx)))
 }
 
 func discardGrants(ctx context.Context) bool {

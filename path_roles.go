@@ -178,7 +178,7 @@ func (p *plugin) writeRole(ctx context.Context, req *logical.Request, data *fram
 }
 
 func (p *plugin) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return nil, p.engine.DeleteRole(ctx, configName(data), roleName(data))
+	return warned(p.engine.DeleteRole(ctx, configName(data), roleName(data)))
 }
 
 // roleName returns the role in the path, or "" if the path has none.

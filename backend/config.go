@@ -250,14 +250,30 @@ func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) er
 		before, _ := d.definitions.Lookup(d.old.Provider)
 		e.requests.ClearBackoff(e.clientOf(d.old, before), name)
 	}
-	for _, role := range d.discarded {
-		if _, err := e.grants.Delete(ctx, store.Key{Config: name, Role: role}); err != nil {
-			return err
-		}
+	if err := e.discardGrants(ctx, d); err != nil {
+		return err
 	}
 	if d.resent || d.refused != nil {
 		e.requests.ClearBackoff(e.requests.ClientOf(d.call), "")
 	}
+	return nil
+}
+
+// discardGrants deletes the refresh tokens that a write invalidates. It starts to revoke them as the client that was given them, where
+// that client was: the old one, with the old secrets.
+func (e *Engine) discardGrants(ctx context.Context, d *draft) error {
+	if len(d.discarded) == 0 {
+		return nil
+	}
+	discarded := e.discards(ctx, d.old)
+	for _, role := range d.discarded {
+		deleted, err := e.grants.Delete(ctx, store.Key{Config: d.old.Name, Role: role})
+		if err != nil {
+			return err
+		}
+		discarded.revoke(role, deleted)
+	}
+	d.warnings = append(d.warnings, discarded.warnings()...)
 	return nil
 }
 
@@ -372,23 +388,25 @@ func (d *draft) repointed() []string {
 
 // DeleteConfig deletes a config with its roles, their refresh tokens, and all current tokens. It starts to revoke the refresh tokens
 // at the provider. Leases on the access tokens can still be revoked. If roles hold refresh tokens, it fails unless discard is true.
-func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) error {
+// warnings say so if the provider cannot revoke them.
+func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) (warnings []string, err error) {
 	release, err := e.store.Lock(ctx, store.ConfigLock(name))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
 	config, err := e.store.Config(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if config != nil {
 		if _, err := e.checkDiscard(ctx, config, discard, "deleting the config discards"); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	discarded := e.discards(ctx, config)
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
-		return err
+		return nil, err
 	}
 	e.cache.InvalidateConfig(name) // from now on its roles belong to no config
 	if config != nil {
@@ -396,7 +414,8 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) er
 		e.requests.ClearBackoff(e.clientOf(config, d), name)
 	}
 	if err := e.stored.removeAll(ctx, name, nil); err != nil {
-		return err
+		return nil, err
 	}
-	return e.deleteRoles(ctx, name, config)
+	err = e.deleteRoles(ctx, name, discarded)
+	return discarded.warnings(), err
 }

@@ -24,14 +24,14 @@ func TestConfig_ProviderIsNotInTheCatalog(t *testing.T) {
 				f.restartWith(newCatalog(t, nonRotatingDefinition), f.provider)
 				switch what {
 				case "delete":
-					if err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
+					if _, err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
 						f.Error(err)
 					}
 					if roles, err := f.engine.ListRoles(f.Context(), "marktplaats"); err != nil || len(roles) > 0 {
 						f.Errorf("its roles are still there: %v, %v", roles, err)
 					}
 				case "move":
-					if err := f.engine.DeleteRole(f.Context(), "marktplaats", "shop"); err != nil {
+					if _, err := f.engine.DeleteRole(f.Context(), "marktplaats", "shop"); err != nil {
 						f.Fatal(err)
 					}
 					if err := f.writeConfig(backend.Fields{"provider": "nonrotating", "redirect_uri": ""}); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend"
+	"vault-plugin-secrets-marketplace/provider"
 )
 
 // deviceFixture is a role that a user authorizes on another device, at a provider that plays RFC 8628.
@@ -421,4 +422,50 @@ func TestDevice_StoredFormat(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A response that a user could not read, or that does harm in a terminal or a browser, starts nothing.
+func TestDevice_StrangeCodes(t *testing.T) {
+	codes := func(member, value string) string {
+		all := map[string]string{
+			"device_code": `"d3v1ce-c0de"`, "user_code": `"WDJB-MJHT"`, "verification_uri": `"https://auth.example.com/activate"`, "expires_in": "600",
+		}
+		all[member] = value
+		var members []string
+		for name, value := range all {
+			members = append(members, `"`+name+`":`+value)
+		}
+		return "{" + strings.Join(members, ",") + "}"
+	}
+	for member, values := range map[string][]string{
+		"user_code":        {`""`, `"A\u001b[2J"`, `"A\u009b2J"`, `"AB\u202eCD"`, `"AB\u200bCD"`, `"A\nB"`, `"A\ufffdB"`, `"` + strings.Repeat("A", 257) + `"`},
+		"verification_uri": {`""`, `"javascript:alert(1)"`, `"https://"`, `"https://user@auth.example.com/"`, `"https://auth.example.com/\u001b[2J"`, `"auth.example.com"`},
+		"expires_in":       {`0`, `-1`, `"soon"`, `null`},
+		"device_code":      {`""`, `"a\u0000b"`},
+	} {
+		for _, value := range values {
+			t.Run(member+" "+value[:min(len(value), 20)], func(t *testing.T) {
+				withDevice(t, "", func(f *deviceFixture) {
+					f.server.set(func(s *deviceServer) { s.authorized = codes(member, value) })
+					_, err := f.engine.Authorize(f.Context(), "oauth2", "shop", "", nil)
+					var failure *provider.Error
+					if !errors.As(err, &failure) || failure.Kind != provider.Malformed || !strings.Contains(err.Error(), member) || strings.Contains(err.Error(), deviceCode) {
+						f.Errorf("%v, want that the %s cannot be used", err, member)
+					}
+					if keys, err := f.storage.List(f.Context(), "state/"); err != nil || len(keys) != 0 {
+						f.Errorf("stored: %v, %v", keys, err)
+					}
+				})
+			})
+		}
+	}
+	for value, want := range map[string]time.Duration{"-5": 5 * time.Second, "0": 5 * time.Second, `"x"`: 5 * time.Second, "1e18": 5 * time.Minute, "99999": 5 * time.Minute, "null": 5 * time.Second} {
+		t.Run("interval "+value, func(t *testing.T) {
+			withDevice(t, `,"expires_in":600,"interval":`+value, func(f *deviceFixture) {
+				if got := f.authorize().Device.Interval; got != want {
+					f.Errorf("the interval is %s, want %s", got, want)
+				}
+			})
+		})
+	}
 }

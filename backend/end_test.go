@@ -4,6 +4,7 @@ package backend_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,6 +119,131 @@ func TestEnd_ExchangeInFlight(t *testing.T) {
 		}
 		if f.grantStatus().Authorized || len(revoked) != 2 || revoked[len(revoked)-1] != newest {
 			f.Errorf("authorized: %v, revoked: %v, want that of the exchange (%s) too", f.grantStatus().Authorized, revoked, newest)
+		}
+	})
+}
+
+// revokedBy returns the refresh tokens that the provider is asked to revoke in the minute after a write, with the client of each.
+func (f roleFixture) revokedBy(write func() error) map[string]string {
+	f.Helper()
+	before := f.provider.count()
+	if err := write(); err != nil {
+		f.Fatal(err)
+	}
+	time.Sleep(time.Minute)
+	f.provider.mu.Lock()
+	defer f.provider.mu.Unlock()
+	revoked := make(map[string]string)
+	for _, form := range f.provider.requests[before:] {
+		if form.Get("token_type_hint") == "refresh_token" {
+			revoked[form.Get("token")] = form.Get("client_id") + " " + form.Get("client_secret")
+		}
+	}
+	return revoked
+}
+
+// A write that discards grants revokes them as the client that was given them.
+func TestEnd_DiscardGrants(t *testing.T) {
+	withRole(t, func(f roleFixture) {
+		f.revocable()
+		newest := f.provider.issued[len(f.provider.issued)-1]
+		var warnings []string
+		revoked := f.revokedBy(func() (err error) {
+			warnings, err = f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{
+				Fields: backend.Fields{"client_id": "other", "client_secret": "0ther"}, DiscardGrants: true,
+			})
+			return err
+		})
+		if len(revoked) != 1 || revoked[newest] != "id s3cret" || f.engine.RevocationsFailed() != 0 {
+			f.Errorf("revoked: %v, want %s by the old client", revoked, newest)
+		}
+		for _, warning := range warnings {
+			if strings.Contains(warning, "refresh token") {
+				f.Errorf("a warning, although it was revoked: %s", warning)
+			}
+		}
+	})
+}
+
+// If the provider cannot revoke refresh tokens, each write that discards them says so.
+func TestEnd_WarnsOfWhatStaysValid(t *testing.T) {
+	for name, discard := range map[string]func(f roleFixture) ([]string, error){
+		"write": func(f roleFixture) ([]string, error) {
+			return f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{
+				Fields: backend.Fields{"client_id": "other", "client_secret": "0ther"}, DiscardGrants: true,
+			})
+		},
+		"config": func(f roleFixture) ([]string, error) { return f.engine.DeleteConfig(f.Context(), f.config, true) },
+		"role":   func(f roleFixture) ([]string, error) { return f.engine.DeleteRole(f.Context(), f.config, "shop") },
+		"grant":  func(f roleFixture) ([]string, error) { return f.engine.EndAuthorization(f.Context(), f.config, "shop") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			withRole(t, func(f roleFixture) {
+				warnings, err := discard(f)
+				if err != nil || !strings.Contains(strings.Join(warnings, "\n"), "stay valid at marktplaats: shop; ") {
+					f.Errorf("%v, %v; want a warning", warnings, err)
+				}
+			})
+		})
+	}
+}
+
+// A refresh token that is in memory alone is one that a write can lose.
+func TestEnd_PendingGrantOfAFirstExchange(t *testing.T) {
+	pending := func(f roleFixture) string {
+		f.revocable()
+		f.configureRole("new", authorizationCodeRole(), nil)
+		_, exchange := f.startAuthorization("new")
+		done := inBackground(exchange)
+		time.Sleep(storageFailsAfter)
+		f.storage.fail(errNoQuorum)
+		if err := <-done; err == nil {
+			f.Fatal("the refresh token was stored")
+		}
+		f.storage.fail(nil)
+		return f.provider.issued[len(f.provider.issued)-1]
+	}
+	write := func(f roleFixture, discard bool) error {
+		return failure(f.engine.WriteConfig(f.Context(), f.config, backend.ConfigWrite{
+			Fields: backend.Fields{"client_id": "other", "client_secret": "0ther"}, DiscardGrants: discard,
+		}))
+	}
+	t.Run("write", func(t *testing.T) {
+		withLenientRole(t, func(f roleFixture) {
+			newest := pending(f)
+			wantField(f.T, write(f, false), "discard_grants", "new, shop")
+			if revoked := f.revokedBy(func() error { return write(f, true) }); revoked[newest] != "id s3cret" {
+				f.Errorf("revoked: %v, want %s", revoked, newest)
+			}
+		})
+	})
+	t.Run("deletion", func(t *testing.T) {
+		withLenientRole(t, func(f roleFixture) {
+			newest := pending(f)
+			remove := func() error { return failure(f.engine.DeleteConfig(f.Context(), f.config, true)) }
+			if revoked := f.revokedBy(remove); revoked[newest] != "id s3cret" {
+				f.Errorf("revoked: %v, want %s", revoked, newest)
+			}
+		})
+	})
+}
+
+// An import and a further exchange replace a grant. They revoke nothing, because the new one may be of the same authorization.
+func TestEnd_ReplacingRevokesNothing(t *testing.T) {
+	withLenientRole(t, func(f roleFixture) {
+		f.revocable()
+		imported := f.provider.issued[len(f.provider.issued)-1]
+		f.wantRefreshWorks()
+		for name, replace := range map[string]func() error{
+			"import": func() error {
+				return f.engine.WriteRole(f.Context(), f.config, "shop", backend.RoleWrite{RefreshToken: &imported})
+			},
+			"exchange": func() error { _, exchange := f.startAuthorization("shop"); return exchange() },
+		} {
+			if revoked := f.revokedBy(replace); len(revoked) != 0 {
+				f.Errorf("%s: %v were revoked", name, revoked)
+			}
+			f.wantRefreshWorks()
 		}
 	})
 }

@@ -139,7 +139,7 @@ func TestExchange_GrantIsNotInherited(t *testing.T) {
 				time.Sleep(time.Minute)
 			}
 		})
-		if err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
+		if _, err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
 			f.Fatal(err)
 		}
 		if err := <-exchanged; err == nil {

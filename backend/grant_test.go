@@ -118,7 +118,7 @@ func TestRefresh_PendingTokenIsStoredLater(t *testing.T) {
 		})
 		t.Run("the first exchange/"+test.name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
-				if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
+				if _, err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
 					f.Fatal(err)
 				}
 				f.configureRole("shop", authorizationCodeRole(), nil)
@@ -142,7 +142,7 @@ func TestClose_StoresThePendingGrant(t *testing.T) {
 func TestDeleteRole_FailureKeepsThePendingGrant(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		f.leaveTokenInMemory()
-		if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err == nil {
+		if _, err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err == nil {
 			f.Error("the role was deleted")
 		}
 		f.storage.fail(nil)
@@ -180,7 +180,7 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 				return
 			}
 			if puts++; puts == 2 { // the first one stores the intent
-				go func() { deleted <- f.engine.DeleteConfig(f.Context(), f.config, true) }()
+				go func() { deleted <- failure(f.engine.DeleteConfig(f.Context(), f.config, true)) }()
 				time.Sleep(time.Second)
 			}
 		})
@@ -198,8 +198,8 @@ func TestDeleteConfig_DuringRefreshLeavesNothing(t *testing.T) {
 // A refresh token in memory must not be stored after its role or config was deleted.
 func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 	for name, lose := range map[string]func(f roleFixture) error{
-		"the role is deleted":   func(f roleFixture) error { return f.engine.DeleteRole(f.Context(), f.config, "new") },
-		"the config is deleted": func(f roleFixture) error { return f.engine.DeleteConfig(f.Context(), f.config, true) },
+		"the role is deleted":   func(f roleFixture) error { return failure(f.engine.DeleteRole(f.Context(), f.config, "new")) },
+		"the config is deleted": func(f roleFixture) error { return failure(f.engine.DeleteConfig(f.Context(), f.config, true)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
@@ -399,7 +399,7 @@ func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 		if err := write(false); !errors.As(err, &field) || field.Field != "discard_grants" || !strings.Contains(field.Problem, "shop") {
 			f.Errorf("writing a new client: %v", err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
+		if _, err := f.engine.DeleteConfig(f.Context(), "marktplaats", false); !errors.As(err, &field) || field.Field != "discard_grants" {
 			f.Errorf("deleting the config: %v", err)
 		}
 		f.wantRefreshWorks()
@@ -409,7 +409,7 @@ func TestWriteConfig_NewClientDiscardsGrants(t *testing.T) {
 		if err := f.rotate(); !errors.As(err, new(*backend.UnauthorizedError)) {
 			f.Errorf("a refresh after the client was changed: %v", err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
+		if _, err := f.engine.DeleteConfig(f.Context(), "marktplaats", true); err != nil {
 			f.Fatal(err)
 		}
 		keys, err := logical.CollectKeys(f.Context(), f.storage.Storage)

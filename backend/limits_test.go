@@ -198,7 +198,7 @@ func TestLimits_StrangersCauseNoBackoff(t *testing.T) {
 // A client's backoff ends with the config that met it, or when an operator writes the secret again.
 func TestLimits_BackoffEnds(t *testing.T) {
 	for name, end := range map[string]func(f fixture) error{
-		"deleted": func(f fixture) error { return f.engine.DeleteConfig(f.Context(), "met", false) },
+		"deleted": func(f fixture) error { return failure(f.engine.DeleteConfig(f.Context(), "met", false)) },
 		"changed": func(f fixture) error {
 			return failure(f.engine.WriteConfig(f.Context(), "met", backend.ConfigWrite{Fields: backend.Fields{"client_secret": "other"}}))
 		},
@@ -267,7 +267,7 @@ func TestWriteConfig_VerificationBlocksNothing(t *testing.T) {
 		if err := f.writeConfig(backend.Fields{"ttl": time.Minute}, true); err != nil {
 			f.Error(err)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
+		if _, err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
 			f.Error(err)
 		}
 		if waited := time.Since(began); waited > time.Second {

@@ -226,7 +226,7 @@ func (f fixture) comeAndGo(names string, scrape bool) {
 		if scrape && i%100 == 0 {
 			scrapeOf(f.T, f.engine)
 		}
-		if err := f.engine.DeleteConfig(f.Context(), name, false); err != nil {
+		if _, err := f.engine.DeleteConfig(f.Context(), name, false); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,27 +163,64 @@ func revokesGrants(call throttle.Call) bool {
 	return err == nil
 }
 
-// revokeGrants starts to revoke deleted grants of a config at its provider, as a best effort. It reports false if the provider cannot
-// revoke them. The config is the one from before the deletion, because by now it may be deleted as well.
-func (e *Engine) revokeGrants(ctx context.Context, c *Config, role string, deleted []store.Grant) bool {
+// discarded revokes the refresh tokens of a config's client that were deleted.
+type discarded struct {
+	*Engine
+	// config is the config from before the deletion, because by now its client may be another one, or gone.
+	config *Config
+	// call is the revocation without a token. err is why it cannot be sent, and possible says that the provider takes it.
+	call     throttle.Call
+	err      error
+	possible bool
+	// roles are those whose refresh tokens the provider is not asked to revoke.
+	roles []string
+}
+
+// discards prepares to revoke refresh tokens of a config's client. Call it before their deletion. c is nil if the config is gone.
+func (e *Engine) discards(ctx context.Context, c *Config) *discarded {
+	d := &discarded{Engine: e, config: c}
+	if c != nil {
+		d.call, d.err = e.revocationCall(ctx, c)
+		d.possible = d.err == nil && revokesGrants(d.call)
+	}
+	return d
+}
+
+// revoke starts to revoke the deleted grants of a role at the provider, as a best effort.
+func (d *discarded) revoke(role string, deleted []store.Grant) {
 	var refreshTokens []string
 	for _, g := range deleted {
-		if g.ClientGeneration == c.ClientGeneration { // else the client's endpoints may belong to another one by now
+		if d.config != nil && g.ClientGeneration == d.config.ClientGeneration { // else they are those of another client
 			refreshTokens = append(refreshTokens, g.Candidates()...)
 		}
 	}
 	if len(refreshTokens) == 0 {
-		return true
+		return
 	}
-	call, err := e.revocationCall(ctx, c)
-	if err == nil && !revokesGrants(call) {
-		return false
+	if !d.possible {
+		d.roles = append(d.roles, role)
+	}
+	if !d.possible && d.err == nil { // the provider has no endpoint, so there is nothing to count
+		return
 	}
 	slices.Sort(refreshTokens)
 	for _, refreshToken := range slices.Compact(refreshTokens) {
-		e.revokeRefreshToken(call, role, refreshToken, err)
+		d.revokeRefreshToken(d.call, role, refreshToken, d.err)
 	}
-	return true
+}
+
+// warnings returns what an operator should know of refresh tokens that stay valid at the provider.
+func (d *discarded) warnings() []string {
+	if len(d.roles) == 0 {
+		return nil
+	}
+	name := d.config.Provider
+	why := name + " has no known endpoint that revokes them"
+	if d.err != nil {
+		why = "no revocation could be sent: " + d.err.Error()
+	}
+	return []string{"the refresh tokens of these roles were deleted here, but stay valid at " + name + ": " + strings.Join(d.roles, ", ") + "; " + why +
+		". End the authorizations in the accounts at " + name + " as well"}
 }
 
 // revokeOrphan starts to revoke a refresh token that came too late to be stored.
@@ -206,40 +244,32 @@ func (e *Engine) revokeRefreshToken(call throttle.Call, role, refreshToken strin
 	})
 }
 
-// Ended is the outcome of [Engine.EndAuthorization].
-type Ended struct {
-	// Provider is the name of the config's provider.
-	Provider string
-	// StaysValid says that the role had a refresh token that the provider cannot revoke.
-	StaysValid bool
-}
-
 // EndAuthorization removes a role's refresh token and its current token, and starts to revoke the refresh token at the provider. The
-// removal does not depend on the provider's response.
-func (e *Engine) EndAuthorization(ctx context.Context, config, role string) (Ended, error) {
+// removal does not depend on the provider's response. warnings say so if the provider cannot revoke it.
+func (e *Engine) EndAuthorization(ctx context.Context, config, role string) (warnings []string, err error) {
 	release, err := e.store.Lock(ctx, store.ConfigLock(config))
 	if err != nil {
-		return Ended{}, err
+		return nil, err
 	}
 	defer release()
 	c, err := e.requireConfig(ctx, config)
 	if err != nil {
-		return Ended{}, err
+		return nil, err
 	}
 	r, err := e.requireRole(ctx, c, role)
 	if err != nil {
-		return Ended{}, err
+		return nil, err
 	}
 	if !r.UsesRefreshToken() {
-		return Ended{}, &FieldError{Field: "role", Problem: "has the grant type " + r.GrantType + ", which has no authorization to end; delete the role itself"}
+		return nil, &FieldError{Field: "role", Problem: "has the grant type " + r.GrantType + ", which has no authorization to end; delete the role itself"}
 	}
-	key := store.Key{Config: config, Role: role}
+	key, discarded := store.Key{Config: config, Role: role}, e.discards(ctx, c)
 	deleted, err := e.grants.Delete(ctx, key)
 	if err != nil {
-		return Ended{}, err
+		return nil, err
 	}
 	e.cache.Replace(tokencache.Key(key)) // a token that is still on its way does not become the current one
 	e.exchanges.forget(r.ID)
-	ended := Ended{Provider: c.Provider, StaysValid: !e.revokeGrants(ctx, c, role, deleted)}
-	return ended, e.stored.remove(ctx, key)
+	discarded.revoke(role, deleted)
+	return discarded.warnings(), e.stored.remove(ctx, key)
 }

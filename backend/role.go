@@ -144,8 +144,13 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 	role := change.role
 	newTokens := change.old == nil || change.refreshToken != nil || len(roleFields.changed(change.old, role, affectsToken)) > 0
 	if change.old == nil { // an exchange for an earlier role of that name may have left a grant
-		if _, err := e.grants.Delete(ctx, key); err != nil {
+		discarded := e.discards(ctx, c)
+		deleted, err := e.grants.Delete(ctx, key)
+		if err != nil {
 			return err
+		}
+		if change.refreshToken == nil { // else it may be of the same authorization
+			discarded.revoke(key.Role, deleted)
 		}
 	}
 	if newTokens {
@@ -166,6 +171,10 @@ func (e *Engine) storeRole(ctx context.Context, c *Config, key store.Key, change
 }
 
 // putRole stores what a write of a role brings. Hold the config's lock.
+//
+// It does not revoke a refresh token that an import replaces. Both may be of one authorization, as when the refresh token was used
+// elsewhere. Providers end an authorization as a whole (RFC 7009, section 2.1). An exchange that replaces a grant has the same
+// reason: at many providers, a user has one authorization for each client.
 func (e *Engine) putRole(ctx context.Context, c *Config, key store.Key, change roleChange) error {
 	role := change.role
 	if err := e.store.PutRole(ctx, key, role); err != nil || change.refreshToken == nil {
@@ -302,7 +311,7 @@ func firstError(errs ...error) error {
 // checkRoles checks a change of a config against its roles, and returns the roles whose refresh tokens it invalidates.
 func (e *Engine) checkRoles(ctx context.Context, d *draft, discard bool) ([]string, error) {
 	if d.old == nil {
-		return nil, e.deleteRoles(ctx, d.config.Name, nil) // what an interrupted deletion has left
+		return nil, e.deleteRoles(ctx, d.config.Name, e.discards(ctx, nil)) // what an interrupted deletion has left
 	}
 	if err := e.checkFit(ctx, d); err != nil {
 		return nil, err
@@ -338,17 +347,18 @@ func (e *Engine) checkFit(ctx context.Context, d *draft) error {
 
 // authorizedRoles returns the roles of a config that hold refresh tokens.
 func (e *Engine) authorizedRoles(ctx context.Context, c *Config) ([]string, error) {
-	names, err := e.store.Grants(ctx, c.Name)
+	names, err := e.grants.Holders(ctx, c.Name)
 	if err != nil {
 		return nil, err
 	}
 	var authorized []string
 	for _, name := range names {
-		g, err := e.grants.Get(ctx, c, store.Key{Config: c.Name, Role: name})
+		key := store.Key{Config: c.Name, Role: name}
+		g, err := e.grants.Get(ctx, c, key)
 		if err != nil {
 			return nil, err
 		}
-		if g != nil && g.Dead.IsZero() { // a candidate alone counts, too
+		if g != nil && g.Dead.IsZero() || e.grants.Pending(key) { // a candidate alone counts, too
 			authorized = append(authorized, name)
 		}
 	}
@@ -371,39 +381,38 @@ func (e *Engine) checkDiscard(ctx context.Context, c *Config, discard bool, chan
 }
 
 // DeleteRole deletes a role with its refresh token and its current token. It starts to revoke the refresh token at the provider.
-func (e *Engine) DeleteRole(ctx context.Context, config, name string) error {
+// warnings say so if the provider cannot revoke it.
+func (e *Engine) DeleteRole(ctx context.Context, config, name string) (warnings []string, err error) {
 	release, err := e.store.Lock(ctx, store.ConfigLock(config))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
 	key := store.Key{Config: config, Role: name}
 	if err := e.store.CheckRole(ctx, key); err != nil { // keep a role of a newer plugin
-		return err
+		return nil, err
 	}
 	c, err := e.store.Config(ctx, config)
 	if err != nil && !errors.As(err, new(*store.UnreadableError)) {
-		return err
+		return nil, err
 	}
+	discarded := e.discards(ctx, c)
 	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
 	deleted, err := e.grants.Delete(ctx, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if c != nil {
-		e.revokeGrants(ctx, c, name, deleted)
-	}
+	discarded.revoke(name, deleted)
 	if err := e.store.DeleteRole(ctx, key); err != nil {
-		return err
+		return nil, err
 	}
 	e.cache.Invalidate(tokencache.Key(key)) // from now on no token of the role is stored
-	return e.stored.remove(ctx, key)
+	return discarded.warnings(), e.stored.remove(ctx, key)
 }
 
-// deleteRoles deletes all roles and grants below a config's name. It starts to revoke the grants of the config's client; c is nil if
-// there is no config. Hold the config's lock.
-func (e *Engine) deleteRoles(ctx context.Context, config string, c *Config) error {
-	granted, err := e.store.Grants(ctx, config)
+// deleteRoles deletes all roles and grants below a config's name, and starts to revoke the grants. Hold the config's lock.
+func (e *Engine) deleteRoles(ctx context.Context, config string, discarded *discarded) error {
+	granted, err := e.grants.Holders(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -412,9 +421,7 @@ func (e *Engine) deleteRoles(ctx context.Context, config string, c *Config) erro
 		if err != nil {
 			return err
 		}
-		if c != nil {
-			e.revokeGrants(ctx, c, name, deleted)
-		}
+		discarded.revoke(name, deleted)
 	}
 	names, err := e.store.Roles(ctx, config)
 	if err != nil {

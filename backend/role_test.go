@@ -194,7 +194,7 @@ func TestExchange_MissingCodeDoesNotConsumeState(t *testing.T) {
 func TestExchange_StateOfADeletedRole(t *testing.T) {
 	withRole(t, func(f roleFixture) {
 		_, exchange := f.startAuthorization("shop")
-		if err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
+		if _, err := f.engine.DeleteRole(f.Context(), f.config, "shop"); err != nil {
 			f.Fatal(err)
 		}
 		f.configureRole("shop", authorizationCodeRole(), nil)

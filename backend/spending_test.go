@@ -190,7 +190,7 @@ func TestExchange_OutcomeIsNotInherited(t *testing.T) {
 		if err := exchange(); err != nil {
 			f.Fatal(err)
 		}
-		if err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
+		if _, err := f.engine.DeleteRole(f.Context(), f.config, "new"); err != nil {
 			f.Fatal(err)
 		}
 		f.configureRole("new", authorizationCodeRole(), nil)

@@ -134,7 +134,7 @@ func TestStored_ChangesMakeItUseless(t *testing.T) {
 
 func (c *cluster) deleteConfig() {
 	c.Helper()
-	if err := c.active.DeleteConfig(c.Context(), "shop", true); err != nil {
+	if _, err := c.active.DeleteConfig(c.Context(), "shop", true); err != nil {
 		c.Fatal(err)
 	}
 }
@@ -175,7 +175,7 @@ func TestStored_Roles(t *testing.T) {
 		c.restart()
 		want("token-2")
 		synctest.Wait()
-		if err := c.active.DeleteRole(c.Context(), "shop", "r"); err != nil {
+		if _, err := c.active.DeleteRole(c.Context(), "shop", "r"); err != nil {
 			c.Fatal(err)
 		}
 		if got := c.storage.tokens(c.T); len(got) > 0 {

@@ -347,7 +347,7 @@ func TestDeleteConfig_LeavesNothing(t *testing.T) {
 	withFixture(t, func(f fixture) {
 		f.configureClient()
 		first := f.wantToken("token-1")
-		if err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
+		if _, err := f.engine.DeleteConfig(f.Context(), "kleinanzeigen", false); err != nil {
 			f.Fatal(err)
 		}
 		var missing *backend.NotFoundError

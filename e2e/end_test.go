@@ -113,6 +113,36 @@ func TestEnd_WithoutAnEndpointWarns(t *testing.T) {
 	w.isUnauthorized(t, "a/r")
 }
 
+// A config moves to another provider with another client. The grants are revoked where they are valid, as the client that holds them,
+// and the new provider sees none of it.
+func TestEnd_RepointingRevokesAtTheOldProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	elsewhere := harness.StartSimulator(t)
+	creds := w.revocableRole(t)
+	next := "next-secret-" + harness.Random()
+	w.NoteSecret(next)
+	elsewhere.AddClient(t, oauth2, "next", harness.Client{Secret: next})
+	move := fields{
+		"client_id": "next", "client_secret": next, "token_url": elsewhere.HTTP + oauth2TokenPath, "revocation_url": elsewhere.HTTP + "/oauth2/revoke",
+	}
+	w.Write(t, "config/a", move).Refused(t, http.StatusBadRequest, "discard_grants: ", "r; set discard_grants=true")
+	if live := w.Sim.RefreshTokens(t, oauth2); len(live) != 1 {
+		t.Fatalf("%d refresh tokens are live before the move, want 1", len(live))
+	}
+	if got := w.Write(t, "config/a", with(move, fields{"discard_grants": true})).OK(t); len(got.Warnings) != 0 {
+		t.Errorf("%s\n\twant no warning", got)
+	}
+	w.waitUntilRevoked(t, creds.AccessToken)
+	if live := w.Sim.RefreshTokens(t, oauth2); len(live) != 0 {
+		t.Errorf("%d refresh tokens are still live", len(live))
+	}
+	w.isUnauthorized(t, "a/r")
+	if n := elsewhere.Revocations(t, oauth2).Requests; n != 0 {
+		t.Errorf("%d revocation requests at the new provider", n)
+	}
+}
+
 // A refresh that is in flight does not bring the grant back. The refresh token that it was given is revoked as well.
 func TestEnd_RefreshInFlight(t *testing.T) {
 	t.Parallel()

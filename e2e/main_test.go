@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer shared.Close()
-	defer harness.CloseOIDC()
+	defer harness.CloseForeign()
 	code := m.Run()
 	shared.Stop()
 	for _, leak := range shared.Leaks() {

@@ -6,7 +6,10 @@ import (
 	"cmp"
 	"errors"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // DeviceCodes is what a device authorization endpoint responds (RFC 8628, section 3.2).
@@ -63,7 +66,7 @@ func deviceCodesOf(d Definition, res rawResponse, top members) (*DeviceCodes, er
 	switch {
 	case !isTokenText(device.DeviceCode):
 		return nil, errors.New("there is no device_code of printable ASCII characters in its response")
-	case device.UserCode == "" || len(device.UserCode) > maxUserCode || HasControl(device.UserCode):
+	case device.UserCode == "" || len(device.UserCode) > maxUserCode || !isPrintable(device.UserCode):
 		return nil, errors.New("there is no user_code in its response that a user could enter")
 	case !isWebPage(device.VerificationURI):
 		return nil, errors.New("there is no verification_uri in its response that is a URL of a web page")
@@ -82,6 +85,12 @@ func deviceCodesOf(d Definition, res rawResponse, top members) (*DeviceCodes, er
 		device.Interval = max(interval, time.Second)
 	}
 	return device, nil
+}
+
+// isPrintable reports whether a terminal shows a text as it is. The text has no control character and no invisible one, such as those
+// that change the direction of writing.
+func isPrintable(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) })
 }
 
 // isWebPage reports whether a text is a URL that a user can open in a browser.

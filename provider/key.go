@@ -61,7 +61,7 @@ func privateKeyBlock(text string) (*pem.Block, error) {
 	}
 	switch {
 	case err != nil || len(blocks) == 0:
-		return nil, errors.New("is not in PEM; " + keyAlone)
+		return nil, notPEM(text, keyAlone)
 	case len(blocks) > 1:
 		return nil, errors.New("has more than one PEM block; " + keyAlone)
 	}
@@ -77,6 +77,22 @@ func privateKeyBlock(text string) (*pem.Block, error) {
 		return nil, errors.New("is no private key; " + keyAlone)
 	}
 	return block, nil
+}
+
+// notPEM returns why a text is not in PEM. alone says what to give in place of a text without a known mistake.
+func notPEM(text, alone string) error {
+	begins := strings.Contains(text, "-----BEGIN ")
+	switch {
+	case strings.HasPrefix(strings.TrimSpace(text), "{"):
+		return errors.New("is JSON, and not PEM; convert a JSON Web Key to PEM, and of a file that contains a key, give the key alone")
+	case begins && strings.Contains(text, `\n`):
+		return errors.New("has \\n in place of line breaks; replace them, as with printf '%b'")
+	case begins && strings.HasPrefix(text, "\ufeff"):
+		return errors.New("begins with a byte order mark; remove it")
+	case begins && strings.Count(strings.TrimSpace(text), "\n") < 2:
+		return errors.New("has no line breaks; give the text as it is in the file, such as private_key=@key.pem")
+	}
+	return errors.New("is not in PEM; " + alone)
 }
 
 // pemBlocks returns the PEM blocks of a text, which has nothing else behind them.

@@ -308,7 +308,7 @@ func readToken(d Definition, r Request, res rawResponse, object members, token T
 	// More callers may read the scope than the token. So it must not repeat a secret of the request or of this response.
 	secrets := res.redact.with(append(d.Response.secrets(object), access, token.RefreshToken)...)
 	repeats := func(text string) bool { return len(text) > redactionWindow || secrets.repeats(text) }
-	if tokenType, ok := decodeString(member("token_type")); ok && !HasControl(tokenType) && !repeats(tokenType) {
+	if tokenType, ok := decodeString(member("token_type")); ok && isPrintable(tokenType) && !repeats(tokenType) {
 		token.TokenType = tokenType
 	}
 	scope, ok := readScope(member("scope"), d.Response.ScopeSeparator)
@@ -391,7 +391,7 @@ func readScope(raw json.RawMessage, separator string) (string, bool) {
 		return "", false
 	}
 	scope := strings.Join(list, " ")
-	return scope, !HasControl(scope)
+	return scope, isPrintable(scope)
 }
 
 // readLifetime returns the access token's lifetime, from the response, the request or the definition, in this order. It is at most

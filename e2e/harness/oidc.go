@@ -3,19 +3,11 @@
 package harness
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // OIDCServer is a running authorization server that the project has not written: that of github.com/ory/fosite.
@@ -36,69 +28,11 @@ type OIDCClient struct {
 	Redirect  string         `json:"redirect_uri"`
 }
 
-// buildOIDC builds the server once, and returns its path. It is in a module of its own, because of what it depends on.
-var buildOIDC = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "marketplace-oidc-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "oidcserver")
-	oidcDir.Store(&dir)
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Dir = "oidcserver"
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build oidcserver: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-// oidcDir is the directory of the built server; nil: no test has needed it.
-var oidcDir atomic.Pointer[string]
-
-// CloseOIDC removes the built server.
-func CloseOIDC() {
-	if dir := oidcDir.Load(); dir != nil {
-		_ = os.RemoveAll(*dir)
-	}
-}
-
 // StartOIDC starts the server, and stops it when the test ends.
 func StartOIDC(t testing.TB) *OIDCServer {
 	t.Helper()
-	path, err := buildOIDC()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, stdoutWriter, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout = stdoutWriter
-	p, err := startProcess(cmd)
-	stdoutWriter.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		p.stop()
-		_ = stdout.Close()
-	})
 	s := &OIDCServer{client: newHTTPClient()}
-	_ = stdout.SetReadDeadline(time.Now().Add(20 * time.Second))
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, s)
-	}
-	if err != nil {
-		t.Fatalf("oidcserver did not become ready: %q, %v", line, err)
-	}
+	oidcServer.start(t, s)
 	return s
 }
 

@@ -225,6 +225,19 @@ func (s *Server) auditToFile() error {
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.vault.stop()
+	s.startAgain(t)
+}
+
+// Crash kills the server and its plugin, as a power loss would, starts it again and unseals it.
+func (s *Server) Crash(t testing.TB) {
+	t.Helper()
+	s.Kill()
+	s.startAgain(t)
+	s.stopped.Store(false)
+}
+
+func (s *Server) startAgain(t testing.TB) {
+	t.Helper()
 	if err := s.launch(); err != nil {
 		t.Fatalf("start the server again: %v", err)
 	}

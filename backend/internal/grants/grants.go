@@ -271,6 +271,23 @@ func (s *Store) setPending(key store.Key, g *store.Grant) {
 	}
 }
 
+// Holders returns the names of a config's roles that hold a grant, stored or pending.
+func (s *Store) Holders(ctx context.Context, config string) ([]string, error) {
+	names, err := s.Store.Grants(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.pending {
+		if key.Config == config {
+			names = append(names, key.Role)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // Pending reports whether a role's grant is pending in memory.
 func (s *Store) Pending(key store.Key) bool {
 	return s.pendingOf(key) != nil
