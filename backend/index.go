@@ -73,7 +73,7 @@ func (x *index) stored(path string, value any, err error) {
 	switch v := value.(type) {
 	case *store.Config:
 		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) {
-			s.Provider, s.Environment, s.RefreshTokenSeconds = v.Provider, v.Environment, uint32(v.RefreshTokenExpiresIn.Seconds())
+			s.Shared = sharedClient(v)
 		}))
 	case *store.Role:
 		x.health.Set(of, x.subjectOf(of, v.ID, func(s *health.Subject) { s.User = userOf(v, s.User) }))
@@ -82,6 +82,15 @@ func (x *index) stored(path string, value any, err error) {
 	case *store.Token:
 		x.health.Update(of, func(s *health.Subject) { s.HasToken = true })
 	}
+}
+
+// sharedClient returns what is known of a config's client.
+func sharedClient(c *store.Config) health.SharedClient {
+	client := health.Client{Provider: c.Provider, Environment: c.Environment, RefreshTokenExpiresIn: c.RefreshTokenExpiresIn}
+	if certificate := c.Certificate(); certificate != nil {
+		client.CertificateEnds = health.UnixSeconds(certificate.NotAfter.Unix())
+	}
+	return health.Share(client)
 }
 
 // subjectOf returns what is known of a config or role, with a change. It is empty if it has another identity.
@@ -297,9 +306,7 @@ func (x *index) read(ctx context.Context, key store.Key, hasToken func(store.Key
 		x.health.Remove(of)
 		return nil
 	}
-	subject := health.Subject{
-		ID: c.ID, Provider: c.Provider, Environment: c.Environment, RefreshTokenSeconds: uint32(c.RefreshTokenExpiresIn.Seconds()),
-	}
+	subject := health.Subject{ID: c.ID, Shared: sharedClient(c)}
 	if key.Role != "" {
 		role, err := x.store.Role(ctx, c, key.Role)
 		switch {

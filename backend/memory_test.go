@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"vault-plugin-secrets-marketplace/backend"
 )
 
@@ -40,6 +42,33 @@ func TestMemory_HotConfigs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// maxStored bounds what a config, a role and a token take in storage, without what a provider has issued. Vault adds about 40 bytes to
+// each entry, and its path.
+const maxStored = 1024
+
+func TestStorage_SizeOfAShop(t *testing.T) {
+	withExpiringRole(t, 30*24*time.Hour, func(f roleFixture) {
+		if _, err := f.token(); err != nil {
+			f.Fatal(err)
+		}
+		time.Sleep(time.Minute) // the token is written in the background
+		for _, prefix := range []string{"config/", "role/", "grant/", "token/"} {
+			keys, err := logical.CollectKeysWithPrefix(f.Context(), f.storage, prefix)
+			if err != nil || len(keys) == 0 {
+				f.Fatal(prefix, keys, err)
+			}
+			entry, err := f.storage.Get(f.Context(), keys[0])
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Logf("%s takes %d bytes", keys[0], len(entry.Value))
+			if len(entry.Value) > maxStored {
+				f.Errorf("%s takes %d bytes, want at most %d", keys[0], len(entry.Value), maxStored)
+			}
+		}
+	})
 }
 
 func (f fixture) configureMany(n int) {

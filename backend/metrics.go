@@ -31,19 +31,19 @@ const (
 
 // Metrics returns the series of the mount as this node knows them. It sends no token request.
 func (e *Engine) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
-	all, err := e.Statuses(ctx)
-	if err != nil {
+	if err := e.index.update(ctx); err != nil {
 		return nil, err
 	}
 	definitions, err := e.definitions.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mount := metrics.Mount{Grants: []string{grantAuthorized, grantRevoked, grantMissing}}
+	all := e.health.All()
+	mount := metrics.Mount{Grants: []string{grantAuthorized, grantRevoked, grantMissing}, Certificates: certificates(all)}
 	for _, state := range States() {
 		mount.States = append(mount.States, string(state))
 	}
-	for _, s := range all {
+	for _, s := range counted(all, definitions) {
 		cached := e.cache.Status(tokencache.Key(s.Key))
 		subject := metrics.Subject{
 			Key: metrics.Key(s.Key), Provider: s.Provider, State: string(s.State), Grant: grantState(s.User),
@@ -51,11 +51,22 @@ func (e *Engine) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
 		}
 		if subject.Grant == grantAuthorized {
 			d, _ := definitions.Lookup(s.Provider)
-			subject.RefreshTokenExpiresAt, subject.RefreshTokenDueAt = e.refreshTokenTimes(s, d)
+			subject.RefreshTokenExpiresAt, subject.RefreshTokenDueAt = refreshTokenTimes(s, d)
 		}
 		mount.Subjects = append(mount.Subjects, subject)
 	}
 	return e.metrics.Gather(mount)
+}
+
+// certificates returns when client certificates expire, by config. A config has one even if only its roles get tokens.
+func certificates(all []StatusSummary) map[string]time.Time {
+	ends := make(map[string]time.Time)
+	for _, s := range all {
+		if s.Role == "" && s.CertificateEnds != 0 {
+			ends[s.Config] = s.CertificateEnds.Time()
+		}
+	}
+	return ends
 }
 
 // grantState returns the state of a role's grant; empty: the role needs none.
@@ -73,10 +84,9 @@ func grantState(user *health.User) string {
 
 // refreshTokenTimes returns when an authorized role's refresh token expires unless it is used, and when the engine uses it so that it
 // does not. They are zero if that is not known.
-func (e *Engine) refreshTokenTimes(s StatusSummary, d provider.Definition) (expires, due time.Time) {
-	config, _ := e.health.Status(health.Key{Config: s.Config})
+func refreshTokenTimes(s StatusSummary, d provider.Definition) (expires, due time.Time) {
 	g := &store.Grant{ExpiresAt: s.User.ExpiresAt, AuthorizedAt: s.User.LastUsed}
-	expires = grants.ExpiresAt(g, &Config{RefreshTokenExpiresIn: time.Duration(config.RefreshTokenSeconds) * time.Second}, d)
+	expires = grants.ExpiresAt(g, &Config{RefreshTokenExpiresIn: s.RefreshTokenExpiresIn}, d)
 	if !expires.IsZero() && onlyUserReplaces(d) {
 		due = idleRefreshAt(g, expires)
 	}

@@ -140,6 +140,48 @@ func TestMetrics_RevokedGrant(t *testing.T) {
 	})
 }
 
+// A client certificate's end is in a scrape, even if only the roles of its config get tokens, and after a restart. Another certificate
+// replaces it, and a config without one has no series.
+func TestMetrics_ClientCertificate(t *testing.T) {
+	catalog := newCatalog(t, strings.Replace(expiringGrantsDefinition, "[client_secret_post]", "[client_secret_post, tls_client_auth]", 1))
+	withTenants(t, catalog, func(f tenantsFixture) {
+		write := func() time.Time {
+			private, certificate := newKey(f.T)
+			f.configure("a", backend.Fields{
+				"provider": "expiring", "client_id": "id", "client_auth": "tls_client_auth", "private_key": private, "client_certificate": certificate,
+			})
+			return time.Now().Add(time.Hour).Truncate(time.Second)
+		}
+		first := write()
+		f.configure("plain", backend.Fields{"provider": "expiring", "client_id": "id", "client_secret": "s3cret"})
+		const series = `client_certificate_expiry_timestamp_seconds{config="a"}`
+		check := func(engine *backend.Engine, want time.Time) {
+			f.Helper()
+			if at := timeOf(f.T, engine, series); !at.Equal(want) {
+				f.Errorf("the certificate expires at %v, want %v", at, want)
+			}
+			if got := strings.Join(scrapeOf(f.T, engine), "\n"); strings.Count(got, "client_certificate") > 1 {
+				f.Error(got)
+			}
+		}
+		check(f.engine, first)
+		if err := f.engine.WriteRole(f.Context(), "a", "shop", backend.RoleWrite{}); err != nil {
+			f.Fatal(err)
+		}
+		check(f.engine, first)
+		time.Sleep(30 * time.Minute)
+		second := write()
+		check(f.engine, second)
+		other := newEngine(f.T, catalog, f.network, f.storage, new(node))
+		defer other.Close()
+		check(other, second)
+		if err := f.engine.DeleteConfig(f.Context(), "a", true); err != nil {
+			f.Fatal(err)
+		}
+		check(f.engine, time.Time{})
+	})
+}
+
 // A token that no caller has read is not replaced, so it is never overdue. Readers with tokens of their own do not read it.
 func TestMetrics_UnreadTokenIsNeverDue(t *testing.T) {
 	withFixture(t, func(f fixture) {

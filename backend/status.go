@@ -57,12 +57,12 @@ func (e *Engine) Status(ctx context.Context, config, role string) (*Status, erro
 	}
 	s := new(Status)
 	s.StatusSummary, _ = e.health.Status(health.Key(key))
-	s.Key, s.Provider, s.Environment = health.Key(key), c.Provider, c.Environment
+	s.Key, s.Client = health.Key(key), sharedClient(c).Client()
 	if role == "" && c.ClientSecret != "" {
 		s.SecretUpdatedAt = c.ClientSecretUpdatedAt
 	}
-	if certificate := c.Certificate(); role == "" && certificate != nil {
-		s.CertificateExpiresAt = certificate.NotAfter
+	if role == "" {
+		s.CertificateExpiresAt = s.CertificateEnds.Time()
 	}
 	cached := e.cache.Status(tokencache.Key(key))
 	s.ExpiresAt, s.NextRefreshAt, s.RetryAt, s.Fingerprint = cached.ExpiresAt, cached.NextRefreshAt, cached.RetryAt, cached.Fingerprint
@@ -84,27 +84,30 @@ func (e *Engine) Statuses(ctx context.Context) ([]StatusSummary, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := e.health.All()
-	configs, withRoles := make(map[string]health.Subject, len(all)), make(map[string]bool)
+	return counted(e.health.All(), definitions), nil
+}
+
+// counted returns those of all configs and roles that count, each role with the client of its config. It overwrites all.
+func counted(all []StatusSummary, definitions *definitionSet) []StatusSummary {
+	configs, withRoles := make(map[string]health.Client, len(all)), make(map[string]bool)
 	for _, s := range all {
 		if s.Role == "" {
-			configs[s.Config] = s.Subject
+			configs[s.Config] = s.Client
 		} else {
 			withRoles[s.Config] = true
 		}
 	}
-	counted := all[:0]
+	counts := all[:0]
 	for _, s := range all {
-		c := configs[s.Config]
-		s.Provider, s.Environment = c.Provider, c.Environment
+		s.Client = configs[s.Config]
 		if s.Role == "" && withRoles[s.Config] {
-			if d, known := definitions.Lookup(c.Provider); known && !d.Has(provider.ClientCredentials) {
+			if d, known := definitions.Lookup(s.Provider); known && !d.Has(provider.ClientCredentials) {
 				continue
 			}
 		}
-		counted = append(counted, s)
+		counts = append(counts, s)
 	}
-	return counted, nil
+	return counts
 }
 
 // ClearBackoff ends what holds the token requests of a config or role back: earlier failures, and the provider's rate limit. The error

@@ -45,6 +45,7 @@ func TestRatios(t *testing.T) {
 			b.run(t, storage, "burst", func(t *testing.T) { b.burst(t, w) })
 			b.run(t, storage, "burst-failure", func(t *testing.T) { b.burstOfFailure(t, w) })
 			b.run(t, storage, "fleet", func(t *testing.T) { b.fleet(t, w) })
+			b.run(t, storage, "status", func(t *testing.T) { b.status(t, w) })
 		})
 	}
 	t.Run("many", func(t *testing.T) {

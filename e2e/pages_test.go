@@ -285,39 +285,3 @@ func TestPages_Demo(t *testing.T) {
 	p.Replace(simulator[1], w.Sim.HTTP)
 	p.All(t)
 }
-
-// The commands of docs/operations.md work, in the order of the page. The one for a snapshot comes last, because it replaces the rest.
-func TestPages_Operations(t *testing.T) {
-	t.Parallel()
-	w, p := newPage(t, "docs/operations.md")
-	w.Write(t, "config/"+kleinanzeigen, w.kleinanzeigen()).OK(t)
-	w.Write(t, "config/"+marktplaats, w.withUsers(marktplaats)).OK(t)
-	w.Write(t, "roles/"+marktplaats+"/shop", byUser).OK(t)
-	first, next := harness.NewKey(t, "ec"), harness.NewKey(t, "ec")
-	w.NoteSecret(first.Private)
-	w.NoteSecret(next.Private)
-	w.Sim.AddClient(t, oauth2, "my-client", harness.Client{
-		Auth: "private_key_jwt", Keys: map[string]string{"key-1": first.Public, "key-2": next.Public},
-	})
-	p.Replace("redirect_uri=…", "redirect_uri="+redirectURI, "<config>/<role>", marktplaats+"/shop", "<config>", kleinanzeigen,
-		"@key.pem", "@"+writeFile(t, "key.pem", first.Private), "@new.pem", "@"+writeFile(t, "new.pem", next.Private),
-		"provider="+marktplaats+" client_id=… client_secret=…", fmt.Sprintf("provider=%s client_id=%s client_secret=%s token_url=%s authorization_url=%s",
-			marktplaats, demoClient, demoSecret, w.Sim.HTTP+tokenPaths[marktplaats], w.Sim.HTTP+authorizePaths[marktplaats]))
-	var last []pages.Block
-	for _, b := range p.Blocks {
-		switch {
-		case b.Mark == "run: snapshot":
-			last = append(last, b)
-			continue
-		case strings.Contains(b.Text, "refresh_token=…"):
-			p.Replace("refresh_token=…", "refresh_token="+w.externalRefreshToken(t, marktplaats))
-		case strings.Contains(b.Text, "access_token=…"):
-			p.Replace("access_token=…", "access_token="+w.staticCreds(t, kleinanzeigen).AccessToken)
-		}
-		p.Step(t, b)
-	}
-	for _, b := range last {
-		p.Step(t, b)
-	}
-	harness.Eventually(t, 30*time.Second, "the mount reads", func() bool { return w.Read(t, "creds/"+kleinanzeigen).Status == http.StatusOK })
-}

@@ -93,6 +93,11 @@ func (e examples) breakShops(t testing.TB) {
 		e.Write(t, "roles/users/"+role, byUser).OK(t)
 	}
 	e.authorizeRole(t, marktplaats, "users/north")
+	soon := harness.NewCertificate(t, harness.NewKey(t, "ec"), "seller", -time.Hour, 13*24*time.Hour, nil)
+	e.NoteSecret(soon.Private)
+	e.Write(t, "config/certified", e.keyClient("https://auth.example.com/token", "tls_client_auth", soon.Key, unverified, fields{
+		"client_certificate": soon.PEM,
+	})).OK(t)
 }
 
 // useShops reads, rotates and revokes, as applications do.
@@ -220,14 +225,17 @@ func (p prometheus) alerts(t testing.TB) map[string][]alert {
 // checkAlerts checks that each broken shop has its alert, that no other one has, and that the commands of the alerts work.
 func (e examples) checkAlerts(t *testing.T, p prometheus) {
 	t.Helper()
-	want := []string{"MarketplaceNeedsAuthorization", "MarketplaceProviderLimits", "MarketplaceShopFails"}
+	want := []string{
+		"MarketplaceClientCertificateExpires", "MarketplaceNeedsAuthorization", "MarketplaceProviderLimits", "MarketplaceShopFails",
+	}
 	harness.Eventually(t, 30*time.Second, "the alerts are pending", func() bool {
 		return slices.Equal(slices.Sorted(maps.Keys(p.alerts(t))), want)
 	})
 	alerts := p.alerts(t)
 	shell := e.shell(t, "prometheus", "VAULT_TOKEN="+e.server.Admin.Token())
 	for name, expected := range map[string]struct{ labels, shows string }{
-		want[0]: {"users/south", "vault write"}, want[1]: {"/", "limited"}, want[2]: {"refused/", "invalid_client"},
+		want[0]: {"certified/", "client_certificate_expires_at"}, want[1]: {"users/south", "vault write"}, want[2]: {"/", "limited"},
+		want[3]: {"refused/", "invalid_client"},
 	} {
 		if len(alerts[name]) != 1 {
 			t.Fatalf("%s: %v", name, alerts[name])

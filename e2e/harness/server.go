@@ -124,8 +124,12 @@ func (s *Server) AuditLog(t testing.TB) []byte {
 }
 
 func (s *Server) configPath() string { return filepath.Join(s.dir, "config.json") }
-func (s *Server) logPath() string    { return filepath.Join(s.dir, "vault.log") }
-func (s *Server) auditPath() string  { return filepath.Join(s.dir, "audit.log") }
+
+// LogFolder returns the folder with the server's log, vault.log, and its audit log, audit.log.
+func (s *Server) LogFolder() string { return s.dir }
+
+func (s *Server) logPath() string   { return filepath.Join(s.dir, "vault.log") }
+func (s *Server) auditPath() string { return filepath.Join(s.dir, "audit.log") }
 
 // configure chooses the addresses and writes the server's configuration.
 func (s *Server) configure() error {

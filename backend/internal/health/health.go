@@ -9,6 +9,7 @@ package health
 import (
 	"sync"
 	"time"
+	"unique"
 )
 
 // Key names a config, or a role of it if Role is not empty.
@@ -40,14 +41,46 @@ func States() []State { return []State{NeedsAuthorization, Failing, Limited, Nev
 type Subject struct {
 	// ID is the identity of the config or role. Another one is another subject, whose past is not that of its name.
 	ID string
-	// Provider and Environment are the config's; empty for a role.
-	Provider, Environment string
 	// HasToken says that a token is stored.
 	HasToken bool
-	// RefreshTokenSeconds is the config's refresh_token_expires_in; 0 for a role. It is small, as [record].lastMint is.
-	RefreshTokenSeconds uint32
+	// Shared is what a config says of its client; the zero value for a role. Most configs of a provider are alike, so they share it.
+	Shared SharedClient
 	// User is for a role whose tokens come from a user's grant; else nil.
 	User *User
+}
+
+// Client is what a config says of its client. It does not change.
+type Client struct {
+	Provider, Environment string
+	// RefreshTokenExpiresIn is the config's refresh_token_expires_in.
+	RefreshTokenExpiresIn time.Duration
+	// CertificateEnds is when the client's certificate expires; 0: there is none.
+	CertificateEnds UnixSeconds
+}
+
+// UnixSeconds is a time in seconds of Unix time; 0: none. Two of them are equal if they are the same time, unlike two [time.Time].
+type UnixSeconds int64
+
+// Time returns the time; zero if there is none.
+func (n UnixSeconds) Time() time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(n), 0).UTC()
+}
+
+// SharedClient is a [Client] of which there is one copy for all configs that are alike.
+type SharedClient struct{ handle unique.Handle[Client] }
+
+// Share returns the copy of a client that all configs like it share.
+func Share(c Client) SharedClient { return SharedClient{unique.Make(c)} }
+
+// Client returns the client; the zero value if there is none.
+func (s SharedClient) Client() Client {
+	if s == (SharedClient{}) {
+		return Client{}
+	}
+	return s.handle.Value()
 }
 
 // User says whether a user has authorized a role. It does not change.
@@ -122,6 +155,8 @@ func (r *record) state() State {
 type Status struct {
 	Key
 	Subject
+	// Client is the config's, of the config itself. [Subject].Shared has it.
+	Client
 	State State
 	// Since is when the state began; zero: before this process has started.
 	Since      time.Time
@@ -136,7 +171,7 @@ type Status struct {
 
 func (r *record) status(key Key, now time.Time) Status {
 	s := Status{
-		Key: key, Subject: r.subject, State: r.state(), Since: r.since.time(),
+		Key: key, Subject: r.subject, Client: r.subject.Shared.Client(), State: r.state(), Since: r.since.time(),
 		LastMintAt: r.lastMint.time(), Lifetime: r.lifetime, Failures: int(r.failures), Failure: r.failure,
 	}
 	if s.State == NeedsAuthorization {

@@ -23,7 +23,7 @@ func (t *Table) state(test *testing.T) (State, time.Time) {
 func TestTable_StatesFollowEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var table Table
-		table.Set(shop, Subject{ID: "1", Provider: "p"})
+		table.Set(shop, Subject{ID: "1", Shared: Share(Client{Provider: "p"})})
 		for _, step := range []struct {
 			name string
 			do   func()

@@ -28,7 +28,12 @@ func scraped(t *testing.T, m *Metrics, subjects ...Subject) []string {
 
 func text(t *testing.T, m *Metrics, subjects []Subject) string {
 	t.Helper()
-	families, err := m.Gather(Mount{Subjects: slices.Clone(subjects), States: []string{"ready", "failing"}, Grants: []string{"authorized", "revoked"}})
+	return textOf(t, m, Mount{Subjects: slices.Clone(subjects), States: []string{"ready", "failing"}, Grants: []string{"authorized", "revoked"}})
+}
+
+func textOf(t *testing.T, m *Metrics, mount Mount) string {
+	t.Helper()
+	families, err := m.Gather(mount)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +128,27 @@ func TestGather_Lint(t *testing.T) {
 	role.TokenExpiresAt, role.TokenDueAt, role.RetryAt = time.Now(), time.Now(), time.Now()
 	role.RefreshTokenExpiresAt, role.RefreshTokenDueAt = time.Now(), time.Now()
 	m.Request("bazaar")()
-	problems, err := promlint.New(strings.NewReader(text(t, m, []Subject{role}))).Lint()
+	mount := Mount{Subjects: []Subject{role}, Certificates: map[string]time.Time{"a": time.Now()}}
+	problems, err := promlint.New(strings.NewReader(textOf(t, m, mount))).Lint()
 	if err != nil || len(problems) != 0 {
 		t.Error(problems, err)
+	}
+}
+
+// A certificate has a series even if its config gets no tokens itself. So many have one as configs and roles do, the first by name.
+func TestGather_Certificates(t *testing.T) {
+	t.Parallel()
+	m := New("v1")
+	m.maxSubjects = 2
+	ends := make(map[string]time.Time)
+	for i := range 5 {
+		ends[fmt.Sprint("config-", i)] = time.UnixMilli(1_500)
+	}
+	got := textOf(t, m, Mount{Certificates: ends})
+	for config, want := range map[string]bool{"config-0": true, "config-1": true, "config-2": false, "config-4": false} {
+		if strings.Contains(got, `marketplace_client_certificate_expiry_timestamp_seconds{config="`+config+`"} 1.5`) != want {
+			t.Errorf("%s: want a series %t:\n%s", config, want, got)
+		}
 	}
 }
 

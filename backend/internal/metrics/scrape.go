@@ -29,14 +29,15 @@ type Subject struct {
 // Mount is what a mount is like at the time of a scrape.
 type Mount struct {
 	Subjects []Subject
+	// Certificates are when client certificates expire, by config. The config need not be a subject.
+	Certificates map[string]time.Time
 	// States are all states of health, and Grants all those of grants.
 	States, Grants []string
 }
 
 const durationHelp = "Duration of token requests, from when they are sent until their response or failure."
 
-// times are the points in time of a config or role. A client certificate's expiry belongs here as well, as
-// marketplace_client_certificate_expiry_timestamp_seconds.
+// times are the points in time of a config or role.
 var times = []struct {
 	family
 	of func(Subject) time.Time
@@ -57,9 +58,11 @@ var (
 	mints = counter("marketplace_mints_total", "Mints of access tokens, by outcome.", "config", "role", "provider", "outcome")
 	reads = counter("marketplace_reads_total", "Reads of creds/ and static-creds/, by outcome.", "config", "role", "outcome")
 
-	health   = gauge("marketplace_health", "1 for the present state of health.", "config", "role", "provider", "state")
-	configs  = gauge("marketplace_configs", "Configs and roles that get tokens, by state of health.", "state")
-	grants   = gauge("marketplace_grants", "Roles that need a grant, by its state.", "state")
+	health       = gauge("marketplace_health", "1 for the present state of health.", "config", "role", "provider", "state")
+	configs      = gauge("marketplace_configs", "Configs and roles that get tokens, by state of health.", "state")
+	grants       = gauge("marketplace_grants", "Roles that need a grant, by its state.", "state")
+	certificates = gauge("marketplace_client_certificate_expiry_timestamp_seconds", "When the client certificate expires, if there is one.", "config")
+
 	inFlight = gauge("marketplace_token_requests_in_flight", "Token requests that are in flight.", "provider")
 	omitted  = gauge("marketplace_configs_without_series", "Configs and roles that have no series of their own, because there are too many.")
 
@@ -147,6 +150,9 @@ func (s *scrape) Collect(to chan<- prometheus.Metric) {
 	for state, n := range granted {
 		to <- grants.with(n, state)
 	}
+	for _, config := range slices.Sorted(maps.Keys(s.mount.Certificates))[:min(len(s.mount.Certificates), s.metrics.maxSubjects)] {
+		to <- certificates.with(timestamp(s.mount.Certificates[config]), config)
+	}
 	to <- omitted.with(float64(without))
 	for outcome, n := range taken.revocations {
 		to <- revocations.with(float64(n), outcome)
@@ -157,6 +163,9 @@ func (s *scrape) Collect(to chan<- prometheus.Metric) {
 	}
 	to <- buildInfo.with(1, s.metrics.version, runtime.Version())
 }
+
+// timestamp returns a time as Prometheus has it.
+func timestamp(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
 
 // counted returns a count of 0 for each word.
 func counted(words []string) map[string]float64 {
@@ -172,7 +181,7 @@ func (s Subject) collect(to chan<- prometheus.Metric, c taken) {
 	to <- health.with(1, s.Config, s.Role, s.Provider, s.State)
 	for _, t := range times {
 		if at := t.of(s); !at.IsZero() {
-			to <- t.with(float64(at.UnixMilli())/1000, s.Config, s.Role)
+			to <- t.with(timestamp(at), s.Config, s.Role)
 		}
 	}
 	collectReads(to, s.Key, c.reads)
