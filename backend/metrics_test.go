@@ -175,7 +175,7 @@ func TestMetrics_ClientCertificate(t *testing.T) {
 		other := newEngine(f.T, catalog, f.network, f.storage, new(node))
 		defer other.Close()
 		check(other, second)
-		if err := f.engine.DeleteConfig(f.Context(), "a", true); err != nil {
+		if _, err := f.engine.DeleteConfig(f.Context(), "a", true); err != nil {
 			f.Fatal(err)
 		}
 		check(f.engine, time.Time{})
