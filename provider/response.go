@@ -516,7 +516,9 @@ func readError(d Definition, grantType GrantType, res rawResponse, top members) 
 	if description == "" && !isErrorCode(own) {
 		description = own // free text in place of a code
 	}
-	failed := res.succeeded() && !d.Response.succeeds(top)
+	// Without the member, and without an error's code or text, the response is not the provider's at all, but a proxy's page.
+	denies := d.Response.Success.Name != "" && d.Response.has(top, d.Response.Success.Name)
+	failed := res.succeeded() && !d.Response.succeeds(top) && (denies || own != "" || description != "")
 	e.Description = redact.clean(description, own) // a secret may be split between the two texts
 	if failed && e.Code == "" && e.Description == "" {
 		e.Description = d.Response.Success.Name + " in its response does not report a success"
