@@ -49,15 +49,28 @@ func builtin() (*provider.Catalog, error) {
 }
 
 // ParseDefinition parses a definition that is not built in. It needs no evidence, and can extend a built-in one. The error of a
-// wrong one is a *[provider.DefinitionError].
+// wrong one is a *[provider.DefinitionError]. It also checks the countries, and the evidence that there is, which a mount does not.
 func ParseDefinition(text []byte) (provider.Definition, error) {
 	catalog, err := builtin()
 	if err != nil {
 		return provider.Definition{}, err
 	}
 	return provider.ParseOwn(text, provider.ParseOptions{
-		Base: catalog.Lookup, Network: provider.NetworkPolicy{AllowPrivateAddresses: true}, Reserved: reservedFields(),
+		Base: catalog.Lookup, Network: provider.NetworkPolicy{AllowPrivateAddresses: true}, Reserved: reservedFields(), Strict: true,
 	})
+}
+
+// ParseCatalogDefinition is [ParseDefinition] for a definition of the catalog, which also needs a title and evidence.
+func ParseCatalogDefinition(text []byte) (provider.Definition, error) {
+	catalog, err := builtin()
+	if err != nil {
+		return provider.Definition{}, err
+	}
+	base := func(name string) (provider.Definition, bool) {
+		d, ok := catalog.Lookup(name)
+		return d, ok && d.Extends == ""
+	}
+	return provider.ParseDefinition(text, provider.ParseOptions{Base: base, Reserved: reservedFields()})
 }
 
 // Factory returns the backend of one mount. It starts nothing and reads nothing, because Vault also calls it to find

@@ -591,14 +591,19 @@ type ParseOptions struct {
 	Network NetworkPolicy
 	// Reserved are names that answer.extra must not have.
 	Reserved []string
+	// Strict makes [ParseOwn] also check the countries, and the evidence that there is. Stored definitions are parsed without it, so
+	// that they stay valid.
+	Strict bool
 }
 
 // ParseDefinition parses a definition of the catalog from YAML, which includes JSON. It refuses unknown and repeated fields, values
-// of the wrong type, facts without evidence, and evidence without a fact. The error is a *[DefinitionError] with all mistakes.
+// of the wrong type, unknown countries, facts without evidence, and evidence without a fact. The error is a *[DefinitionError] with all mistakes.
 func ParseDefinition(text []byte, o ParseOptions) (Definition, error) {
 	c, base := readDefinition(text, o)
-	if c.finish() {
-		c.checkEvidence(text)
+	whole := c.finish()
+	c.checkCountries()
+	if whole {
+		c.checkEvidence(text, true)
 	}
 	c.d.Evidence = append(c.d.Evidence, inherited(base.Evidence, c.d.Evidence)...)
 	c.d.builtin = true
@@ -610,7 +615,13 @@ func ParseOwn(text []byte, o ParseOptions) (Definition, error) {
 	c, _ := readDefinition(text, o)
 	setDefault(&c.d.Title, c.d.Name)
 	c.d.Format = cmp.Or(c.d.Format, Format)
-	c.finish()
+	whole := c.finish()
+	if o.Strict {
+		c.checkCountries()
+	}
+	if o.Strict && whole {
+		c.checkEvidence(text, false)
+	}
 	return *c.d, c.err(c.d.Name)
 }
 

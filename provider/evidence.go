@@ -4,6 +4,7 @@ package provider
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -42,8 +43,8 @@ func evidenceKinds() []string {
 	return []string{byDocumentation, byClientCode, byThirdParty, byStandard, byDerivation}
 }
 
-// checkEvidence checks that every fact of a definition has evidence, and that all evidence has a fact.
-func (c *checker) checkEvidence(text []byte) {
+// checkEvidence checks that all evidence of a definition has a fact and, if it is required, that every fact has evidence.
+func (c *checker) checkEvidence(text []byte, required bool) {
 	var document map[string]any
 	if yaml.Unmarshal(text, &document) != nil {
 		return // parseDocument has reported it
@@ -52,6 +53,12 @@ func (c *checker) checkEvidence(text []byte) {
 		delete(document, field) // these need no evidence
 	}
 	facts := leaves("", document)
+	if len(c.d.Evidence) == 0 {
+		if required && len(facts) > 0 {
+			c.add("evidence", "is required; give the source of each fact: %s", strings.Join(slices.Sorted(maps.Keys(document)), ", "))
+		}
+		return
+	}
 
 	used := make(map[string]bool)
 	claims := make(map[string]string) // where each fact is claimed
@@ -71,7 +78,9 @@ func (c *checker) checkEvidence(text []byte) {
 		for claims[name] == "" {
 			cut := strings.LastIndexByte(name, '.')
 			if cut < 0 {
-				c.add(fact, "has no evidence; add its source")
+				if required {
+					c.add(fact, "has no evidence; add its source")
+				}
 				break
 			}
 			name = name[:cut]
@@ -80,7 +89,7 @@ func (c *checker) checkEvidence(text []byte) {
 	}
 	for name, at := range claims {
 		if !used[name] {
-			c.add(at, "%s is not a fact of the definition", name)
+			c.add(at, "%s is not a fact of the definition; use the path of one, or remove it", name)
 		}
 	}
 }

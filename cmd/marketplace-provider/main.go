@@ -3,7 +3,7 @@
 // Command marketplace-provider checks a definition of a provider, shows the token requests that it describes, and reads sample
 // responses.
 //
-//	marketplace-provider check FILE [-answer FILE] [-grant TYPE] [name=value …]
+//	marketplace-provider check FILE [-catalog] [-answer FILE] [-grant TYPE] [name=value …]
 //	marketplace-provider try FILE -url http://127.0.0.1:… [-grant TYPE] [name=value …]
 package main
 
@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -34,9 +35,11 @@ const (
 )
 
 const usage = `usage:
-  marketplace-provider check FILE [-answer FILE] [-grant TYPE] [name=value …]
+  marketplace-provider check FILE [-catalog] [-answer FILE] [-grant TYPE] [name=value …]
         Checks a definition, and shows the request of each grant. With -answer, it also reads
-        a response, which is a body or a whole HTTP message.
+        a response, which is a body or a whole HTTP message. With -catalog, or in a folder of
+        the name catalog, the definition needs all that one of the catalog needs: a title,
+        evidence of each fact, and the name of its file.
   marketplace-provider try FILE -url http://127.0.0.1:… [-grant TYPE] [name=value …]
         Sends the request to a server on loopback, and shows the token or the error.
 
@@ -52,12 +55,13 @@ func main() {
 
 // command is what the command line asks for.
 type command struct {
-	try    bool
-	file   string
-	answer string
-	grant  string
-	url    string
-	values values
+	try     bool
+	catalog bool // checks the definition as one of the catalog
+	file    string
+	answer  string
+	grant   string
+	url     string
+	values  values
 }
 
 // run returns the exit code.
@@ -94,6 +98,7 @@ func parse(args []string) (command, error) {
 		flags.StringVar(&c.url, "url", "", "")
 	} else {
 		flags.StringVar(&c.answer, "answer", "", "")
+		flags.BoolVar(&c.catalog, "catalog", false, "")
 	}
 	flags.StringVar(&c.grant, "grant", "", "")
 	var words []string
@@ -120,7 +125,7 @@ func (c command) run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d, err := marketplace.ParseDefinition(text)
+	d, err := c.parse(text)
 	if err != nil {
 		return fmt.Errorf("%s is not a valid definition:\n%w", c.file, err)
 	}
@@ -139,6 +144,22 @@ func (c command) run(out io.Writer) error {
 		return nil
 	}
 	return c.read(out, d, grants[0])
+}
+
+// parse parses the definition. One of the catalog has the name of its file.
+func (c command) parse(text []byte) (provider.Definition, error) {
+	path, err := filepath.Abs(c.file)
+	if err != nil {
+		return provider.Definition{}, err
+	}
+	if c.try || !c.catalog && filepath.Base(filepath.Dir(path)) != "catalog" {
+		return marketplace.ParseDefinition(text)
+	}
+	d, err := marketplace.ParseCatalogDefinition(text)
+	if file := filepath.Base(path); d.Name != "" && file != d.Name+".yaml" {
+		err = errors.Join(err, fmt.Errorf("name: is %s, but the file is %s; rename one of the two", d.Name, file))
+	}
+	return d, err
 }
 
 // grants returns the grant types to look at: the one that the command line names, or all.

@@ -173,3 +173,58 @@ func TestTry_SendsToLoopbackAlone(t *testing.T) {
 		}
 	}
 }
+
+// What is for readers is checked in any definition, and one of the catalog needs all of it.
+func TestCheck_ReadersFacts(t *testing.T) {
+	t.Parallel()
+	const inCatalog = `format: 1
+name: shop
+title: Shop
+countries: [NL]
+documentation: https://shop.example.com/docs
+environments: {production: {token_url: "https://shop.example.com/token"}}
+client_auth: [client_secret_post]
+grants: {client_credentials: {}}
+token_lifetime: 3600
+evidence:
+  - {facts: [environments, client_auth, grants], known_by: documentation, source: "https://shop.example.com/docs"}
+  - {facts: [token_lifetime], known_by: derived, note: a guess}
+`
+	folder := filepath.Join(t.TempDir(), "catalog")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	evidence := inCatalog[strings.Index(inCatalog, "evidence:"):]
+	for _, test := range []struct {
+		old, new, problem string
+		alwaysWrong       bool
+	}{
+		{"", "", "", true},
+		{"known_by: documentation", "known_by: docs", `evidence[0].known_by: "docs" is not accepted`, true},
+		{"facts: [token_lifetime]", "facts: [token_life_time]", "evidence[1].facts[0]: token_life_time is not a fact", true},
+		{`source: "https://shop.example.com/docs"`, "note: none", "evidence[0].source: is not an https URL", true},
+		{"[NL]", "[NL, ZZ]", "countries[1]: ZZ is no code of a country", true},
+		{evidence, "", "evidence: is required", false},
+		{"- {facts: [token_lifetime], known_by: derived, note: a guess}", "", "token_lifetime: has no evidence", false},
+		{"title: Shop\n", "", "title: is required", false},
+		{"name: shop", "name: other", "name: is other, but the file is shop.yaml", false},
+	} {
+		text := strings.Replace(inCatalog, test.old, test.new, 1)
+		for _, where := range []struct {
+			args   []string
+			strict bool
+		}{
+			{[]string{"check", write(t, "shop.yaml", text)}, false},
+			{[]string{"check", write(t, "shop.yaml", text), "-catalog"}, true},
+			{[]string{"check", filepath.Join(folder, "shop.yaml")}, true},
+		} {
+			if err := os.WriteFile(filepath.Join(folder, "shop.yaml"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, output := runCommand(where.args...)
+			if wrong := test.problem != "" && (where.strict || test.alwaysWrong); wrong != (code == exitFailure) || wrong && !strings.Contains(output, test.problem) {
+				t.Errorf("%s: %d, want %q in\n%s", where.args, code, test.problem, output)
+			}
+		}
+	}
+}
