@@ -111,3 +111,18 @@ func TestProviders_SetupIsAPage(t *testing.T) {
 		}
 	}
 }
+
+// No page has a command twice.
+func TestProviders_SetupHasNoCommandTwice(t *testing.T) {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range catalog.Names() {
+		d, _ := catalog.Lookup(name)
+		page := setup("m/", name, d)
+		if command := importCommand("m/", name); strings.Count(page, command) > 1 {
+			t.Errorf("%s: %q is there twice in\n%s", name, command, page)
+		}
+	}
+}

@@ -22,7 +22,8 @@ func setup(mount, config string, d provider.Definition) string {
 	}
 	line("Documentation: %s", d.Documentation)
 	line("\nPut your values in place of each …:\n")
-	for _, command := range Commands(mount, config, d) {
+	own := Commands(mount, config, d)
+	for _, command := range own {
 		line("    %s", command)
 	}
 	if commands := UserCommands(mount, config, d); commands != nil {
@@ -31,7 +32,7 @@ func setup(mount, config string, d provider.Definition) string {
 			line("    %s", command)
 		}
 	}
-	if d.Has(provider.AuthorizationCode) && d.Has(provider.RefreshToken) {
+	if d.Has(provider.AuthorizationCode) && d.Has(provider.RefreshToken) && !slices.Contains(own, importCommand(mount, config)) {
 		line("\nIf you have a refresh token already, give it to the role, and omit authorize/ and exchange/:\n")
 		line("    %s", importCommand(mount, config))
 	}

@@ -82,7 +82,7 @@ func authorizedWith(u *userRole, redirectURI string, scope []string) (*Config, e
 	if redirectURI != "" {
 		merged.RedirectURI = redirectURI
 	}
-	return merged, checkTaken(merged, u.definition)
+	return merged, firstError(checkTaken(merged, u.definition), checkExposed(merged))
 }
 
 // userRole is a role that a user authorizes, with its config and the definition of its provider.

@@ -56,7 +56,7 @@ func (e *Engine) authorizeDevice(ctx context.Context, u *userRole, redirectURI s
 	if redirectURI != "" {
 		return nil, &FieldError{Field: "redirect_uri", Problem: "has no use for a role with grant_type=device_code; leave it out"}
 	}
-	if err := checkTaken(merged, u.definition); err != nil {
+	if err := firstError(checkTaken(merged, u.definition), checkExposed(merged)); err != nil {
 		return nil, err
 	}
 	settings, err := e.store.Settings(ctx)

@@ -295,7 +295,7 @@ func checkRole(c *Config, r *Role, d provider.Definition) error {
 		}
 	}
 	merged := c.With(r)
-	return firstError(checkSize(merged), checkCharacters(merged), checkTaken(merged, d), checkParams(merged, d))
+	return firstError(checkSize(merged), checkCharacters(merged), checkTaken(merged, d), checkParams(merged, d), checkExposed(merged))
 }
 
 // firstError returns the first error.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"vault-plugin-secrets-marketplace/provider"
 )
@@ -38,7 +39,8 @@ func (s *definitionSet) checkConfig(c *Config, settings Settings) (provider.Defi
 		func() error { return checkClient(c, d) },
 		func() error { return checkTaken(c, d) },
 		func() error { return checkParams(c, d) },
-		func() error { return checkHeaders(c) },
+		func() error { return checkHeaders(c, d) },
+		func() error { return checkExposed(c) },
 		func() error { return checkURLs(c, d, settings) },
 		func() error { return checkDurations(c) },
 		func() error { return checkOverlap(c, d) },
@@ -192,7 +194,10 @@ func checkParams(c *Config, d provider.Definition) error {
 	if err := checkParamsField("params", provider.FromParams, c.Params, d); err != nil {
 		return err
 	}
-	return checkParamsField("secret_params", provider.FromSecretParams, c.SecretParams, d)
+	if err := checkParamsField("secret_params", provider.FromSecretParams, c.SecretParams, d); err != nil {
+		return err
+	}
+	return asFieldError(d.CheckAPIHeaders(c.ClientID, c.Params))
 }
 
 // checkParamsField checks the names in params or secret_params. from is what a definition calls them.
@@ -211,6 +216,9 @@ func checkParamsField(field, from string, params map[string]string, d provider.D
 		case slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }):
 			return &FieldError{Field: field, Problem: "contains a parameter that the engine sends itself", Accepted: "any but " + strings.Join(refused[:5], ", ")}
 		}
+		if right := d.SimilarEntry(name); right != "" { // which would be stored as public, if it is secret, and sent in vain
+			return &FieldError{Field: field, Problem: "contains " + name + ", which " + d.Name + " takes under another name; use " + right}
+		}
 		for _, grant := range d.Grants {
 			if p, ok := grant.Parameters[name]; ok && p.From != from {
 				return &FieldError{Field: field, Problem: "contains " + name + ", which " + ownParameter(p, d)}
@@ -221,22 +229,31 @@ func checkParamsField(field, from string, params map[string]string, d provider.D
 }
 
 func ownParameter(p provider.Parameter, d provider.Definition) string {
-	if p.From == "" {
+	switch {
+	case p.Generate != "":
+		return "is new in each request to " + d.Name + "; leave it out"
+	case p.From == "":
 		return "is always the same for " + d.Name + "; leave it out"
 	}
-	return "has a field of its own; use " + p.From
+	return "has a field of its own; use " + strings.TrimSuffix(p.From+"="+p.Param, "=")
 }
 
 // checkHeaders refuses headers that the request sets itself. Sending one of them twice is how requests are smuggled, and
 // another encoding would make the response unreadable.
-func checkHeaders(c *Config) error {
+func checkHeaders(c *Config, d provider.Definition) error {
 	refused := []string{
 		"Host", "Authorization", "Content-Length", "Content-Type", "Accept-Encoding", "Connection", "Expect", "Keep-Alive",
 		"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	}
-	for name := range c.Headers {
+	for name, value := range c.Headers {
 		if slices.ContainsFunc(refused, func(r string) bool { return strings.EqualFold(r, name) }) {
 			return &FieldError{Field: "headers", Problem: "contains a header that the engine sends itself", Accepted: "any but " + strings.Join(refused, ", ")}
+		}
+		if p, ok := d.Header(name); ok {
+			return &FieldError{Field: "headers", Problem: "contains " + name + ", which " + ownParameter(p, d)}
+		}
+		if strings.ContainsFunc(value, func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }) {
+			return &FieldError{Field: "headers", Problem: name + " contains a line break or another control character; remove it"}
 		}
 	}
 	return nil

@@ -67,6 +67,25 @@ func (d Definition) APIHeaders(clientID string, params map[string]string) APIHea
 	return APIHeaders(text)
 }
 
+// CheckAPIHeaders checks that each header of the provider's API can carry what it has of the client identifier and of params. The
+// error is a *[RequestError].
+func (d Definition) CheckAPIHeaders(clientID string, params map[string]string) error {
+	for _, name := range sortedKeys(d.API.Headers) {
+		header := parseAPIHeader(d.API.Headers[name])
+		for i := 1; i < len(header); i += 2 {
+			key, isParam := strings.CutPrefix(header[i], apiParams)
+			problem := "contains a character that the header " + name + " of the API cannot carry; use printable ASCII without spaces at its ends"
+			switch {
+			case isParam && !fitsHeader(params[key]):
+				return &RequestError{Field: FromParams, Problem: key + " " + problem}
+			case header[i] == apiClientID && !fitsHeader(clientID):
+				return &RequestError{Field: FromClientID, Problem: problem}
+			}
+		}
+	}
+	return nil
+}
+
 // params returns the keys of a config's params that the API's headers contain.
 func (a API) params() []string {
 	var keys []string
@@ -114,8 +133,8 @@ func (h APIHeaders) For(token Token) (map[string]string, error) {
 			}
 			b.WriteString(part)
 		}
-		if HasControl(b.String()) {
-			return nil, errors.New(name + ": contains a control character")
+		if !fitsHeader(b.String()) {
+			return nil, errors.New(name + ": contains a character that a header cannot carry")
 		}
 		if size += len(name) + b.Len(); size > maxAPIHeaders {
 			return nil, fmt.Errorf("%s: makes the headers larger than %d KiB", name, maxAPIHeaders>>10)

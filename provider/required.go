@@ -53,28 +53,75 @@ func (d Definition) Required(grants ...GrantType) []Need {
 // headers of the API. It returns none if the key means nothing to the provider.
 func (d Definition) Sources(key string) []string {
 	var sources []string
-	if _, ok := d.Variables[key]; ok || slices.Contains(d.API.params(), key) {
-		sources = append(sources, FromParams)
-	}
-	parameters := []map[string]Parameter{d.Authorization.Parameters}
-	requests := slices.Collect(maps.Values(d.Grants))
-	for _, r := range []*GrantRequest{d.Revocation, d.DeviceAuthorization} {
-		if r != nil {
-			requests = append(requests, *r)
-		}
-	}
-	for _, r := range requests {
-		parameters = append(parameters, r.Parameters, r.Headers)
-	}
-	for _, all := range parameters {
-		for name, p := range all {
-			if (p.From == FromParams || p.From == FromSecretParams) && p.key(name) == key {
-				sources = append(sources, p.From)
-			}
+	for _, e := range d.entries() {
+		if e.key == key {
+			sources = append(sources, e.field)
 		}
 	}
 	slices.Sort(sources)
 	return slices.Compact(sources)
+}
+
+// SimilarEntry returns the entry of params or secret_params that someone who wrote a name must have meant, such as
+// secret_params=api_key for API-KEY, or for the name that the entry has on the wire. It returns none if the provider knows the name,
+// or no similar one.
+func (d Definition) SimilarEntry(name string) string {
+	for _, e := range d.entries() {
+		if e.key != name && (isSimilar(e.key, name) || isSimilar(e.wire, name)) {
+			return e.field + "=" + e.key
+		}
+	}
+	return ""
+}
+
+// isSimilar reports whether two names differ in upper and lower case, or in how their words are joined, at most.
+func isSimilar(a, b string) bool {
+	joined := strings.NewReplacer("-", "_", ".", "_", " ", "_")
+	return strings.EqualFold(joined.Replace(a), joined.Replace(b))
+}
+
+// entry is an entry of params or secret_params that a definition names. wire is the name of its parameter or header, and empty for a
+// part of a URL or of the API's headers.
+type entry struct{ field, key, wire string }
+
+// entries returns the entries of params and secret_params that the definition names, in order.
+func (d Definition) entries() []entry {
+	var all []entry
+	for _, key := range slices.Concat(slices.Collect(maps.Keys(d.Variables)), d.API.params()) {
+		all = append(all, entry{field: FromParams, key: key})
+	}
+	parameters := []map[string]Parameter{d.Authorization.Parameters}
+	for _, r := range d.requests() {
+		parameters = append(parameters, r.Parameters, r.Headers)
+	}
+	for _, some := range parameters {
+		for name, p := range some {
+			if p.From == FromParams || p.From == FromSecretParams {
+				all = append(all, entry{p.From, p.key(name), name})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b entry) int {
+		return cmp.Or(strings.Compare(a.field, b.field), strings.Compare(a.key, b.key), strings.Compare(a.wire, b.wire))
+	})
+	return all
+}
+
+// Header returns the description of a header that requests of the provider have, and whether there is one of that name. Its
+// [Parameter.Param] is set if a config gives the value.
+func (d Definition) Header(name string) (Parameter, bool) {
+	for _, r := range d.requests() {
+		for own, p := range r.Headers {
+			if !strings.EqualFold(own, name) {
+				continue
+			}
+			if p.From == FromParams || p.From == FromSecretParams {
+				p.Param = p.key(own)
+			}
+			return p, true
+		}
+	}
+	return Parameter{}, false
 }
 
 // need returns what the client has to give for a parameter, if it has to.
