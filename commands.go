@@ -50,6 +50,16 @@ func userGrants(d provider.Definition) []provider.GrantType {
 	return []provider.GrantType{userGrant(d), provider.RefreshToken}
 }
 
+// configGrants returns the grant types for which a config of users' tokens has to be complete. A write also checks the client's own
+// token, if the provider has one.
+func configGrants(d provider.Definition) []provider.GrantType {
+	grants := userGrants(d)
+	if d.Has(provider.ClientCredentials) {
+		grants = append(grants, provider.ClientCredentials)
+	}
+	return grants
+}
+
 // UserCommands returns the commands that get the token of a user who authorizes the client. It returns none if the provider has
 // no such tokens, or no others, because Commands has them then.
 func UserCommands(mount, config string, d provider.Definition) []string {
@@ -74,7 +84,7 @@ func userCommands(mount, config string, d provider.Definition) []string {
 		authorize = strings.Replace(authorize, "write", "write -f", 1)
 	}
 	return []string{
-		configCommand(mount, config, d, userGrants(d)),
+		configCommand(mount, config, d, configGrants(d)),
 		"vault write " + mount + rolesPrefix + path + " grant_type=" + string(userGrant(d)),
 		authorize,
 		"vault write " + mount + exchangePrefix + path + " " + result,
@@ -110,6 +120,9 @@ func configCommand(mount, config string, d provider.Definition, grants []provide
 	}
 	if environment.AuthorizationURL == "" && slices.Contains(grants, provider.AuthorizationCode) {
 		words = append(words, "authorization_url=…")
+	}
+	if environment.DeviceAuthorizationURL == "" && slices.Contains(grants, provider.DeviceCode) {
+		words = append(words, "device_authorization_url=…")
 	}
 	if !d.NoClient && d.DefaultClientAuth() == "" {
 		words = append(words, "client_auth=…")

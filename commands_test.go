@@ -33,7 +33,7 @@ func TestCommands_AskForWhatTheGrantTypeNeeds(t *testing.T) {
 		"amazon-sp": {own: []string{
 			"vault write m/config/amazon-sp client_id=… client_secret=… scope=…",
 			"vault read m/creds/amazon-sp"}, user: []string{
-			"vault write m/config/amazon-sp client_id=… client_secret=… params=application_id=…",
+			"vault write m/config/amazon-sp client_id=… client_secret=… params=application_id=… scope=…",
 			"vault write m/roles/amazon-sp/shop grant_type=authorization_code",
 			"vault write m/authorize/amazon-sp/shop redirect_uri=…",
 			"vault write m/exchange/amazon-sp/shop redirect='…'",
@@ -44,6 +44,21 @@ func TestCommands_AskForWhatTheGrantTypeNeeds(t *testing.T) {
 			"vault write m/authorize/etsy/shop redirect_uri=… scope=…",
 			"vault write m/exchange/etsy/shop redirect='…'",
 			"vault read m/creds/etsy/shop"}},
+		"autovit": {own: []string{
+			"vault write m/config/autovit client_id=… client_secret=… params=username=… secret_params=password=…",
+			"vault read m/creds/autovit"}},
+		"reverb": {own: []string{
+			"vault write m/config/reverb client_id=… client_secret=… default_expires_in=… scope=…",
+			"vault read m/creds/reverb"}},
+		"linnworks": {own: []string{
+			"vault write m/config/linnworks client_id=… client_secret=… default_expires_in=… secret_params=Token=…",
+			"vault read m/creds/linnworks"}},
+		"olx-europe": {own: []string{
+			"vault write m/config/olx-europe client_id=… client_secret=… params=site=… secret_params=api_key=…",
+			"vault write m/roles/olx-europe/shop grant_type=authorization_code",
+			"vault write -f m/authorize/olx-europe/shop",
+			"vault write m/exchange/olx-europe/shop redirect='…'",
+			"vault read m/creds/olx-europe/shop"}},
 		"tiktok-shop": {own: []string{
 			"vault write m/config/tiktok-shop client_id=… client_secret=… params=service_id=…",
 			"vault write m/roles/tiktok-shop/shop grant_type=authorization_code",
@@ -83,7 +98,7 @@ func TestPlaceholders_AreDescribed(t *testing.T) {
 	d, _ := catalog.Lookup("olx-europe")
 	got := Placeholders(d)
 	for name, part := range map[string]string{
-		"params=locale": "pl, ro, pt", "params=site": "www.storia.ro", "secret_params=api_key": "API key",
+		"params=site": "www.storia.ro", "secret_params=api_key": "API key",
 	} {
 		if !strings.Contains(got[name], part) {
 			t.Errorf("%s: %q, want %q in it", name, got[name], part)
@@ -123,6 +138,82 @@ func TestProviders_SetupHasNoCommandTwice(t *testing.T) {
 		page := setup("m/", name, d)
 		if command := importCommand("m/", name); strings.Count(page, command) > 1 {
 			t.Errorf("%s: %q is there twice in\n%s", name, command, page)
+		}
+	}
+}
+
+// printed is a command of a page, with values in place of the placeholders.
+func (m *mount) printed(command string, d provider.Definition) error {
+	m.Helper()
+	words := strings.Fields(strings.NewReplacer(" -f", "", "'", "").Replace(command))
+	data := make(map[string]any)
+	for _, word := range words[3:] {
+		field, value, _ := strings.Cut(word, "=")
+		key, asked, isPair := strings.Cut(value, "=")
+		if asked == "" {
+			key, asked = "", value
+		}
+		text := strings.Replace(asked, "…", printedValue(field, key, d), 1)
+		if !isPair {
+			data[field] = text
+			continue
+		}
+		pairs, _ := data[field].([]string)
+		data[field] = append(pairs, key+"="+text)
+	}
+	if words[2] == "m/"+configPrefix+d.Name {
+		data["verify_connection"] = false // there is no such marketplace here
+	}
+	resp, err := m.request(logical.UpdateOperation, strings.TrimPrefix(words[2], "m/"), data)
+	if resp.IsError() {
+		return resp.Error()
+	}
+	return err
+}
+
+// printedValue returns what an operator gives in place of a placeholder.
+func printedValue(field, key string, d provider.Definition) string {
+	if accepted := d.Variables[key].OneOf; len(accepted) > 0 {
+		return accepted[0]
+	}
+	if d.Variables[key].Kind == provider.VariableHost {
+		return "shop.example.com"
+	}
+	switch field {
+	case "client_secret":
+		return "s3cret-of-mine"
+	case "client_auth":
+		return string(d.ClientAuth[0])
+	case "default_expires_in":
+		return "1h"
+	}
+	if strings.HasSuffix(field, "_url") || field == "redirect_uri" {
+		return "https://shop.example.com/" + field
+	}
+	return "7" // a text, a number, or a DNS label
+}
+
+// Every printed command is accepted the first time, up to the one that sends a user to the marketplace.
+func TestCommands_AreAcceptedAsPrinted(t *testing.T) {
+	catalog, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mounted(t)
+	for _, name := range catalog.Names() {
+		d, _ := catalog.Lookup(name)
+		for _, commands := range [][]string{Commands("m/", name, d), UserCommands("m/", name, d)} {
+			for _, command := range commands {
+				if strings.HasPrefix(command, "vault read") || strings.Contains(command, exchangePrefix) {
+					continue
+				}
+				if err := m.printed(command, d); err != nil {
+					t.Errorf("%s\n\t%v", command, err)
+				}
+			}
+			if _, err := m.request(logical.DeleteOperation, configPrefix+name, map[string]any{"discard_grants": true}); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

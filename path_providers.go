@@ -250,7 +250,7 @@ func parameterData(described map[string]provider.Parameter) map[string]any {
 	for name, p := range described {
 		shown := omitEmpty(map[string]any{
 			"value": p.Value, "values": p.Values, "from": p.From, "default": p.Default, "type": p.Type, "generate": p.Generate,
-			"description": p.Description,
+			"description": p.Description, "required_if": p.RequiredIf, "with_code": p.WithCode,
 		})
 		shown["required"] = p.Required
 		parameters[name] = shown
@@ -281,7 +281,7 @@ func evidenceData(evidence []provider.Evidence) []any {
 func variableData(variables map[string]provider.Variable) map[string]any {
 	shown := make(map[string]any, len(variables))
 	for name, v := range variables {
-		shown[name] = omitEmpty(map[string]any{"kind": v.Kind, "one_of": v.OneOf, "description": v.Description})
+		shown[name] = omitEmpty(map[string]any{"kind": v.Kind, "one_of": v.OneOf, "from": v.From, "values": v.Values, "description": v.Description})
 	}
 	return shown
 }
@@ -340,6 +340,9 @@ func responseData(a provider.Response) map[string]any {
 		"time_zone":          a.TimeZone,
 		"success":            omitEmpty(map[string]any{"name": a.Success.Name, "values": a.Success.Values}),
 	})
+	if a.DefaultExpiresInRequired {
+		shown["default_expires_in_required"] = true
+	}
 	if a.Form != provider.FormJSON {
 		shown["form"] = a.Form
 	}

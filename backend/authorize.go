@@ -63,11 +63,23 @@ func (e *Engine) Authorize(ctx context.Context, config, role, redirectURI string
 	if err != nil {
 		return nil, asFieldError(err)
 	}
+	if err := u.checkLater(merged, settings); err != nil {
+		return nil, err
+	}
 	e.store.SweepPending(ctx)
 	if err := e.store.PutPending(ctx, state, pending); err != nil {
 		return nil, err
 	}
 	return &AuthorizationRequest{URL: target, State: state, ExpiresAt: pending.ExpiresAt}, nil
+}
+
+// checkLater checks that the token requests can be sent that follow an authorization, before a user is asked for one.
+func (u *userRole) checkLater(merged *Config, settings Settings) error {
+	grants := []provider.GrantType{provider.GrantType(u.role.GrantType)}
+	if u.definition.Has(provider.RefreshToken) {
+		grants = append(grants, provider.RefreshToken)
+	}
+	return asFieldError(merged.Request(settings.Network()).CheckBeforeCode(u.definition, grants...))
 }
 
 // authorizedWith returns the role's config with the redirect URI and the scope of an authorization request.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/store"
@@ -61,6 +60,9 @@ func (e *Engine) authorizeDevice(ctx context.Context, u *userRole, redirectURI s
 	}
 	settings, err := e.store.Settings(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := u.checkLater(merged, settings); err != nil {
 		return nil, err
 	}
 	call := e.call(u.key, merged, u.definition, settings)
@@ -168,11 +170,7 @@ func (x *exchange) beginPoll(ctx context.Context, pending *store.PendingAuthoriz
 
 // poll sends the device code, whose intent is stored.
 func (x *exchange) poll() (*Token, error) {
-	merged := x.config.With(x.role)
-	merged.Scope = x.pending.Scope
-	call := x.codeCall(merged)
-	call.Request.Secrets = slices.Concat(call.Request.Secrets, x.before.Candidates())
-	call.Request.DeviceCode = x.pending.Device.DeviceCode
+	call := x.callOf(x.pending)
 	response, failure := x.lock.Send(x.turn, call)
 	x.turn()
 	refused := x.refusal(failure)
@@ -245,7 +243,8 @@ func (x *exchange) endState() {
 	x.changeState(func(ctx context.Context) error { return x.store.DeletePending(ctx, x.callback.State) })
 }
 
-func (x *exchange) changeState(change func(ctx context.Context) error) {
+// changeState changes the state with its lock held, and reports whether that is stored.
+func (x *exchange) changeState(change func(ctx context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(x.life.Context(), fetchTimeout)
 	defer cancel()
 	release, err := x.store.Lock(ctx, store.StatePath(x.callback.State))
@@ -254,6 +253,7 @@ func (x *exchange) changeState(change func(ctx context.Context) error) {
 		err = change(ctx)
 	}
 	if err != nil {
-		x.logger.Warn("the outcome of a poll of a device code was not stored", "config", x.key.Config, "role", x.key.Role, "error", err)
+		x.logger.Warn("the state of an authorization was not stored", "config", x.key.Config, "role", x.key.Role, "error", err)
 	}
+	return err == nil
 }

@@ -148,6 +148,9 @@ func (x *exchange) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if sends {
+		if err := x.checkRequest(ctx); err != nil {
+			return err
+		}
 		if err := x.stored.discard(ctx, x.key); err != nil { // the next token may belong to another user
 			return err
 		}
@@ -249,14 +252,53 @@ func (x *exchange) exchangeCode() (*Token, error) {
 		text := provider.Clean(x.callback.Error+" "+x.callback.ErrorDescription, x.callback.Code, x.callback.State)
 		return nil, x.restart(&FieldError{Field: "error", Problem: "the authorization was refused: " + text + "; nothing was changed"})
 	}
+	token, failure := x.lock.Send(x.turn, x.callOf(x.pending))
+	x.turn()
+	if isUnsent(failure) && x.restoreState() {
+		x.open = true
+		return nil, failure
+	}
+	return x.keep(token, failure)
+}
+
+// callOf returns the token request for a pending authorization.
+func (x *exchange) callOf(pending *store.PendingAuthorization) throttle.Call {
 	merged := x.config.With(x.role)
-	merged.RedirectURI, merged.Scope = x.pending.RedirectURI, x.pending.Scope
+	merged.Scope = pending.Scope
+	if pending.Device == nil {
+		merged.RedirectURI = pending.RedirectURI
+	}
 	call := x.codeCall(merged)
 	call.Request.Secrets = slices.Concat(call.Request.Secrets, x.before.Candidates())
-	call.Request.Code, call.Request.CodeVerifier, call.Request.State = x.callback.Code, x.pending.CodeVerifier, x.callback.State
-	token, failure := x.lock.Send(x.turn, call)
-	x.turn()
-	return x.keep(token, failure)
+	if pending.Device != nil {
+		call.Request.DeviceCode = pending.Device.DeviceCode
+		return call
+	}
+	call.Request.Code, call.Request.CodeVerifier, call.Request.State = x.callback.Code, pending.CodeVerifier, x.callback.State
+	return call
+}
+
+// checkRequest checks that the token request can be sent, because otherwise the state would be consumed for nothing.
+func (x *exchange) checkRequest(ctx context.Context) error {
+	if x.callback.State == "" {
+		return nil // takeState reports it, and a state that is unknown
+	}
+	pending, err := x.store.Pending(ctx, x.callback.State)
+	if err != nil || pending == nil || x.checkState(pending) != nil {
+		return err
+	}
+	return asFieldError(x.callOf(pending).Request.Check(x.definition))
+}
+
+// isUnsent reports whether the failure of a token request is certain to have consumed nothing.
+func isUnsent(failure error) bool {
+	var f *provider.Error
+	return failure != nil && (!errors.As(failure, &f) || f.Unsent || errors.As(failure, new(*BackoffError)))
+}
+
+// restoreState stores the state of a code that was not sent again, and reports whether that is done. The code may still be valid.
+func (x *exchange) restoreState() bool {
+	return x.changeState(func(ctx context.Context) error { return x.store.PutPending(ctx, x.callback.State, x.pending) })
 }
 
 // keep stores what a provider has responded to a code that is consumed.

@@ -31,10 +31,12 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -662,6 +664,7 @@ type rotatingProvider struct {
 	lifetime  time.Duration // of refresh tokens, which responses then give; 0: they do not expire
 	tokenSize int           // bytes of a refresh token, if it is to be longer than usual
 
+	unreachable      bool   // refuses every connection
 	down             bool   // commits nothing, and every connection breaks
 	loseResponses    bool   // commits, and then the connection breaks
 	refuseRefreshes  bool   // with invalid_grant
@@ -682,6 +685,11 @@ func (p *rotatingProvider) RoundTrip(r *http.Request) (*http.Response, error) {
 		form = url.Values{"grant_type": {"refresh_token"}, "refresh_token": {bearer}}
 	}
 	p.mu.Lock()
+	if p.unreachable {
+		p.mu.Unlock()
+		httptrace.ContextClientTrace(r.Context()).GetConn(r.URL.Host)
+		return nil, syscall.ECONNREFUSED
+	}
 	p.requests = append(p.requests, form)
 	status, body := http.StatusServiceUnavailable, ""
 	if !p.down {

@@ -43,6 +43,7 @@ func (s *definitionSet) checkConfig(c *Config, settings Settings) (provider.Defi
 		func() error { return checkExposed(c) },
 		func() error { return checkURLs(c, d, settings) },
 		func() error { return checkDurations(c) },
+		func() error { return checkLifetime(c, d) },
 		func() error { return checkOverlap(c, d) },
 		func() error { return checkRequest(c, d, settings) },
 	} {
@@ -313,6 +314,17 @@ func checkDurations(c *Config) error {
 	return nil
 }
 
+// checkLifetime checks that a config gives the lifetime of tokens if nothing else does.
+func checkLifetime(c *Config, d provider.Definition) error {
+	if !d.Response.DefaultExpiresInRequired || c.DefaultExpiresIn > 0 {
+		return nil
+	}
+	return &FieldError{
+		Field:   "default_expires_in",
+		Problem: "is required, because neither the responses of " + d.Name + " nor its documentation say how long a token lives; set it to what you know, such as 1h",
+	}
+}
+
 // checkOverlap refuses tokens of each reader's own if they end each other.
 func checkOverlap(c *Config, d provider.Definition) error {
 	switch {
@@ -340,8 +352,8 @@ func checkRequest(c *Config, d provider.Definition, settings Settings) error {
 	if err := request.CheckVariables(d); err != nil {
 		return asFieldError(err)
 	}
-	if !d.Has(provider.ClientCredentials) {
-		return nil // other grants need a code or a refresh token from a user
+	if !d.Has(provider.ClientCredentials) { // other grants need a code or a refresh token from a user
+		return asFieldError(request.CheckSecretParams(d))
 	}
 	return asFieldError(request.Check(d))
 }

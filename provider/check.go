@@ -187,6 +187,23 @@ func (c *checker) checkEnvironments() {
 		if !c.usesVariable(name) {
 			c.add(path, "is in no URL; remove it")
 		}
+		c.checkFollowing(path, v)
+	}
+}
+
+// checkFollowing checks a variable that follows from another one.
+func (c *checker) checkFollowing(path string, v Variable) {
+	of := c.d.Variables[v.From]
+	switch {
+	case v.From == "" && len(v.Values) > 0:
+		c.add(path+".values", "is for a variable with from; add that or remove this")
+	case v.From == "":
+	case v.Kind != VariableLabel:
+		c.add(path+".kind", "is always %s with from; remove it", VariableLabel)
+	case of.Kind != VariableOneOf:
+		c.add(path+".from", "is not a variable of the kind %s; name one", VariableOneOf)
+	case !slices.Equal(sortedKeys(v.Values), slices.Sorted(slices.Values(of.OneOf))):
+		c.add(path+".values", "has not one value for each of %s; give one", listed(of.OneOf))
 	}
 }
 
@@ -250,7 +267,7 @@ func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType)
 		if name == "grant_type" && !r.NoGrantType {
 			c.add(at, "is sent already; set %s.grant_type or no_grant_type", path)
 		}
-		c.checkParameter(at, p)
+		c.checkParameter(at, p, r.Parameters)
 		inJSON := r.Body == BodyJSON || r.ClientAuth == AuthJSON || slices.Contains(c.d.ClientAuth, AuthJSON)
 		if p.Type != "" && !inJSON {
 			c.add(at+".type", "is for JSON bodies only; remove it or set body: json")
@@ -263,7 +280,7 @@ func (c *checker) checkRequest(path string, r GrantRequest, grantType GrantType)
 			c.add(at, "is the same header as %s; remove one of the two", other)
 		}
 		canonical[http.CanonicalHeaderKey(name)] = name
-		c.checkParameter(at, p)
+		c.checkParameter(at, p, r.Parameters)
 	}
 }
 
@@ -305,8 +322,8 @@ func headerSources(grantType GrantType) []string {
 	return common
 }
 
-// checkParameter checks a parameter or header.
-func (c *checker) checkParameter(path string, p Parameter) {
+// checkParameter checks a parameter or header. siblings are the parameters of its request.
+func (c *checker) checkParameter(path string, p Parameter, siblings map[string]Parameter) {
 	given := 0
 	for _, is := range []bool{p.Value != nil, len(p.Values) > 0, p.From != "", p.Generate != ""} {
 		if is {
@@ -315,6 +332,11 @@ func (c *checker) checkParameter(path string, p Parameter) {
 	}
 	if given != 1 {
 		c.add(path, "needs exactly one of value, values, from and generate")
+	}
+	for name := range p.RequiredIf {
+		if sibling, ok := siblings[name]; !ok || sibling.Generate != "" || isSecretSource(sibling.From) {
+			c.add(path+".required_if."+name, "is not a parameter of the request with a value that is public; name one")
+		}
 	}
 	for name := range p.Values {
 		if _, ok := c.d.Environments[name]; !ok {
@@ -329,6 +351,8 @@ func (c *checker) checkParameter(path string, p Parameter) {
 		{"default", p.Default != "", p.From != "" && !isSecretSource(p.From)},
 		{"prefix", p.Prefix != "", p.From != ""},
 		{"required", p.Required, p.From != ""},
+		{"required_if", len(p.RequiredIf) > 0, p.From != "" && !p.Required && p.Default == ""},
+		{"with_code", p.WithCode, p.From == FromParams},
 		{"type", p.Type != "", p.From != ""},
 		{"param", p.Param != "", p.From == FromParams || p.From == FromSecretParams},
 		{"separator", c.lines[path+".separator"] > 0, p.From == FromScope},
@@ -372,7 +396,7 @@ func (c *checker) checkAuthorization() {
 		}
 	}
 	for name, p := range a.Parameters {
-		c.checkParameter("authorization.parameters."+name, p)
+		c.checkParameter("authorization.parameters."+name, p, a.Parameters)
 		if slices.Contains(c.d.authorizationNames(), name) {
 			c.add("authorization.parameters."+name, "is sent already; rename it with authorization.names")
 		}
@@ -413,6 +437,9 @@ func (c *checker) checkResponse() {
 		if member != "refresh_token" && c.d.staysInEngine(path) {
 			c.add(at, "is a secret that stays in the engine")
 		}
+	}
+	if r.DefaultExpiresInRequired && r.DefaultExpiresIn != 0 {
+		c.add("answer.default_expires_in_required", "is of no use with default_expires_in; remove one of the two")
 	}
 	c.checkSuccess()
 	c.checkRefreshLifetimes()

@@ -11,8 +11,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -63,21 +65,29 @@ func (c *Client) Do(ctx context.Context, d Definition, r Request) (Token, error)
 	defer cancel()
 	request, err := r.build(ctx, d)
 	if err != nil {
-		return Token{}, &Error{Provider: d.Name, Kind: Forbidden, Description: err.Error(), Remedy: RemedyOf(err)}
+		return Token{}, &Error{Provider: d.Name, Kind: Forbidden, Description: err.Error(), Remedy: RemedyOf(err), Unsent: true}
 	}
 	if request.Header.Get("User-Agent") == "" { // some providers refuse any but one of their liking
 		request.Header.Set("User-Agent", c.userAgent)
 	}
 	way, err := c.route(ctx, d, r, request)
 	if err != nil {
-		return Token{}, networkFailure(err, d, r, request)
+		failure := networkFailure(err, d, r, request)
+		failure.Unsent = true
+		return Token{}, failure
 	}
 	defer way.close()
 
-	sentAt := time.Now()
-	received, err := way.RoundTrip(request)
+	sentAt, connects := time.Now(), new(atomic.Bool)
+	trace := &httptrace.ClientTrace{
+		GetConn: func(string) { connects.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connects.Store(false) }, // after the TLS handshake
+	}
+	received, err := way.RoundTrip(request.WithContext(httptrace.WithClientTrace(request.Context(), trace)))
 	if err != nil {
-		return Token{}, way.failure(err, d, r, request)
+		failure := way.failure(err, d, r, request)
+		failure.Unsent = connects.Load()
+		return Token{}, failure
 	}
 	defer received.Body.Close()
 	return read(d, r, exchange{request, received, sentAt, way})

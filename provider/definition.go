@@ -258,6 +258,10 @@ type Variable struct {
 	Kind string `yaml:"kind"`
 	// OneOf lists the accepted values. It is for the kind [VariableOneOf].
 	OneOf []string `yaml:"one_of"`
+	// From names a variable of the kind [VariableOneOf] from which this one follows. A config then need not give it.
+	From string `yaml:"from"`
+	// Values holds the value for each value of the variable in [Variable.From].
+	Values map[string]string `yaml:"values"`
 	// Description explains the variable, for readers.
 	Description string `yaml:"description"`
 }
@@ -342,6 +346,11 @@ type Parameter struct {
 	Default string `yaml:"default"`
 	// Required means that the provider refuses a request without the parameter. The engine then does not send one.
 	Required bool `yaml:"required"`
+	// RequiredIf makes the parameter required if other parameters of the request have these values, by their names. A default of theirs
+	// counts.
+	RequiredIf map[string]string `yaml:"required_if"`
+	// WithCode means that the value comes back with the authorization code. So a user can authorize the client before it is known.
+	WithCode bool `yaml:"with_code"`
 	// Type is the type of the value in a JSON body.
 	Type string `yaml:"type"`
 	// Separator separates the values of a scope. The default is a space.
@@ -518,6 +527,9 @@ type Response struct {
 	TimeZone string `yaml:"time_zone"`
 	// DefaultExpiresIn is the access token's lifetime in seconds, if neither the response nor the config gives one.
 	DefaultExpiresIn int64 `yaml:"default_expires_in"`
+	// DefaultExpiresInRequired means that each config has to give default_expires_in, because neither the responses nor the
+	// documentation have a lifetime.
+	DefaultExpiresInRequired bool `yaml:"default_expires_in_required"`
 	// RefreshExpiresIn lists paths of the refresh token's lifetime below [Response.Object]. The first one present counts. Its value is ignored if it is
 	// zero or not a lifetime.
 	RefreshExpiresIn []string `yaml:"refresh_expires_in"`
@@ -893,32 +905,51 @@ func urlVariables(raw string) []string {
 // expandURL replaces the {variables} in a URL.
 func (d Definition) expandURL(raw string, values map[string]string) (string, error) {
 	for _, name := range urlVariables(raw) {
-		value, v := values[name], d.Variables[name]
-		var accepted string
-		switch v.Kind {
-		case VariableOneOf:
-			if !slices.Contains(v.OneOf, value) {
-				accepted = listed(v.OneOf)
-			}
-		case VariableHost:
-			if !hostSyntax.MatchString(value) {
-				accepted = "a host name"
-			}
-		default:
-			if !labelSyntax.MatchString(value) {
-				accepted = "one DNS label (letters, digits and inner hyphens)"
-			}
-		}
-		if accepted != "" {
-			problem := name + " is part of the URL; set it to " + accepted
-			if v.Description != "" {
-				problem += ": " + v.Description
-			}
-			return "", &RequestError{Field: "params", Problem: problem}
+		value, err := d.variable(name, values)
+		if err != nil {
+			return "", err
 		}
 		raw = strings.ReplaceAll(raw, "{"+name+"}", value)
 	}
 	return raw, nil
+}
+
+// variable returns the value of a variable. The error is a *[RequestError].
+func (d Definition) variable(name string, values map[string]string) (string, error) {
+	value, v := values[name], d.Variables[name]
+	if v.From != "" {
+		of, err := d.variable(v.From, values)
+		if err != nil {
+			return "", err
+		}
+		if follows := v.Values[of]; value == "" || value == follows {
+			return follows, nil
+		}
+		return "", &RequestError{Field: FromParams, Problem: name + " does not fit " + v.From + "; leave " + name + " out, or set it to " + v.Values[of]}
+	}
+	var accepted string
+	switch v.Kind {
+	case VariableOneOf:
+		if !slices.Contains(v.OneOf, value) {
+			accepted = listed(v.OneOf)
+		}
+	case VariableHost:
+		if !hostSyntax.MatchString(value) {
+			accepted = "a host name"
+		}
+	default:
+		if !labelSyntax.MatchString(value) {
+			accepted = "one DNS label (letters, digits and inner hyphens)"
+		}
+	}
+	if accepted == "" {
+		return value, nil
+	}
+	problem := name + " is part of the URL; set it to " + accepted
+	if v.Description != "" {
+		problem += ": " + v.Description
+	}
+	return "", &RequestError{Field: FromParams, Problem: problem}
 }
 
 // HasControl reports whether a text contains a control character, which would break out of a header or a URL.

@@ -72,6 +72,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Remedy names the setting that would avoid the failure.
 	Remedy Remedy
+	// Unsent says that no part of the request was sent, so that it has consumed nothing.
+	Unsent bool
 }
 
 // Error returns the provider, the kind, the code, the status and the description:

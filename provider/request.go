@@ -86,6 +86,29 @@ func (r Request) Check(d Definition) error {
 	return err
 }
 
+// CheckBeforeCode returns a *[RequestError] if a token request could not be sent once a user has authorized the client. It sends
+// nothing. The grant types are those of the requests that would follow. What comes back with the code is not needed yet.
+func (r Request) CheckBeforeCode(d Definition, grants ...GrantType) error {
+	const unknown = "0" // fits every type of a parameter
+	r.Code, r.CodeVerifier, r.State, r.DeviceCode, r.RefreshToken = unknown, unknown, unknown, unknown, unknown
+	r.Params = maps.Clone(r.Params)
+	for _, grant := range grants {
+		shape, _ := d.request(grant)
+		for _, parameters := range []map[string]Parameter{shape.Parameters, shape.Headers} {
+			for name, p := range parameters {
+				if key := p.key(name); p.WithCode && r.Params[key] == "" {
+					r.Params[key] = unknown
+				}
+			}
+		}
+		r.GrantType = grant
+		if err := r.Check(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Host returns the host that the request would be sent to, in lower case, with the port unless that is the scheme's default.
 // It looks up no name and sends nothing. The error is a *[RequestError]; [Client.Do] refuses the request with the same
 // text.
@@ -201,8 +224,9 @@ func (r Request) AuthorizationURL(d Definition, state, challenge string) (string
 	if own := d.authorizationName("code_challenge_method"); own != "" && challenge != "" {
 		query.Set(own, "S256")
 	}
-	for name, p := range d.Authorization.Parameters {
-		value, ok, err := r.value(d, name, p)
+	shape := GrantRequest{Parameters: d.Authorization.Parameters}
+	for name, p := range shape.Parameters {
+		value, ok, err := r.value(d, shape, name, p)
 		if err != nil {
 			return "", err
 		}
@@ -295,7 +319,7 @@ func (r Request) parameters(d Definition, shape GrantRequest) (map[string]sentVa
 		all["grant_type"] = textValue(shape.GrantType)
 	}
 	for name, p := range shape.Parameters {
-		value, ok, err := r.value(d, name, p)
+		value, ok, err := r.value(d, shape, name, p)
 		if err != nil {
 			return nil, err
 		}
@@ -484,7 +508,7 @@ func (r Request) setHeaders(d Definition, shape GrantRequest, header http.Header
 		header.Set(name, value)
 	}
 	for name, p := range shape.Headers {
-		value, ok, err := r.value(d, name, p)
+		value, ok, err := r.value(d, shape, name, p)
 		switch {
 		case err != nil:
 			return err

@@ -11,9 +11,9 @@ import (
 
 // Need is a field that a client has to give in addition to its credentials.
 type Need struct {
-	// Field is scope, audience, params or secret_params.
+	// Field is scope, audience, params, secret_params or default_expires_in.
 	Field string
-	// Key is the key of the last two, and else empty.
+	// Key is the key in params or secret_params, and else empty.
 	Key string
 	// Description explains the value, and may be empty.
 	Description string
@@ -24,6 +24,9 @@ type Need struct {
 func (d Definition) Required(grants ...GrantType) []Need {
 	var needs []Need
 	for name, v := range d.Variables {
+		if v.From != "" {
+			continue
+		}
 		needs = append(needs, Need{Field: FromParams, Key: name, Description: v.description()})
 	}
 	for _, name := range d.API.params() {
@@ -31,17 +34,17 @@ func (d Definition) Required(grants ...GrantType) []Need {
 	}
 	for _, grant := range grants {
 		g := d.Grants[grant]
-		parameters := []map[string]Parameter{g.Parameters, g.Headers}
-		if grant == AuthorizationCode {
-			parameters = append(parameters, d.Authorization.Parameters)
+		needs = append(needs, g.needs(Request{})...)
+		switch grant {
+		case AuthorizationCode:
+			needs = append(needs, GrantRequest{Parameters: d.Authorization.Parameters}.needs(Request{})...)
+		case DeviceCode:
+			device, _ := d.request(DeviceAuthorization)
+			needs = append(needs, device.needs(Request{})...)
 		}
-		for _, all := range parameters {
-			for name, p := range all {
-				if need, ok := p.need(name); ok {
-					needs = append(needs, need)
-				}
-			}
-		}
+	}
+	if d.Response.DefaultExpiresInRequired {
+		needs = append(needs, Need{Field: "default_expires_in", Description: "how long a token lives, such as 1h, because its response does not say it"})
 	}
 	slices.SortFunc(needs, func(a, b Need) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Key, b.Key), -strings.Compare(a.Description, b.Description))
@@ -122,6 +125,38 @@ func (d Definition) Header(name string) (Parameter, bool) {
 		}
 	}
 	return Parameter{}, false
+}
+
+// CheckSecretParams returns a *[RequestError] if an entry of SecretParams is missing that the requests of all grant types need.
+func (r Request) CheckSecretParams(d Definition) error {
+	missing := make(map[Need]int)
+	for _, shape := range d.Grants {
+		for _, need := range shape.needs(r) {
+			if need.Field == FromSecretParams && r.SecretParams[need.Key] == "" {
+				missing[need]++
+			}
+		}
+	}
+	for need, count := range missing {
+		if count == len(d.Grants) {
+			return missingParameter(d, need.Key, Parameter{From: need.Field, Description: need.Description})
+		}
+	}
+	return nil
+}
+
+// needs returns what the client has to give for a request, in addition to what the other parameters of r decide.
+func (g GrantRequest) needs(r Request) []Need {
+	var needs []Need
+	for _, all := range []map[string]Parameter{g.Parameters, g.Headers} {
+		for name, p := range all {
+			p.Required = p.Required || r.meets(g, p.RequiredIf)
+			if need, ok := p.need(name); ok {
+				needs = append(needs, need)
+			}
+		}
+	}
+	return needs
 }
 
 // need returns what the client has to give for a parameter, if it has to.

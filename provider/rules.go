@@ -105,6 +105,8 @@ func providerRules(all map[string]Rule) {
 	all["variables.*"] = Rule{Text: true}
 	all["variables.*.kind"] = Rule{OneOf: []string{VariableLabel, VariableHost, VariableOneOf}}
 	all["variables.*.one_of[]"] = Rule{Pattern: hostSyntax, Problem: "is not a part of a host name"}
+	all["variables.*.from"] = Rule{}
+	all["variables.*.values.*"] = Rule{Pattern: labelSyntax, Problem: "is not one DNS label"}
 	all["variables.*.description"] = Rule{}
 	all["api.headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Except: ownHeaders(), elsewhere: true}}
 	all["api.headers.*"] = Rule{Pattern: textSyntax, elsewhere: true}
@@ -175,6 +177,7 @@ func parameterRules(all map[string]Rule, place string, sources []string) {
 	constant := Rule{Pattern: textSyntax, elsewhere: true}
 	all[place+".value"], all[place+".values.*"] = constant, constant
 	all[place+".param"] = Rule{}
+	all[place+".required_if.*"] = Rule{}
 	all[place+".description"] = Rule{}
 }
 

@@ -25,16 +25,13 @@ func textValue(text string) sentValue {
 	return sentValue{text: text, json: text}
 }
 
-// value returns the value of a parameter or header, under its name in the definition. ok is false if there is none.
-func (r Request) value(d Definition, name string, p Parameter) (v sentValue, ok bool, err error) {
+// value returns the value of a parameter or header of a request, under its name in the definition. ok is false if there is none.
+func (r Request) value(d Definition, shape GrantRequest, name string, p Parameter) (v sentValue, ok bool, err error) {
 	switch {
-	case p.Value != nil:
-		text, _ := constantText(p.Value)
-		return sentValue{text, p.Value}, true, nil
-	case p.Values != nil:
-		constant, ok := p.Values[cmp.Or(r.Environment, DefaultEnvironment)]
+	case p.Value != nil, p.Values != nil:
+		constant := r.constant(p)
 		text, _ := constantText(constant)
-		return sentValue{text, constant}, ok, nil
+		return sentValue{text, constant}, constant != nil, nil
 	case p.Generate != "":
 		return textValue(newUUID()), true, nil
 	}
@@ -43,7 +40,7 @@ func (r Request) value(d Definition, name string, p Parameter) (v sentValue, ok 
 		text, list = p.Default, strings.Fields(p.Default)
 	}
 	if text == "" {
-		if p.Required {
+		if p.Required || r.meets(shape, p.RequiredIf) {
 			return v, false, missingParameter(d, name, p)
 		}
 		return v, false, nil
@@ -53,6 +50,30 @@ func (r Request) value(d Definition, name string, p Parameter) (v sentValue, ok 
 		return v, false, &RequestError{Field: p.From, Problem: p.key(name) + ": " + err.Error()}
 	}
 	return sentValue{p.Prefix + text, typed}, true, nil
+}
+
+// constant returns the constant value of a parameter in the request's environment; nil: it has none.
+func (r Request) constant(p Parameter) any {
+	if p.Value != nil {
+		return p.Value
+	}
+	return p.Values[cmp.Or(r.Environment, DefaultEnvironment)]
+}
+
+// meets reports whether parameters of a request have the values of a [Parameter.RequiredIf]. There must be at least one.
+func (r Request) meets(shape GrantRequest, values map[string]string) bool {
+	for name, value := range values {
+		p := shape.Parameters[name]
+		text, _ := constantText(r.constant(p))
+		if p.From != "" {
+			text, _ = r.fieldText(name, p)
+			text = cmp.Or(text, p.Default)
+		}
+		if text != value {
+			return false
+		}
+	}
+	return len(values) > 0
 }
 
 // key returns the key of a parameter in the request's Params or SecretParams.
