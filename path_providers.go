@@ -281,7 +281,7 @@ func evidenceData(evidence []provider.Evidence) []any {
 func variableData(variables map[string]provider.Variable) map[string]any {
 	shown := make(map[string]any, len(variables))
 	for name, v := range variables {
-		shown[name] = omitEmpty(map[string]any{"kind": v.Kind, "one_of": v.OneOf, "from": v.From, "values": v.Values, "description": v.Description})
+		shown[name] = omitEmpty(map[string]any{"kind": v.Kind, "one_of": v.OneOf, "follows": v.Follows, "values": v.Values, "description": v.Description})
 	}
 	return shown
 }

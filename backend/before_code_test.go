@@ -3,6 +3,7 @@
 package backend_test
 
 import (
+	_ "embed"
 	"errors"
 	"testing"
 
@@ -10,31 +11,9 @@ import (
 )
 
 // keyedDefinition is a provider whose users' tokens need a key, and the number of the user's shop, which comes back with the code.
-const keyedDefinition = `
-format: 1
-name: keyed
-title: Keyed
-documentation: https://shop.example.com/docs
-environments:
-  production: {token_url: "https://shop.example.com/token", authorization_url: "https://shop.example.com/authorize"}
-client_auth: [client_secret_post]
-grants:
-  client_credentials: {}
-  authorization_code:
-    headers: {X-Key: {from: secret_params, param: key, required: true, description: the key of the application}}
-    parameters:
-      code: {from: code, required: true}
-      shop: {from: params, required: true, with_code: true}
-  refresh_token:
-    headers: {X-Key: {from: secret_params, param: key, required: true}}
-    parameters:
-      refresh_token: {from: refresh_token, required: true}
-      shop: {from: params, required: true, with_code: true}
-      region: {from: params, required: true}
-authorization: {names: {redirect_uri: ""}}
-evidence:
-  - {facts: [environments, client_auth, grants, authorization], known_by: documentation, source: "https://shop.example.com/docs"}
-`
+//
+//go:embed testdata/keyed.yaml
+var keyedDefinition string
 
 func withKeyed(t *testing.T, test func(f roleFixture)) {
 	t.Helper()
@@ -82,7 +61,7 @@ func TestExchange_UnsentKeepsItsState(t *testing.T) {
 	})
 }
 
-// What every grant type needs is asked for when the config is written, even if no token can be minted then.
+// A write of a config asks for a secret that every grant type needs, even if no token can be minted then.
 func TestWriteConfig_SecretOfAllGrantTypes(t *testing.T) {
 	site := backend.Fields{"params": mapOf("site", "www.otodom.pl")}
 	wantRefusals(t, []refusedConfig{{"olx-europe", site, "secret_params", "api_key: is required by olx-europe; give the API key of the application"}})

@@ -12,7 +12,7 @@ import (
 )
 
 // minExposed is the least length of a secret that [checkExposed] looks for in other fields than client_id. A shorter one can be equal
-// to a public value by chance, such as the number of a shop, and could be guessed by trying values until one is refused.
+// to a public value by chance, such as the number of a shop. It could also be guessed, by writes of values until one is refused.
 const minExposed = 8
 
 // checkExposed refuses a secret in a field that reads return. It compares whole values, because a password can be a part of an

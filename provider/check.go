@@ -193,15 +193,15 @@ func (c *checker) checkEnvironments() {
 
 // checkFollowing checks a variable that follows from another one.
 func (c *checker) checkFollowing(path string, v Variable) {
-	of := c.d.Variables[v.From]
+	of := c.d.Variables[v.Follows]
 	switch {
-	case v.From == "" && len(v.Values) > 0:
-		c.add(path+".values", "is for a variable with from; add that or remove this")
-	case v.From == "":
+	case v.Follows == "" && len(v.Values) > 0:
+		c.add(path+".values", "is for a variable with follows; add that or remove this")
+	case v.Follows == "":
 	case v.Kind != VariableLabel:
-		c.add(path+".kind", "is always %s with from; remove it", VariableLabel)
+		c.add(path+".kind", "is always %s with follows; remove it", VariableLabel)
 	case of.Kind != VariableOneOf:
-		c.add(path+".from", "is not a variable of the kind %s; name one", VariableOneOf)
+		c.add(path+".follows", "is not a variable of the kind %s; name one", VariableOneOf)
 	case !slices.Equal(sortedKeys(v.Values), slices.Sorted(slices.Values(of.OneOf))):
 		c.add(path+".values", "has not one value for each of %s; give one", listed(of.OneOf))
 	}

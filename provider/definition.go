@@ -258,9 +258,9 @@ type Variable struct {
 	Kind string `yaml:"kind"`
 	// OneOf lists the accepted values. It is for the kind [VariableOneOf].
 	OneOf []string `yaml:"one_of"`
-	// From names a variable of the kind [VariableOneOf] from which this one follows. A config then need not give it.
-	From string `yaml:"from"`
-	// Values holds the value for each value of the variable in [Variable.From].
+	// Follows names a variable of the kind [VariableOneOf] whose value decides this one's. A config then need not give it.
+	Follows string `yaml:"follows"`
+	// Values holds the value for each value of the variable in [Variable.Follows].
 	Values map[string]string `yaml:"values"`
 	// Description explains the variable, for readers.
 	Description string `yaml:"description"`
@@ -917,15 +917,15 @@ func (d Definition) expandURL(raw string, values map[string]string) (string, err
 // variable returns the value of a variable. The error is a *[RequestError].
 func (d Definition) variable(name string, values map[string]string) (string, error) {
 	value, v := values[name], d.Variables[name]
-	if v.From != "" {
-		of, err := d.variable(v.From, values)
+	if v.Follows != "" {
+		of, err := d.variable(v.Follows, values)
 		if err != nil {
 			return "", err
 		}
 		if follows := v.Values[of]; value == "" || value == follows {
 			return follows, nil
 		}
-		return "", &RequestError{Field: FromParams, Problem: name + " does not fit " + v.From + "; leave " + name + " out, or set it to " + v.Values[of]}
+		return "", &RequestError{Field: FromParams, Problem: name + " does not fit " + v.Follows + "; leave " + name + " out, or set it to " + v.Values[of]}
 	}
 	var accepted string
 	switch v.Kind {

@@ -87,7 +87,7 @@ func (r Request) Check(d Definition) error {
 }
 
 // CheckBeforeCode returns a *[RequestError] if a token request could not be sent once a user has authorized the client. It sends
-// nothing. The grant types are those of the requests that would follow. What comes back with the code is not needed yet.
+// nothing. The grant types are those of the requests that would follow. A parameter that comes back with the code can still be missing.
 func (r Request) CheckBeforeCode(d Definition, grants ...GrantType) error {
 	const unknown = "0" // fits every type of a parameter
 	r.Code, r.CodeVerifier, r.State, r.DeviceCode, r.RefreshToken = unknown, unknown, unknown, unknown, unknown

@@ -24,7 +24,7 @@ type Need struct {
 func (d Definition) Required(grants ...GrantType) []Need {
 	var needs []Need
 	for name, v := range d.Variables {
-		if v.From != "" {
+		if v.Follows != "" {
 			continue
 		}
 		needs = append(needs, Need{Field: FromParams, Key: name, Description: v.description()})
@@ -65,9 +65,8 @@ func (d Definition) Sources(key string) []string {
 	return slices.Compact(sources)
 }
 
-// SimilarEntry returns the entry of params or secret_params that someone who wrote a name must have meant, such as
-// secret_params=api_key for API-KEY, or for the name that the entry has on the wire. It returns none if the provider knows the name,
-// or no similar one.
+// SimilarEntry returns the entry of params or secret_params that a name must mean, such as secret_params=api_key for API-KEY. The
+// name can also be similar to the one on the wire. It returns none if the provider knows the name, or no similar one.
 func (d Definition) SimilarEntry(name string) string {
 	for _, e := range d.entries() {
 		if e.key != name && (isSimilar(e.key, name) || isSimilar(e.wire, name)) {

@@ -105,7 +105,7 @@ func providerRules(all map[string]Rule) {
 	all["variables.*"] = Rule{Text: true}
 	all["variables.*.kind"] = Rule{OneOf: []string{VariableLabel, VariableHost, VariableOneOf}}
 	all["variables.*.one_of[]"] = Rule{Pattern: hostSyntax, Problem: "is not a part of a host name"}
-	all["variables.*.from"] = Rule{}
+	all["variables.*.follows"] = Rule{}
 	all["variables.*.values.*"] = Rule{Pattern: labelSyntax, Problem: "is not one DNS label"}
 	all["variables.*.description"] = Rule{}
 	all["api.headers"] = Rule{Names: &Rule{Pattern: headerSyntax, Except: ownHeaders(), elsewhere: true}}

@@ -37,9 +37,9 @@ const (
 const usage = `usage:
   marketplace-provider check FILE [-catalog] [-answer FILE] [-grant TYPE] [name=value …]
         Checks a definition, and shows the request of each grant. With -answer, it also reads
-        a response, which is a body or a whole HTTP message. With -catalog, or in a folder of
-        the name catalog, the definition needs all that one of the catalog needs: a title,
-        evidence of each fact, and the name of its file.
+        a response, which is a body or a whole HTTP message. With -catalog, the definition
+        needs a title, evidence of each fact, and the name of its file, as those of the catalog
+        do. So does one in a folder that is named catalog.
   marketplace-provider try FILE -url http://127.0.0.1:… [-grant TYPE] [name=value …]
         Sends the request to a server on loopback, and shows the token or the error.
 

@@ -174,7 +174,7 @@ func TestTry_SendsToLoopbackAlone(t *testing.T) {
 	}
 }
 
-// What is for readers is checked in any definition, and one of the catalog needs all of it.
+// The command checks evidence and countries of any definition. A definition of the catalog needs evidence.
 func TestCheck_ReadersFacts(t *testing.T) {
 	t.Parallel()
 	const inCatalog = `format: 1
