@@ -27,7 +27,7 @@ func TestCommands_AskForWhatTheGrantTypeNeeds(t *testing.T) {
 			"vault read m/creds/walmart"}, user: []string{
 			"vault write m/config/walmart client_id=… client_secret=… params=partner_id=…",
 			"vault write m/roles/walmart/shop grant_type=authorization_code",
-			"vault write m/authorize/walmart/shop redirect_uri=… scope=…",
+			"vault write m/authorize/walmart/shop redirect_uri=…",
 			"vault write m/exchange/walmart/shop redirect='…'",
 			"vault read m/creds/walmart/shop"}},
 		"amazon-sp": {own: []string{

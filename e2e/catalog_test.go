@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,8 +14,9 @@ import (
 	"vault-plugin-secrets-marketplace/e2e/pages"
 )
 
-// Each marketplace of the catalog mints at its simulated vendor, with the commands that a read of its definition returns. The API
-// accepts the headers that creds/ returns. If the marketplace has users' tokens, a user authorizes a role, and the role's token is refreshed.
+// Each marketplace of the catalog mints at its simulated vendor, with exactly the commands that a read of its definition returns. Only
+// the URLs are the simulator's. The API accepts the headers that creds/ returns. If the marketplace has users' tokens, a user authorizes
+// a role, and the role's token is refreshed.
 func TestCatalog_EachMarketplaceMints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -37,11 +39,10 @@ func TestCatalog_EachMarketplaceMints(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := marketplace{world: w, vendor: vendor}
 			decode(t, w.Read(t, "providers/"+name), &m.entry)
-			m.configure(t)
-			if slices.Contains(m.entry.Grants, "client_credentials") {
-				m.opens(t, name)
-			}
-			m.authorize(t)
+			m.run(t, m.entry.Commands)
+			m.run(t, m.entry.UserCommands)
+			m.run(t, m.commandsForUsers())
+			m.asksForAnotherAuthorization(t)
 		})
 	}
 }
@@ -87,84 +88,149 @@ func decode(t testing.TB, got harness.Response, into any) {
 type marketplace struct {
 	world
 	vendor harness.Marketplace
-	entry  struct {
-		Grants        []string       `json:"grants"`
-		Variables     map[string]any `json:"variables"`
-		Commands      []string       `json:"commands"`
-		UserCommands  []string       `json:"user_commands"`
-		Authorization struct {
-			Names map[string]string `json:"names"`
-		} `json:"authorization"`
+	// page is where a user decides, and state that of a device authorization, once authorize/ has returned it.
+	page  string
+	entry struct {
+		Grants       []string          `json:"grants"`
+		ClientAuth   []string          `json:"client_auth"`
+		Variables    map[string]any    `json:"variables"`
+		Commands     []string          `json:"commands"`
+		UserCommands []string          `json:"user_commands"`
 		Environments map[string]fields `json:"environments"`
 	}
 }
 
-// chosen are the values of an operator who has read what a marketplace needs.
-var chosen = map[string]fields{
-	"amazon-sp":    {"params": fields{"application_id": "amzn1.sp.solution.demo"}},
-	"tiktok-shop":  {"params": fields{"service_id": "7000000000000000000"}},
-	"walmart":      {"params": fields{"partner_id": "10001234567"}},
-	"olx-europe":   {"secret_params": fields{"api_key": "demo-api-key"}},
-	"octopia":      {"params": fields{"seller_id": "12345"}},
-	"autovit":      ofADealer,
-	"otomoto":      ofADealer,
-	"standvirtual": ofADealer,
-	"jumia":        {"client_auth": post, "client_secret": demoSecret},
+// chosen are values that an operator chooses for placeholders, if the simulator does not describe them as a need of its requests.
+var chosen = map[string]map[string]any{
+	"amazon-sp":   {"application_id": "amzn1.sp.solution.demo"},
+	"tiktok-shop": {"service_id": "7000000000000000000"},
+	"walmart":     {"partner_id": "10001234567"},
+	"olx-europe":  {"api_key": "demo-api-key"},
+	"octopia":     {"seller_id": "12345"},
 }
 
-var ofADealer = fields{"params": fields{"username": "demo@client.example"}, "secret_params": fields{"password": "demo-password"}}
-
-// configure types the first command, and that for users' tokens, with the vendor's values for the placeholders, and the simulator's
-// URLs.
-func (m marketplace) configure(t *testing.T) {
+// run types printed commands one by one, with values in place of the placeholders. The config is new. A command that reads creds/
+// also opens the vendor's API. At the end, the token of a role is refreshed.
+func (m *marketplace) run(t *testing.T, commands []string) {
 	t.Helper()
-	config := with(fields{}, chosen[m.vendor.Name])
-	words := strings.Fields(m.entry.Commands[0])[3:]
-	if len(m.entry.UserCommands) > 0 {
-		words = append(words, strings.Fields(m.entry.UserCommands[0])[3:]...)
+	if len(commands) == 0 {
+		return
 	}
-	for _, word := range words {
-		field, key, _ := strings.Cut(strings.TrimSuffix(word, "=…"), "=")
-		if field == "token_url" || field == "authorization_url" {
-			continue // below
-		}
-		if key == "" {
-			config[field] = m.value(field, "")
+	m.Send(t, http.MethodDelete, "config/"+m.vendor.Name+"?discard_grants=true", nil).OK(t)
+	before, last := "", ""
+	for _, command := range commands {
+		words := strings.Fields(strings.NewReplacer(" -f ", " ", "'", "").Replace(command))
+		path := strings.TrimPrefix(words[2], m.Path+"/")
+		last = path
+		if words[1] == "read" {
+			before = m.opens(t, strings.TrimPrefix(path, "creds/"))
 			continue
 		}
-		pairs, ok := config[field].(fields)
-		if !ok {
-			pairs = fields{}
-			config[field] = pairs
-		}
-		if pairs[key] == nil {
-			pairs[key] = m.value(field, key)
+		got := m.Write(t, path, m.filledIn(t, path, words[3:])).OK(t)
+		if strings.HasPrefix(path, "authorize/") {
+			m.page, _ = got.Data["authorization_url"].(string)
 		}
 	}
-	config["token_url"] = m.Sim.HTTP + m.vendor.Token
-	if m.vendor.Refresh != "" && (m.vendor.Refresh != m.vendor.Token || m.entry.Environments["production"]["refresh_url"] != nil) {
-		config["refresh_url"] = m.Sim.HTTP + m.vendor.Refresh
+	role := strings.TrimPrefix(last, "creds/")
+	if !strings.Contains(role, "/") || !slices.Contains(m.entry.Grants, "refresh_token") {
+		return
 	}
-	if m.vendor.Authorize != "" {
-		config["authorization_url"] = m.Sim.HTTP + m.vendor.Authorize
+	m.Write(t, "rotate/"+role, nil).OK(t)
+	if after := m.opens(t, role); after == before {
+		t.Errorf("%s: the token was not refreshed", role)
 	}
-	got := m.Write(t, "config/"+m.vendor.Name, config)
-	if strings.Contains(got.String(), "set default_expires_in in the config") {
-		config["default_expires_in"] = "1h"
-		got = m.Write(t, "config/"+m.vendor.Name, config)
-	}
-	got.OK(t)
 }
 
-// value returns the vendor's value of a field of the config.
-func (m marketplace) value(field, key string) any {
+// commandsForUsers returns the commands for a user's token if the printed ones import a refresh token. They do if it is not known
+// where users authorize a client.
+func (m *marketplace) commandsForUsers() []string {
+	printed := strings.Join(m.entry.Commands, "\n")
+	if !slices.Contains(m.entry.Grants, "authorization_code") || !strings.Contains(printed, "grant_type=refresh_token") {
+		return nil
+	}
+	name := m.vendor.Name
+	return []string{
+		"vault write config/" + name + " client_id=… client_secret=… client_auth=…",
+		"vault write roles/" + name + "/shop grant_type=authorization_code",
+		"vault write authorize/" + name + "/shop redirect_uri=…",
+		"vault write exchange/" + name + "/shop redirect='…'",
+		"vault read creds/" + name + "/shop",
+	}
+}
+
+// filledIn returns the body of a printed command, as the terminal sends it. In a config, the simulator's URLs are in place of the
+// vendor's.
+func (m *marketplace) filledIn(t *testing.T, path string, words []string) fields {
+	t.Helper()
+	body := fields{}
+	for _, word := range words {
+		field, value, _ := strings.Cut(word, "=")
+		key, asked, isPair := strings.Cut(value, "=")
+		switch {
+		case value == "…":
+			body[field] = m.value(t, field, "")
+		case isPair && asked == "…":
+			pairs, _ := body[field].([]string)
+			body[field] = append(pairs, key+"="+fmt.Sprint(m.value(t, field, key)))
+		default:
+			body[field] = value
+		}
+	}
+	if !strings.HasPrefix(path, "config/") {
+		return body
+	}
+	body["token_url"] = m.Sim.HTTP + m.vendor.Token
+	if m.vendor.Refresh != "" && (m.vendor.Refresh != m.vendor.Token || m.entry.Environments["production"]["refresh_url"] != nil) {
+		body["refresh_url"] = m.Sim.HTTP + m.vendor.Refresh
+	}
+	if m.vendor.Authorize != "" {
+		body["authorization_url"] = m.Sim.HTTP + m.vendor.Authorize
+	}
+	return body
+}
+
+// value returns what an operator gives in place of a placeholder.
+func (m *marketplace) value(t *testing.T, field, key string) any {
+	t.Helper()
+	if own, ok := chosen[m.vendor.Name][key]; ok {
+		return own
+	}
 	switch field {
 	case "client_id":
 		return m.vendor.ClientID
 	case "client_secret":
 		m.NoteSecret(m.vendor.ClientSecret)
 		return m.vendor.ClientSecret
+	case "client_auth":
+		return m.entry.ClientAuth[len(m.entry.ClientAuth)-1]
+	case "default_expires_in":
+		return "1h"
+	case "redirect_uri":
+		return m.vendor.RedirectURI
+	case "refresh_token":
+		return m.vendor.RefreshToken
+	case "redirect":
+		return m.Sim.Decide(t, m.page, "allow").String()
 	}
+	if value := m.need(field, key); value != "" {
+		return value
+	}
+	if field == "scope" && len(m.vendor.Scopes) > 0 {
+		return strings.Join(m.vendor.Scopes, " ")
+	}
+	if variable, ok := m.entry.Variables[key].(map[string]any); ok {
+		if accepted, ok := variable["one_of"].([]any); ok {
+			return accepted[0]
+		}
+	}
+	if field == "secret_params" && m.vendor.RefreshToken != "" {
+		return m.vendor.RefreshToken // of a vendor without a grant for it
+	}
+	return "demo" // the vendor accepts any
+}
+
+// need returns the value that the vendor's requests need; empty if they need none.
+func (m *marketplace) need(field, key string) string {
 	needs := []harness.Needs{m.vendor.Authorization.Needs}
 	for _, request := range m.vendor.Requests {
 		needs = append(needs, request.Needs)
@@ -182,22 +248,11 @@ func (m marketplace) value(field, key string) any {
 			}
 		}
 	}
-	if m.entry.Variables[key] != nil {
-		if variable, ok := m.entry.Variables[key].(map[string]any); ok {
-			if accepted, ok := variable["one_of"].([]any); ok {
-				return accepted[0]
-			}
-		}
-		return "demo"
-	}
-	if field == "secret_params" && m.vendor.RefreshToken != "" {
-		return m.vendor.RefreshToken // of a vendor without a grant for it
-	}
-	return "demo" // the vendor accepts any
+	return ""
 }
 
 // opens reads a token and opens the vendor's API with it.
-func (m marketplace) opens(t *testing.T, path string) string {
+func (m *marketplace) opens(t *testing.T, path string) string {
 	t.Helper()
 	var creds struct {
 		AccessToken string            `json:"access_token"`
@@ -211,34 +266,14 @@ func (m marketplace) opens(t *testing.T, path string) string {
 	return creds.AccessToken
 }
 
-// authorize gives a role the token of a user, and refreshes it.
-func (m marketplace) authorize(t *testing.T) {
+// asksForAnotherAuthorization checks that a refresh token that the vendor refuses makes the role ask for an authorization.
+func (m *marketplace) asksForAnotherAuthorization(t *testing.T) {
 	t.Helper()
-	role := m.vendor.Name + "/shop"
-	switch {
-	case slices.Contains(m.entry.Grants, "authorization_code") && m.vendor.Authorize != "":
-		m.Write(t, "roles/"+role, byUser).OK(t)
-		asked := fields{}
-		name, renamed := m.entry.Authorization.Names["scope"]
-		if scope := m.vendor.Authorization.Needs.Scope; scope != "" && (!renamed || name != "") {
-			asked["scope"] = strings.Fields(scope)
-		}
-		if name, renamed := m.entry.Authorization.Names["redirect_uri"]; !renamed || name != "" {
-			asked["redirect_uri"] = m.vendor.RedirectURI
-		}
-		b := m.world.authorize(t, role, asked)
-		m.Write(t, "exchange/"+role, fields{"redirect": m.Sim.Decide(t, b.URL, "allow").String()}).OK(t)
-	case slices.Contains(m.entry.Grants, "refresh_token") && m.vendor.RefreshToken != "":
-		m.Write(t, "roles/"+role, fields{"grant_type": "refresh_token", "refresh_token": m.vendor.RefreshToken}).OK(t)
-	default:
+	if !slices.Contains(m.entry.Grants, "refresh_token") || m.vendor.Refresh == "" {
 		return
 	}
-	before := m.opens(t, role)
-	if !slices.Contains(m.entry.Grants, "refresh_token") {
-		return
-	}
-	m.Write(t, "rotate/"+role, nil).OK(t)
-	if after := m.opens(t, role); after == before {
-		t.Errorf("%s: the token was not refreshed", role)
-	}
+	role := m.vendor.Name + "/refused"
+	m.Write(t, "roles/"+role, fields{"grant_type": "refresh_token", "refresh_token": "8f14e45fceea167a5a36dedd4bea2543"}).OK(t)
+	m.Read(t, "creds/"+role).Refused(t, http.StatusBadRequest, "refused the grant")
+	mustHave(t, m.Read(t, "roles/"+role), fields{"authorized": false})
 }

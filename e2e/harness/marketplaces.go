@@ -14,11 +14,13 @@ type Marketplace struct {
 	ClientSecret string `json:"client_secret"`
 	RedirectURI  string `json:"redirect_uri"`
 	RefreshToken string `json:"refresh_token"`
-	Token        string `json:"token"`
-	Refresh      string `json:"refresh"`
-	Authorize    string `json:"authorize"`
-	Protected    string `json:"protected"`
-	API          []struct {
+	// Scopes are those that the client may ask for.
+	Scopes    []string `json:"scopes"`
+	Token     string   `json:"token"`
+	Refresh   string   `json:"refresh"`
+	Authorize string   `json:"authorize"`
+	Protected string   `json:"protected"`
+	API       []struct {
 		Name  string `json:"name"`
 		Value any    `json:"value"`
 	} `json:"api"`
