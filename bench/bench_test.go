@@ -20,7 +20,7 @@ import (
 )
 
 // runLimit is the time after which no further measurement starts, so that a long run still prints its results.
-const runLimit = 12 * time.Minute
+const runLimit = 16 * time.Minute
 
 // bench is a run, with its settings and results.
 type bench struct {

@@ -15,7 +15,7 @@ import (
 
 const (
 	statusConfigs = 10_000
-	statusReads   = 9 // of each kind; one config is written before each
+	statusReads   = 5 // of each kind; one config is written before each
 )
 
 // status measures how long the whole mount takes to say how it is doing: at first, when it reads all of storage, and later.
