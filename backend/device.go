@@ -174,7 +174,7 @@ func (x *exchange) poll() (*Token, error) {
 	response, failure := x.lock.Send(x.turn, call)
 	x.turn()
 	refused := x.refusal(failure)
-	x.unchanged = failure != nil && response.RefreshToken == "" && (mintedNothing(failure) || isUndecided(failure))
+	x.unchanged = failure != nil && response.RefreshToken == "" && (mintedNothing(failure) || isUndecided(failure) || isUnsent(failure))
 	if failure == nil || response.RefreshToken != "" || refused != nil {
 		defer x.endState()
 	}

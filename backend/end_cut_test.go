@@ -5,6 +5,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -125,4 +126,33 @@ func TestEnd_KilledInTheMiddle(t *testing.T) {
 		time.Sleep(time.Hour)
 		killed.Close()
 	})
+}
+
+// A provider does not answer revocations. Discarding a hundred grants returns at once, and each of them is counted in the end.
+func TestEnd_ManyGrantsAtASilentProvider(t *testing.T) {
+	for _, name := range []string{"write", "config"} {
+		t.Run(name, func(t *testing.T) {
+			withLenientRole(t, func(f roleFixture) {
+				f.provider.set(func(p *rotatingProvider) { p.latency = time.Millisecond })
+				f.revocable()
+				for i := range 99 {
+					role := fmt.Sprintf("shop-%d", i)
+					f.configureRole(role, authorizationCodeRole(), nil)
+					f.authorizeRole(role)
+				}
+				f.provider.set(func(p *rotatingProvider) { p.latency = 30 * time.Second })
+				started := time.Now()
+				if err := discards[name](f.Context(), f); err != nil {
+					f.Fatal(err)
+				}
+				if took := time.Since(started); took > time.Second {
+					f.Errorf("it took %s", took)
+				}
+				time.Sleep(40 * time.Second)
+				if n := f.engine.RevocationsFailed(); n != 100 {
+					f.Errorf("%d revocations have failed after 40 s, want all 100", n)
+				}
+			})
+		})
+	}
 }
