@@ -31,8 +31,8 @@ var discards = map[string]func(ctx context.Context, f roleFixture) error{
 	},
 }
 
-// A caller that leaves in the middle does not keep refresh tokens from being revoked: nothing but storage knows them, and it has
-// lost them by then.
+// A caller that leaves in the middle does not keep refresh tokens from being revoked. Storage alone knows them, and a repeat does not
+// find them any longer.
 func TestEnd_CallerLeaves(t *testing.T) {
 	for name, discard := range discards {
 		t.Run(name, func(t *testing.T) {

@@ -52,8 +52,8 @@ func TestMint_CertificateHasEnded(t *testing.T) {
 	})
 }
 
-// A server whose clock is ahead takes an assertion for expired, and one whose clock is behind takes it for one of the future (RFC 7523,
-// section 3). Both answer invalid_client. Its Date tells the two apart.
+// A server whose clock is ahead takes an assertion for an expired one (RFC 7523, section 3). A server whose clock is behind takes it
+// for one of the future. Both answer invalid_client, and the Date tells the two apart.
 func TestMint_ClocksDiffer(t *testing.T) {
 	for name, c := range map[string]struct {
 		skew time.Duration

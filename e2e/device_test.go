@@ -244,7 +244,7 @@ func TestDevice_PluginKilled(t *testing.T) {
 	}
 }
 
-// Clients that poll in a loop, and two users of one role, never make the provider see more than one poll of a device code an interval.
+// Clients poll in a loop, for two users of one role. The provider sees no more than one poll of a device code in each interval.
 func TestDevice_HerdOfPollers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
