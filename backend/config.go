@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -238,6 +239,10 @@ func (e *Engine) storePolicy(ctx context.Context, d *draft) error {
 
 // storeGeneration stores a config of a new generation, with the token that has verified it, if any.
 func (e *Engine) storeGeneration(ctx context.Context, d *draft, token *Token) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // what is begun is carried out, even if the caller leaves
 	if err := e.store.PutConfig(ctx, d.config); err != nil {
 		return err
 	}
@@ -266,15 +271,14 @@ func (e *Engine) discardGrants(ctx context.Context, d *draft) error {
 		return nil
 	}
 	discarded := e.discards(ctx, d.old)
+	var failures []error
 	for _, role := range d.discarded {
 		deleted, err := e.grants.Delete(ctx, store.Key{Config: d.old.Name, Role: role})
-		if err != nil {
-			return err
-		}
-		discarded.revoke(role, deleted)
+		failures = append(failures, err)
+		discarded.revoke(role, deleted) // even after a failure, because the new client has no use for them
 	}
 	d.warnings = append(d.warnings, discarded.warnings()...)
-	return nil
+	return errors.Join(failures...)
 }
 
 // merge applies a write to the old config, and sets the draft's config and definition.
@@ -405,6 +409,18 @@ func (e *Engine) DeleteConfig(ctx context.Context, name string, discard bool) (w
 		}
 	}
 	discarded := e.discards(ctx, config)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx) // what is begun is carried out, even if the caller leaves
+	if config != nil {               // while it is there, so that a deletion that fails can be repeated, and revokes them all
+		if err := e.stored.removeAll(ctx, name, nil); err != nil {
+			return nil, err
+		}
+		if err := e.deleteGrants(ctx, name, discarded); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.store.DeleteConfig(ctx, name); err != nil {
 		return nil, err
 	}

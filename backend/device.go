@@ -156,7 +156,7 @@ func (x *exchange) beginPoll(ctx context.Context, pending *store.PendingAuthoriz
 	if early := tooEarly(pending); early != nil { // another poll has ended since
 		return early
 	}
-	if at := device.Intent; !at.IsZero() && x.holdsGrant() && !x.before.AuthorizedAt.Before(at) {
+	if at := device.Intent; !at.IsZero() && x.holdsGrant() && !x.before.AuthorizedAt.Before(at) && x.before.MayBeOf(x.callback.State) {
 		if err := x.store.DeletePending(context.WithoutCancel(ctx), x.callback.State); err != nil {
 			return err
 		}
@@ -174,6 +174,7 @@ func (x *exchange) poll() (*Token, error) {
 	response, failure := x.lock.Send(x.turn, call)
 	x.turn()
 	refused := x.refusal(failure)
+	x.unchanged = failure != nil && response.RefreshToken == "" && (mintedNothing(failure) || isUndecided(failure) || isUnsent(failure))
 	if failure == nil || response.RefreshToken != "" || refused != nil {
 		defer x.endState()
 	}
@@ -200,6 +201,12 @@ func (x *exchange) refusal(failure error) error {
 			x.interrupted.Format(time.RFC3339), refused)
 	}
 	return refused
+}
+
+// isUndecided reports whether the provider has answered that the user has not decided.
+func isUndecided(failure error) bool {
+	var f *provider.Error
+	return errors.As(failure, &f) && f.Kind == provider.Undecided
 }
 
 // notDecided stores when the next poll can be sent, and returns the error of this one.

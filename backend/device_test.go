@@ -469,3 +469,60 @@ func TestDevice_StrangeCodes(t *testing.T) {
 		})
 	}
 }
+
+// A role that is authorized is authorized again. Until the user has decided, and if a state is refused, its token stays in storage, for
+// the next process.
+func TestDevice_UndecidedKeepsTheStoredToken(t *testing.T) {
+	withDevice(t, `,"expires_in":600`, func(f *deviceFixture) {
+		first := f.authorize().State
+		time.Sleep(5 * time.Second)
+		f.wantGranted(first)
+		keeps := func(after string) {
+			f.Helper()
+			time.Sleep(time.Second)
+			if len(f.storage.tokens(f.T)) != 1 {
+				f.Errorf("%s, no token is stored", after)
+			}
+		}
+		keeps("after the exchange")
+		_ = f.poll("unknown")
+		keeps("after an unknown state")
+		second := f.authorize().State
+		time.Sleep(5 * time.Second)
+		f.server.answer(http.StatusBadRequest, devicePending)
+		f.wantUndecided(second, 5*time.Second, true)
+		keeps("after a poll without a decision")
+		time.Sleep(5 * time.Second)
+		f.server.answer(http.StatusBadRequest, `{"error":"access_denied"}`)
+		if err := f.poll(second); !isRestart(err) {
+			f.Error(err)
+		}
+		keeps("after the user has denied")
+	})
+}
+
+// Two users authorize one role at the same time. Each state has its own polls, and the last decision counts.
+func TestDevice_TwoStatesOfOneRole(t *testing.T) {
+	withDevice(t, `,"expires_in":600`, func(f *deviceFixture) {
+		first := f.authorize().State
+		f.server.set(func(s *deviceServer) { s.authorized = strings.ReplaceAll(s.authorized, deviceCode, "another-code") })
+		second := f.authorize().State
+		time.Sleep(5 * time.Second)
+		f.wantUndecided(first, 5*time.Second, true)
+		var undecided *backend.UndecidedError
+		if err := f.poll(second); !errors.As(err, &undecided) || len(f.server.requests) < 4 {
+			f.Fatalf("the other state's poll: %v", err)
+		}
+		f.server.set(func(s *deviceServer) { s.lost = true }) // the outcome of this poll is not known
+		time.Sleep(5 * time.Second)
+		if err := f.poll(second); err == nil {
+			f.Error("a lost response is no outcome")
+		}
+		f.wantGranted(first)
+		time.Sleep(time.Minute)
+		f.server.answer(http.StatusOK, strings.ReplaceAll(deviceGranted, "refresh-1", "refresh-2"))
+		if err := f.poll(second); err != nil {
+			f.Errorf("the second user: %v", err)
+		}
+	})
+}

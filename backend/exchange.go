@@ -87,6 +87,8 @@ type exchange struct {
 	interrupted time.Time
 	// open says that the state can be used again, because a poll had no outcome.
 	open bool
+	// discarded says that the stored token was discarded, and unchanged that the role keeps its grant and its token.
+	discarded, unchanged bool
 	// cleanup holds functions, which finish calls in reverse order.
 	cleanup []func()
 	// running says that run calls finish.
@@ -98,6 +100,7 @@ type exchange struct {
 func (x *exchange) start(ctx context.Context) (*exchangeCall, error) {
 	defer func() {
 		if !x.running {
+			x.unchanged = true
 			x.finish()
 		}
 	}()
@@ -151,6 +154,7 @@ func (x *exchange) prepare(ctx context.Context) (err error) {
 		if err := x.checkRequest(ctx); err != nil {
 			return err
 		}
+		x.discarded = true
 		if err := x.stored.discard(ctx, x.key); err != nil { // the next token may belong to another user
 			return err
 		}
@@ -211,8 +215,11 @@ func (x *exchange) logOutcome(token *Token, err error) {
 	x.notify(AuthorizationObtained, x.key)
 }
 
-// finish releases what start has acquired.
+// finish releases what start has acquired. If the role keeps its token, finish has it stored again.
 func (x *exchange) finish() {
+	if x.discarded && x.unchanged {
+		x.cache.KeepAgain(tokencache.Key(x.key))
+	}
 	for _, undo := range slices.Backward(x.cleanup) {
 		undo()
 	}
@@ -254,6 +261,7 @@ func (x *exchange) exchangeCode() (*Token, error) {
 	}
 	token, failure := x.lock.Send(x.turn, x.callOf(x.pending))
 	x.turn()
+	x.unchanged = failure != nil && token.RefreshToken == "" && (mintedNothing(failure) || isUnsent(failure))
 	if isUnsent(failure) && x.restoreState() {
 		x.open = true
 		return nil, failure
@@ -324,6 +332,7 @@ func (x *exchange) saveGrant(token provider.Token, failure error) (*Token, error
 	g := &store.Grant{
 		ClientGeneration: x.config.ClientGeneration, RoleID: x.role.ID, Version: x.before.Version,
 		RefreshToken: token.RefreshToken, Scope: token.Scope, AuthorizedAt: at, RefreshedAt: at, ExpiresAt: token.RefreshExpiresAt(),
+		State: store.HashState(x.callback.State),
 	}
 	stored, err := x.grants.PutDurably(x.key, g, func(*store.Grant) {})
 	if errors.Is(err, grants.ErrChanged) {

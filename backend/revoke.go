@@ -264,12 +264,24 @@ func (e *Engine) EndAuthorization(ctx context.Context, config, role string) (war
 		return nil, &FieldError{Field: "role", Problem: "has the grant type " + r.GrantType + ", which has no authorization to end; delete the role itself"}
 	}
 	key, discarded := store.Key{Config: config, Role: role}, e.discards(ctx, c)
-	deleted, err := e.grants.Delete(ctx, key)
-	if err != nil {
+	if err := e.stored.remove(ctx, key); err != nil { // first, so that a crash does not bring it back
 		return nil, err
 	}
-	e.cache.Replace(tokencache.Key(key)) // a token that is still on its way does not become the current one
+	if err := e.deleteGrant(ctx, key, discarded); err != nil {
+		return nil, err
+	}
 	e.exchanges.forget(r.ID)
-	discarded.revoke(role, deleted)
-	return discarded.warnings(), e.stored.remove(ctx, key)
+	return discarded.warnings(), nil
+}
+
+// deleteGrant deletes a role's grant and its current token from memory, and starts to revoke the grant. Hold the config's lock.
+func (e *Engine) deleteGrant(ctx context.Context, key store.Key, discarded *discarded) error {
+	deleted, err := e.grants.Delete(ctx, key)
+	if err != nil {
+		return err
+	}
+	e.cache.Replace(tokencache.Key(key)) // a token that is still on its way does not become the current one
+	e.stored.drop(key)
+	discarded.revoke(key.Role, deleted)
+	return nil
 }

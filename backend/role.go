@@ -398,11 +398,13 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) (warnings 
 	}
 	discarded := e.discards(ctx, c)
 	defer e.cache.Invalidate(tokencache.Key(key)) // even if only a part of it is deleted
-	deleted, err := e.grants.Delete(ctx, key)
-	if err != nil {
+	if err := e.stored.remove(ctx, key); err != nil {
 		return nil, err
 	}
-	discarded.revoke(name, deleted)
+	if err := e.deleteGrant(ctx, key, discarded); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx) // the caller may leave, but the role has lost its grant
 	if err := e.store.DeleteRole(ctx, key); err != nil {
 		return nil, err
 	}
@@ -410,18 +412,24 @@ func (e *Engine) DeleteRole(ctx context.Context, config, name string) (warnings 
 	return discarded.warnings(), e.stored.remove(ctx, key)
 }
 
-// deleteRoles deletes all roles and grants below a config's name, and starts to revoke the grants. Hold the config's lock.
-func (e *Engine) deleteRoles(ctx context.Context, config string, discarded *discarded) error {
+// deleteGrants deletes all grants below a config's name, and starts to revoke them. Hold the config's lock.
+func (e *Engine) deleteGrants(ctx context.Context, config string, discarded *discarded) error {
 	granted, err := e.grants.Holders(ctx, config)
 	if err != nil {
 		return err
 	}
 	for _, name := range granted {
-		deleted, err := e.grants.Delete(ctx, store.Key{Config: config, Role: name})
-		if err != nil {
+		if err := e.deleteGrant(ctx, store.Key{Config: config, Role: name}, discarded); err != nil {
 			return err
 		}
-		discarded.revoke(name, deleted)
+	}
+	return nil
+}
+
+// deleteRoles deletes all roles and grants below a config's name, and starts to revoke the grants. Hold the config's lock.
+func (e *Engine) deleteRoles(ctx context.Context, config string, discarded *discarded) error {
+	if err := e.deleteGrants(ctx, config, discarded); err != nil {
+		return err
 	}
 	names, err := e.store.Roles(ctx, config)
 	if err != nil {

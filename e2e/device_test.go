@@ -5,6 +5,8 @@ package e2e
 import (
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,5 +241,62 @@ func TestDevice_PluginKilled(t *testing.T) {
 	server.Stop()
 	for _, leak := range server.Leaks() {
 		t.Error(leak)
+	}
+}
+
+// Clients poll in a loop, for two users of one role. The provider sees no more than one poll of a device code in each interval.
+func TestDevice_HerdOfPollers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.deviceRole(t, fields{"device_interval": 2})
+	w.Write(t, "roles/a/other", byDevice).OK(t)
+	states, userCodes := make([]string, 2), make([]string, 2)
+	for i := range states {
+		got := w.Write(t, "authorize/a/r", fields{"scope": "read"}).OK(t)
+		userCodes[i], _ = got.Data["user_code"].(string)
+		states[i], _ = got.Data["state"].(string)
+		w.NoteSecret(states[i])
+	}
+	var stop atomic.Bool
+	var complete [2]atomic.Int32
+	var pollers sync.WaitGroup
+	defer pollers.Wait()
+	defer stop.Store(true)
+	for i := range 20 {
+		pollers.Go(func() {
+			for which := i % 2; !stop.Load(); {
+				got, err := w.Call(t.Context(), harness.Request{
+					Method: http.MethodPost, Path: w.Path + "/exchange/a/r", Body: fields{"state": states[which]},
+				})
+				if err != nil || got.Status != http.StatusOK {
+					t.Errorf("a poller got %v %s", err, got)
+					return
+				}
+				if got.Data["authorization_pending"] != true {
+					complete[which].Add(1)
+					return
+				}
+				if wait, _ := got.Data["interval"].(float64); wait < 1 || wait > 2 {
+					t.Errorf("%s\n\twant 2 at most: the provider has answered slow_down", got)
+					return
+				}
+			}
+		})
+	}
+	w.Write(t, "exchange/a/other", fields{"state": states[0]}).Refused(t, http.StatusBadRequest, "belongs to another role")
+	harness.Eventually(t, 30*time.Second, "each device code is polled three times", func() bool { return w.tokenRequests(t, oauth2) >= 6 })
+	for which, userCode := range userCodes {
+		w.Sim.DecideDevice(t, oauth2, userCode, "allow")
+		harness.Eventually(t, 30*time.Second, "all of its pollers are told", func() bool { return complete[which].Load() == 10 })
+	}
+	for _, r := range w.Sim.Requests(t, oauth2) {
+		if deviceCode := r.Form(t).Get("device_code"); deviceCode != "" {
+			w.NoteSecret(deviceCode)
+		}
+	}
+	w.isAuthorized(t, "a/r")
+	w.grants(t, oauth2, w.Creds(t, "a/r").AccessToken, "read")
+	if got := w.Sim.Grants(t, oauth2); got.CodesExchanged != 2 {
+		t.Errorf("the provider counts %+v, want two device codes exchanged", got)
 	}
 }

@@ -70,7 +70,7 @@ func TestEnd_RevokesTheGrant(t *testing.T) {
 // A role whose authorization was ended can be authorized again, on the same server and after a restart.
 func TestEnd_RoleCanBeAuthorizedAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorldOn(t, harness.StartServer(t)) // the reload ends the plugin of all mounts
 	ended := w.revocableRole(t)
 	w.Delete(t, "authorize/a/r").OK(t)
 	w.Delete(t, "authorize/a/r").OK(t) // there is nothing to end

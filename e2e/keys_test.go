@@ -92,7 +92,7 @@ func TestKeys_RotationWithoutDowntime(t *testing.T) {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer stop.Store(true)
-	for range 4 {
+	for range 50 {
 		readers.Go(func() {
 			for !stop.Load() {
 				got, err := w.Call(t.Context(), harness.Request{Method: http.MethodGet, Path: w.Path + "/creds/a"})
@@ -296,7 +296,16 @@ func TestKeys_AssertionsStayHidden(t *testing.T) {
 	config := w.keyClient(w.Sim.HTTP+oauth2TokenPath, "private_key_jwt", key)
 	w.Write(t, "config/a", config).OK(t)
 	w.Creds(t, "a")
+	secret := "a-secret-of-thirty-two-bytes-" + harness.Random()
+	w.NoteSecret(secret)
+	w.Sim.AddClient(t, oauth2, "hmac", harness.Client{Auth: "client_secret_jwt", Secret: secret})
+	w.Write(t, "config/h", w.oauth2(fields{"client_id": "hmac", "client_auth": "client_secret_jwt", "client_secret": secret})).OK(t)
+	w.Creds(t, "h")
 	var answers []harness.Response
+	for _, path := range []string{"config/h", "status/h", "metrics"} {
+		answers = append(answers, w.Read(t, path))
+	}
+	answers = append(answers, w.Do(t, harness.Request{Method: http.MethodGet, Path: "sys/internal/specs/openapi"}))
 	for i, kind := range []string{"echo", "vendor_failure", "truncated"} {
 		w.Sim.Fault(t, oauth2, fields{"kind": kind, "times": 0})
 		name := "config/f" + string(rune('a'+i))
@@ -313,7 +322,7 @@ func TestKeys_AssertionsStayHidden(t *testing.T) {
 		sent++
 		w.NoteSecret(assertion)
 		for _, got := range answers {
-			for _, secret := range []string{assertion, assertion[strings.LastIndexByte(assertion, '.')+1:], key.Private} {
+			for _, secret := range []string{assertion, assertion[strings.LastIndexByte(assertion, '.')+1:], key.Private, secret} {
 				if form := harness.FindSecret(got.Body, secret); form != "" {
 					t.Errorf("%s\n\tcontains %q", got, form)
 				}

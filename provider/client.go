@@ -119,6 +119,9 @@ func read(d Definition, r Request, x exchange) (Token, error) {
 		if failure, ok := err.(*Error); ok && r.wantsRawBasic(d, failure) {
 			failure.Remedy = RemedyBasicRaw
 		}
+		if failure, ok := err.(*Error); ok && failure.Kind == RefusedClient {
+			r.explainRefusal(d, failure, res)
+		}
 		return withSuccessor(r, found, token, err)
 	}
 	failure := &Error{Provider: d.Name, Kind: Malformed, Description: "its response is larger than 1 MiB"}

@@ -5,6 +5,7 @@ package provider
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
@@ -51,6 +52,36 @@ func isCertificateAlert(err error) bool {
 	}
 	text := remote.Err.Error()
 	return strings.Contains(text, "certificate") && !strings.Contains(text, "unobtainable")
+}
+
+// maxSkew is the difference of two clocks above which a server may refuse an assertion. The Date of a response has whole seconds.
+const maxSkew = 5 * time.Second
+
+// explainRefusal adds to a refusal of the client what this side knows of the reason, because servers tell all refusals by one code.
+func (r Request) explainRefusal(d Definition, failure *Error, res rawResponse) {
+	shape, _ := d.request(r.GrantType)
+	auth := d.clientAuth(shape, r)
+	explain := func(reason string) {
+		if failure.Description != "" {
+			failure.Description = strings.TrimSuffix(failure.Description, ".") + "; "
+		}
+		failure.Description += reason
+	}
+	if auth.NeedsKey() {
+		if err := r.CheckCertificate(time.Now()); err != nil {
+			explain(err.Error())
+		}
+	}
+	if !auth.signs() {
+		return
+	}
+	const clocks = "; set both clocks, as with NTP"
+	switch skew := time.Until(res.now()).Round(time.Second); {
+	case skew > maxSkew:
+		explain(fmt.Sprintf("its clock is %s ahead of this server's, so that it may take the assertion for an expired one%s", skew, clocks))
+	case skew < -maxSkew:
+		explain(fmt.Sprintf("its clock is %s behind this server's, so that it may take the assertion for one of the future%s", -skew, clocks))
+	}
 }
 
 // certificateProblem returns the description of a refused certificate.

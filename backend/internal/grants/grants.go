@@ -186,7 +186,8 @@ func (s *Store) Replace(ctx context.Context, key store.Key, g *store.Grant) erro
 }
 
 // Delete deletes a role's grant, including a pending one, and returns what it has deleted: at most two grants. It leaves out a
-// grant that it cannot read.
+// grant that it cannot read. The deletion goes on if the caller leaves, because only the result allows to revoke the refresh tokens.
+// After an error of the deletion itself, the result is what may be deleted.
 func (s *Store) Delete(ctx context.Context, key store.Key) ([]store.Grant, error) {
 	release, err := s.Store.Lock(ctx, store.GrantLock(key))
 	if err != nil {
@@ -197,11 +198,14 @@ func (s *Store) Delete(ctx context.Context, key store.Key) ([]store.Grant, error
 	if g, err := s.Store.Grant(ctx, key); err == nil && g.Version != "" {
 		deleted = append(deleted, g)
 	}
-	if err := s.Store.DeleteGrant(ctx, key); err != nil {
-		return nil, err
-	}
 	if pending := s.pendingOf(key); pending != nil {
 		deleted = append(deleted, *pending)
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := s.Store.DeleteGrant(ctx, key); err != nil {
+		if g, unread := s.Store.Grant(ctx, key); unread != nil || g.Version != "" { // else the deletion was made all the same
+			return deleted, err
+		}
 	}
 	s.setPending(key, nil)
 	return deleted, nil

@@ -66,7 +66,7 @@ var (
 	inFlight = gauge("marketplace_token_requests_in_flight", "Token requests that are in flight.", "provider")
 	omitted  = gauge("marketplace_configs_without_series", "Configs and roles that have no series of their own, because there are too many.")
 
-	revocations = counter("marketplace_revocations_total", "Revocations of access tokens at their provider, by outcome.", "outcome")
+	revocations = counter("marketplace_revocations_total", "Revocations of access and refresh tokens at their provider, by outcome.", "outcome")
 	buildInfo   = gauge("marketplace_build_info", "1, with the version of the plugin.", "version", "goversion")
 )
 

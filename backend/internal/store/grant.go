@@ -33,6 +33,9 @@ type Grant struct {
 	// Scope is the granted scope, its values separated by spaces.
 	Scope        string    `json:"scope,omitempty"`
 	AuthorizedAt time.Time `json:"authorized_at"`
+	// State is the hash of the state with which a user has authorized the role. It is empty after an import, and in a grant of an
+	// older plugin.
+	State string `json:"state,omitempty"`
 	// RefreshedAt is when the refresh token was last used.
 	RefreshedAt time.Time `json:"refreshed_at,omitzero"`
 	// ExpiresAt is when the refresh token expires, if a response said so; else zero.
@@ -52,6 +55,11 @@ func (g *Grant) SetCandidate(candidate string) {
 		g.Previous = g.Candidate
 	}
 	g.Candidate, g.CandidateUntil = candidate, time.Time{}
+}
+
+// MayBeOf reports whether a user may have authorized the role with that state.
+func (g *Grant) MayBeOf(state string) bool {
+	return g.State == "" || g.State == HashState(state)
 }
 
 // Usable reports whether the provider has confirmed the refresh token, and has not refused it for good.

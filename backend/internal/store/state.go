@@ -41,8 +41,13 @@ type PendingDevice struct {
 
 // StatePath returns where a state is stored: under its hash, so that a listing of the storage shows nothing of use.
 func StatePath(state string) string {
+	return statePrefix + HashState(state)
+}
+
+// HashState returns the hash of a state.
+func HashState(state string) string {
 	sum := sha256.Sum256([]byte(state))
-	return statePrefix + hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:])
 }
 
 // Pending loads the pending authorization of a state. It returns nil if there is none.
