@@ -58,7 +58,7 @@ bench: announce build ## measure on a real Vault server (about fifteen minutes; 
 	BENCH=1 go test -count=1 -run TestMemory_HotConfigs -v ./backend | grep bytes
 	go test -run '^$$' -bench HotRead .
 
-release: ## make binaries, SBOMs, an image and checksums in build/release (SIGNING_KEY=… signs them)
+release: ## make binaries, SBOMs, an image and checksums in build/release (SIGNING_KEY=… signs them, SIGNING_KEY=none does not)
 	@scripts/release
 
 release-check: ## make the release twice, in two folders, and check it (about ten minutes)

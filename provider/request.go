@@ -176,7 +176,7 @@ func (r Request) endpoint(d Definition, shape GrantRequest) (string, error) {
 	}
 	own := environment.URLs()[field]
 	if own == "" {
-		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, because %s has none of its own", d.Name)}
+		return "", &RequestError{Field: field, Problem: fmt.Sprintf("is required, because %s has none of its own; add it to the config", d.Name)}
 	}
 	expanded, err := d.expandURL(own, r.Params)
 	if err != nil {

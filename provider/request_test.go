@@ -102,7 +102,7 @@ func TestRequest_ErrorsNameTheField(t *testing.T) {
 		{params, provider.Request{GrantType: provider.RefreshToken}, "grant", "shop has no refresh_token grant"},
 		{params, provider.Request{}, "grant", "shop has no  grant"},
 		{params, provider.Request{Environment: "sandbox"}, "environment", "is not an environment of shop"},
-		{oauth2, provider.Request{}, "token_url", "is required, because oauth2 has none of its own"},
+		{oauth2, provider.Request{}, "token_url", "is required, because oauth2 has none of its own; add it to the config"},
 		{oauth2, provider.Request{TokenURL: endpoint + "#a"}, "token_url", "contains a fragment; remove it"},
 		{oauth2, provider.Request{TokenURL: endpoint}, "client_auth", "is required by oauth2"},
 		{oauth2, provider.Request{GrantType: provider.RefreshToken, TokenURL: endpoint}, "refresh_token", "is required by oauth2"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"go.yaml.in/yaml/v3"
 )
 
 // command is a command of the vault program.
@@ -21,6 +22,7 @@ type command struct {
 	path      string
 	data      map[string]any
 	field     string // the only field to print; empty: all
+	format    string // json or yaml; empty: a table
 	detailed  bool
 }
 
@@ -46,6 +48,10 @@ func parse(verb string, args []string) (command, error) {
 		switch {
 		case key == "-field":
 			c.field = value
+		case key == "-format" && slices.Contains([]string{"json", "yaml"}, value):
+			c.format = value
+		case key == "-format":
+			return c, fmt.Errorf("-format: %q is not known here; use json or yaml, or omit it", value)
 		case arg == "-detailed":
 			c.detailed = true
 		case arg == "-f" || arg == "-force":
@@ -103,6 +109,9 @@ func wordsOf(text string) ([]string, error) {
 
 // print returns what vault prints for a response.
 func (c command) print(resp *logical.Response, lease string) (string, error) {
+	if c.format != "" && c.field == "" && c.operation != logical.HelpOperation && len(dataOf(resp)) > 0 {
+		return c.encode(resp, lease)
+	}
 	var text strings.Builder
 	for _, warning := range warningsOf(resp) {
 		fmt.Fprintf(&text, "WARNING! %s\n\n", warning)
@@ -129,6 +138,27 @@ func (c command) print(resp *logical.Response, lease string) (string, error) {
 		text.WriteString("Success! Data written to: " + c.path)
 	}
 	return strings.TrimRight(text.String(), "\n"), nil
+}
+
+// encode returns a response in JSON or YAML.
+func (c command) encode(resp *logical.Response, lease string) (string, error) {
+	body := map[string]any{"data": dataOf(resp), "lease_id": lease, "lease_duration": 0, "renewable": false, "warnings": resp.Warnings}
+	if resp.Secret != nil {
+		body["lease_duration"], body["renewable"] = int(resp.Secret.TTL.Seconds()), resp.Secret.Renewable
+	}
+	text, err := json.MarshalIndent(body, "", "  ")
+	if err != nil || c.format == "json" {
+		return string(text), err
+	}
+	var value any // JSON is YAML, so the numbers stay numbers
+	if err := yaml.Unmarshal(text, &value); err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	err = encoder.Encode(value)
+	return strings.TrimRight(out.String(), "\n"), err
 }
 
 func warningsOf(resp *logical.Response) []string {

@@ -124,5 +124,9 @@ func (e *engine) revoke(ctx context.Context, words []string) (string, error) {
 
 // refusal returns the error of a refused command, much as vault prints it.
 func refusal(c command, status int, failure error) error {
+	var coded logical.HTTPCodedError
+	if errors.As(failure, &coded) {
+		status = coded.Code()
+	}
 	return fmt.Errorf("error %s %s:\n\nCode: %d. Errors:\n\n* %w", c.doing, c.path, status, failure)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -24,14 +25,21 @@ Vault server.
 
 const prompt = "\n$ "
 
+// invitation follows the first steps. SIMULATOR stands for the simulator's address.
 const invitation = `
-Type further commands, such as vault read marketplace/config/kleinanzeigen, or vault path-help marketplace/config/x.
-Ctrl-D ends this process, and all that it holds is lost.
+Type further commands, such as vault path-help marketplace/config/x. To see a broken shop in the status, type these:
+
+    vault write marketplace/config/second provider=kleinanzeigen verify_connection=false client_id=demo-client \
+        client_secret=wrong token_url=SIMULATOR/kleinanzeigen/v2/oidc/token
+    vault read marketplace/creds/second
+    vault read -format=yaml marketplace/status
+
+Type exit or Ctrl-D to end this process. All that it holds is then lost.
 `
 
 // errUsage says which commands there are.
 var errUsage = errors.New(`command: is not known here; use vault read, write, patch, delete, list or path-help with a path
-below marketplace/, or vault lease revoke`)
+below marketplace/, or vault lease revoke, or exit`)
 
 // step is a command with the comment above it.
 type step struct {
@@ -40,7 +48,13 @@ type step struct {
 }
 
 // steps are the first steps, which make demo also shows, in the same words. SIMULATOR stands for the simulator's address.
+//
+// The longest output is that of the list, so it comes first and does not push the others off the screen.
 var steps = []step{
+	{comment: `The plugin knows these marketplaces (oauth2 is for any other). Their token requests differ, but the commands
+are the same. The field "obtain" says what to get from the marketplace first.`,
+		command: `vault list marketplace/providers`},
+	{command: `vault read -field=obtain marketplace/providers/marktplaats`},
 	{comment: `By default, token requests to private addresses are refused. The simulator is on loopback, so allow them.`,
 		command: `vault write marketplace/settings allow_private_addresses=true`},
 	{comment: `Each marketplace gets a config with the client credentials. With a real account, omit token_url.
@@ -53,11 +67,7 @@ The plugin verifies the credentials before it stores them.`,
 	{comment: `A wrong client secret is not accepted.`,
 		command: `vault write marketplace/config/kleinanzeigen client_secret=wrong`, refused: true},
 	{comment: `Which shop is broken? One command says so: why, since when, and how many are well.`,
-		command: `vault list -detailed marketplace/status`},
-	{comment: `The plugin knows these marketplaces (oauth2 is for any other). Their token requests differ, but the commands
-are the same. The field "obtain" says what to get from the marketplace first.`,
-		command: `vault list marketplace/providers`},
-	{command: `vault read -field=obtain marketplace/providers/marktplaats`},
+		command: `vault read -format=yaml marketplace/status`},
 }
 
 func main() {
@@ -125,14 +135,14 @@ func (e *engine) prompt(ctx context.Context, commands io.Reader, out io.Writer) 
 		}
 	}()
 	if commands == io.Reader(os.Stdin) {
-		fmt.Fprint(out, invitation, prompt)
+		fmt.Fprint(out, strings.ReplaceAll(invitation, "SIMULATOR", e.vendors.HTTP), prompt)
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case line, open := <-lines:
-			if !open {
+			if !open || slices.Contains([]string{"exit", "quit"}, strings.TrimSpace(line)) {
 				return nil
 			}
 			e.answer(ctx, line, out)

@@ -35,11 +35,11 @@ func contains(t *testing.T, text string, parts ...string) {
 
 // The program says what it is not, and shows a token from a config to a lease.
 func TestTry_FirstSteps(t *testing.T) {
-	contains(t, output(t), "This is not a Vault.",
+	contains(t, output(t), "This is not a Vault.", "marktplaats", "oauth2", "A client id and a client secret",
 		"$ vault write marketplace/config/kleinanzeigen", "Success! Data written to: marketplace/config/kleinanzeigen",
 		"$ vault read marketplace/creds/kleinanzeigen", "lease_id", "marketplace/creds/kleinanzeigen/", "lease_duration", "59m5", "access_token", "…",
 		"client_secret=wrong", "Code: 400", "invalid_client", "nothing was stored",
-		"kleinanzeigen    ready", "marktplaats", "oauth2", "A client id and a client secret")
+		"$ vault read -format=yaml marketplace/status", "data:\n  attention: []\n", "  ready: 1\n")
 }
 
 // The words of the first steps are those of the demo on a Vault server, so that a newcomer recognizes them.
@@ -72,7 +72,7 @@ func TestTry_Commands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.close()
-	for _, s := range steps[:2] {
+	for _, s := range steps {
 		if err := e.show(t.Context(), s, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +89,10 @@ func TestTry_Commands(t *testing.T) {
 		{command: "vault list marketplace/config", want: "kleinanzeigen"},
 		{command: "vault path-help marketplace/config/x", want: "client_id"},
 		{command: `vault write marketplace/config/x 'provider=kleinanzeigen' client_id="x" client_secret='y z' verify_connection=false`, want: "not verified"},
+		{command: "vault write marketplace/config/y provider=oauth2 client_id=y client_secret=z client_auth=client_secret_basic token_url=http://127.0.0.1:1/",
+			refusal: "Code: 502"},
+		{command: "vault read -format=json marketplace/status", want: `"never_used": 1,`},
+		{command: "vault read -format=xml marketplace/status", refusal: `-format: "xml" is not known here; use json or yaml`},
 		{command: "vault lease revoke " + lease, want: "Revoked lease"},
 		{command: "vault lease revoke -sync " + lease, refusal: "invalid lease"},
 		{command: "vault delete marketplace/config/kleinanzeigen", want: "Data deleted"},
@@ -117,4 +121,32 @@ func TestTry_Commands(t *testing.T) {
 // The lines of standard input are commands.
 func TestTry_ReadsCommands(t *testing.T) {
 	contains(t, output(t, "", "vault list marketplace/config", "vault seal now"), "Keys\n----\nkleinanzeigen\n", "is not known here; use")
+}
+
+// A newcomer leaves with exit, and the lines after it are not read.
+func TestTry_Exit(t *testing.T) {
+	if text := output(t, "exit", "vault seal now"); strings.Contains(text, "is not known here") {
+		t.Errorf("after exit, the program reads on:\n%s", text)
+	}
+}
+
+// The commands of the invitation show a broken shop.
+func TestTry_Invitation(t *testing.T) {
+	var out bytes.Buffer
+	e, err := newEngine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	for _, s := range steps {
+		if err := e.show(t.Context(), s, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last string
+	commands := regexp.MustCompile(`(?m)^    vault (?:.*\\\n)*.*`).FindAllString(invitation, -1)
+	for _, command := range commands {
+		last, _ = e.execute(t.Context(), strings.ReplaceAll(command, "SIMULATOR", e.vendors.HTTP)) // the read of the token is refused
+	}
+	contains(t, last, "config: second", "invalid_client", "remedy: vault write marketplace/config/second client_secret=…", "since: ", "failing: 1")
 }
