@@ -127,7 +127,8 @@ func (e *Engine) pollDevice(ctx context.Context, u *userRole, callback Callback)
 		}
 		x := &exchange{Engine: e, userRole: *u, callback: callback}
 		if pending != nil && x.checkState(pending) == nil {
-			if early := tooEarly(pending); early != nil {
+			// A poll that has begun since has stored the time of the next one. It is joined.
+			if early := tooEarly(pending); early != nil && !e.grants.InUse(u.key) && e.exchanges.get(callback, u) == nil {
 				return nil, early
 			}
 		}

@@ -118,6 +118,13 @@ func (s *Store) LockRole(ctx context.Context, key store.Key) (*RoleLock, error) 
 	}
 }
 
+// InUse reports whether a request uses a refresh token or a code of the role now.
+func (s *Store) InUse(key store.Key) bool {
+	s.roles.mu.Lock()
+	defer s.roles.mu.Unlock()
+	return s.roles.byRole[key] != nil
+}
+
 // tryAcquire returns the role's lock, or its present holder.
 func (l *roleLocks) tryAcquire(key store.Key) (own, other *RoleLock) {
 	l.mu.Lock()
