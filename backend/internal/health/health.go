@@ -213,12 +213,18 @@ func (s Status) NeedsAttention() bool {
 	return s.State == NeedsAuthorization || s.State == Failing || s.State == Limited
 }
 
-// change applies a change to a record, and notes when its state began.
+// change applies a change to a record, and notes when its state began. A role that loses its authorization has that reason alone: what
+// failed before is over, and only an authorization ends what is left.
 func (r *record) change(now time.Time, f func()) {
 	before := r.state()
 	f()
-	if r.state() != before {
-		r.since = at(now)
+	after := r.state()
+	if after == before {
+		return
+	}
+	r.since = at(now)
+	if after == NeedsAuthorization {
+		r.failures, r.failure = 0, nil
 	}
 }
 

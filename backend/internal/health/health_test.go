@@ -70,6 +70,24 @@ func TestTable_FailureKeepsItsBeginning(t *testing.T) {
 	})
 }
 
+// A role that loses its user shows that alone, and not a failure from before.
+func TestTable_LostAuthorizationEndsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var table Table
+		table.Set(shop, Subject{ID: "1", User: &User{Authorized: true}})
+		table.Failed(shop, Failure{Kind: "unavailable", Text: "HTTP 503", Sent: true, At: time.Now()})
+		time.Sleep(time.Minute)
+		table.Update(shop, func(s *Subject) { s.User = new(User) })
+		if s, _ := table.Status(shop); s.State != NeedsAuthorization || s.Failure != nil || s.Failures != 0 {
+			t.Errorf("without its user: %s, %d failures, the last is %+v", s.State, s.Failures, s.Failure)
+		}
+		table.Update(shop, func(s *Subject) { s.User = &User{Authorized: true} })
+		if change := table.Succeeded(shop, time.Now(), time.Hour); change.Ended {
+			t.Errorf("the new user's token ends a failure since %s", change.Since)
+		}
+	})
+}
+
 // A config of the same name as a deleted one inherits nothing.
 func TestTable_ForgetsThePastOfAnotherID(t *testing.T) {
 	var table Table
