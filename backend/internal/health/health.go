@@ -107,6 +107,8 @@ type Failure struct {
 	// Sent says that a request was sent. Otherwise an earlier failure of the same client has kept it from being sent.
 	Sent bool
 	At   time.Time
+	// since is when the first failure after the last success was.
+	since time.Time
 }
 
 // record is what is kept of one config or role. [Table].mu guards it.
@@ -233,7 +235,10 @@ func (t *Table) Succeeded(key Key, minted time.Time, lifetime time.Duration) Cha
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.recordLocked(key)
-	change := Change{Ended: r.failure != nil, Failures: int(r.failures), Since: r.since.time()}
+	change := Change{Failures: int(r.failures)}
+	if r.failure != nil {
+		change.Ended, change.Since = true, r.failure.since
+	}
 	r.change(time.Now(), func() {
 		r.lastMint, r.lifetime, r.failures, r.failure = at(minted), lifetime, 0, nil
 	})
@@ -249,6 +254,10 @@ func (t *Table) Failed(key Key, f Failure) Change {
 		return Change{} // it has a reason of its own
 	}
 	change := Change{Began: r.failure == nil || r.failure.Kind != f.Kind}
+	f.since = f.At
+	if r.failure != nil {
+		f.since = r.failure.since
+	}
 	r.change(f.At, func() {
 		r.failure = &f
 		if f.Sent {

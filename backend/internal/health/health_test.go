@@ -70,6 +70,22 @@ func TestTable_FailureKeepsItsBeginning(t *testing.T) {
 	})
 }
 
+// The end of an outage tells when that began, even if a rate limit was a part of it.
+func TestTable_EndTellsTheFirstFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var table Table
+		table.Set(shop, Subject{ID: "1"})
+		began := time.Now()
+		for _, limits := range []bool{false, true, false} {
+			table.Failed(shop, Failure{Kind: "any", Limits: limits, Sent: true, At: time.Now()})
+			time.Sleep(time.Minute)
+		}
+		if change := table.Succeeded(shop, time.Now(), time.Hour); change.Failures != 3 || !change.Since.Equal(began) {
+			t.Errorf("%+v, want the end of three failures since %s", change, began)
+		}
+	})
+}
+
 // A role that loses its user shows that alone, and not a failure from before.
 func TestTable_LostAuthorizationEndsFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
