@@ -126,11 +126,18 @@ func (p *plugin) readSummary(ctx context.Context, req *logical.Request, _ *frame
 	return &logical.Response{Data: shown}, nil
 }
 
-// worstFirst orders what is not well: the worst first, and of those the oldest.
+// worstFirst orders what is not well: the worst first, and of those the oldest. A role that waits for its first authorization is last,
+// because nothing that worked is broken. Many such roles would otherwise leave no room for what is.
 func worstFirst(a, b backend.StatusSummary) int {
-	states := backend.States()
+	rank := func(s backend.StatusSummary) int {
+		states := backend.States()
+		if s.State == backend.NeedsAuthorization && s.Since.IsZero() {
+			return len(states)
+		}
+		return slices.Index(states, s.State)
+	}
 	return cmp.Or(
-		cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)),
+		cmp.Compare(rank(a), rank(b)),
 		a.Since.Compare(b.Since), cmp.Compare(a.Config, b.Config), cmp.Compare(a.Role, b.Role),
 	)
 }

@@ -82,7 +82,7 @@ func TestStatus_FindsBrokenShopAmong200(t *testing.T) {
 	if len(got.Attention) != 2 {
 		t.Fatalf("attention: %+v", got.Attention)
 	}
-	user, client := got.Attention[0], got.Attention[1]
+	client, user := got.Attention[0], got.Attention[1]
 	if user.Config != "users" || user.Role != "shop" || user.Health != "needs_authorization" || user.Provider != marktplaats {
 		t.Errorf("%+v", user)
 	}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package marketplace
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Roles that wait for their first authorization are many while shops are added. They do not hide what is broken.
+func TestStatus_NewRolesHideNothing(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	m.configure("broken", map[string]any{"client_secret": "wrong"})
+	m.refused(400, logical.ReadOperation, "creds/broken", nil)
+	m.configure("users", m.at("marktplaats"))
+	for i := range maxAttention {
+		m.must(logical.CreateOperation, fmt.Sprintf("roles/users/shop-%03d", i), map[string]any{"grant_type": "authorization_code"})
+	}
+	got := m.must(logical.ReadOperation, "status", nil).Data
+	if fmt.Sprint(got["attention_omitted"]) != "1" {
+		t.Errorf("omitted: %v", got["attention_omitted"])
+	}
+	first, _ := got["attention"].([]any)[0].(map[string]any)
+	if first["config"] != "broken" || first["health"] != "failing" {
+		t.Errorf("the first is %v", first)
+	}
+}
+
+// A config that another one's failure of the same client holds back shows the failure. How long it has to wait is in retry_at alone,
+// because an error that is kept cannot say that.
+func TestStatus_KeptErrorHasNoCountdown(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	for _, name := range []string{"first", "second"} {
+		m.configure(name, map[string]any{"client_secret": "wrong"})
+	}
+	m.refused(400, logical.ReadOperation, "creds/first", nil)
+	if text := m.refused(400, logical.ReadOperation, "creds/second", nil); !strings.Contains(text, "can be sent in") {
+		t.Fatalf("the reader sees %q", text)
+	}
+	got := m.must(logical.ReadOperation, "status/second", nil).Data
+	failure, _ := got["last_error"].(map[string]any)
+	if text := fmt.Sprint(failure["error"]); !strings.Contains(text, "invalid_client") || strings.Contains(text, "can be sent in") {
+		t.Errorf("last_error: %q", text)
+	}
+	if got["retry_at"] == nil {
+		t.Error("there is no retry_at")
+	}
+}
