@@ -65,6 +65,7 @@ func failureOf(err error) (health.Failure, bool) {
 	switch {
 	case errors.As(err, &backoff): // a failure of another config of the same client
 		failure, f.Sent = backoff.Cause, false
+		f.Text = WithRemedy(failure.Error(), err) // the wait that err tells is soon over, and a status has retry_at
 	case errors.As(err, new(*UnauthorizedError)):
 		return f, false // the grant says so
 	case errors.As(err, &failure):
