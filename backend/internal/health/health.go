@@ -215,8 +215,8 @@ func (s Status) NeedsAttention() bool {
 	return s.State == NeedsAuthorization || s.State == Failing || s.State == Limited
 }
 
-// change applies a change to a record, and notes when its state began. A role that loses its authorization has that reason alone: what
-// failed before is over, and only an authorization ends what is left.
+// change applies a change to a record, and notes when its state began. A role that loses its authorization has that reason alone, so the
+// failure from before ends.
 func (r *record) change(now time.Time, f func()) {
 	before := r.state()
 	f()
