@@ -51,3 +51,27 @@ func TestStatus_KeptErrorHasNoCountdown(t *testing.T) {
 		t.Error("there is no retry_at")
 	}
 }
+
+// A definition that was changed under a config keeps it from getting tokens, without any request. That is a failure as well.
+func TestStatus_ChangedDefinitionIsFailure(t *testing.T) {
+	t.Parallel()
+	m := mounted(t)
+	definition := "name: mine\nextends: oauth2\ntitle: Mine\n"
+	m.must(logical.UpdateOperation, "providers/mine", map[string]any{"definition": definition})
+	m.configure("shop", map[string]any{
+		"provider": "mine", "client_auth": "client_secret_basic", "token_url": m.simulator.HTTP + "/oauth2/token",
+	})
+	m.must(logical.ReadOperation, "creds/shop", nil)
+	m.must(logical.UpdateOperation, "providers/mine", map[string]any{
+		"definition": definition + "environments: {production: {revocation_url: 'https://other.example/'}}\n",
+	})
+	text := m.refused(400, logical.ReadOperation, "creds/shop", nil)
+	got := m.must(logical.ReadOperation, "status/shop", nil).Data
+	if remedy := fmt.Sprint(got["remedy"]); got["health"] != "failing" || !strings.HasSuffix(text, remedy) {
+		t.Errorf("%v, and the reader sees %q", got, text)
+	}
+	m.must(logical.UpdateOperation, "config/shop", map[string]any{"client_secret": "demo-secret"})
+	if got := m.must(logical.ReadOperation, "status/shop", nil).Data; got["health"] != "ready" {
+		t.Errorf("after its remedy: %v", got)
+	}
+}

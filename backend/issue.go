@@ -39,6 +39,7 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 		return nil, ErrStandby
 	}
 	if err != nil {
+		s.noteUnprepared(ctx, f, err)
 		return nil, err
 	}
 	token, err := s.mint(ctx, f, p)
@@ -49,6 +50,19 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 		}
 	}
 	return token, err
+}
+
+// noteUnprepared notes that no request can be made for a config or role, which is a failure as well. It notes nothing of a name that
+// does not exist.
+func (s *source) noteUnprepared(ctx context.Context, f tokencache.Fetch, err error) {
+	key := store.Key(f.Key)
+	c, missing := s.requireConfig(ctx, key.Config)
+	if missing == nil && key.Role != "" {
+		_, missing = s.requireRole(ctx, c, key.Role)
+	}
+	if missing == nil {
+		s.note(outcome{key: key, provider: c.Provider, err: err, requestID: f.RequestID})
+	}
 }
 
 // mint obtains a new token. If the provider may end the one before, that is deleted from storage first, so that a crash does
