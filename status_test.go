@@ -70,6 +70,15 @@ func TestStatus_ChangedDefinitionIsFailure(t *testing.T) {
 	if remedy := fmt.Sprint(got["remedy"]); got["health"] != "failing" || !strings.HasSuffix(text, remedy) {
 		t.Errorf("%v, and the reader sees %q", got, text)
 	}
+	m.must(logical.UpdateOperation, "providers/mine", map[string]any{"definition": definition})
+	m.must(logical.ReadOperation, "creds/shop", nil)
+	if got := m.must(logical.ReadOperation, "status/shop", nil).Data; got["health"] != "ready" || got["last_error"] != nil {
+		t.Errorf("with the definition of before: %v", got)
+	}
+	m.must(logical.UpdateOperation, "providers/mine", map[string]any{
+		"definition": definition + "environments: {production: {revocation_url: 'https://other.example/'}}\n",
+	})
+	m.refused(400, logical.ReadOperation, "creds/shop", nil)
 	m.must(logical.UpdateOperation, "config/shop", map[string]any{"client_secret": "demo-secret"})
 	if got := m.must(logical.ReadOperation, "status/shop", nil).Data; got["health"] != "ready" {
 		t.Errorf("after its remedy: %v", got)

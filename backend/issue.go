@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-marketplace/backend/internal/grants"
+	"vault-plugin-secrets-marketplace/backend/internal/health"
 	"vault-plugin-secrets-marketplace/backend/internal/store"
 	"vault-plugin-secrets-marketplace/backend/internal/throttle"
 	"vault-plugin-secrets-marketplace/backend/internal/tokencache"
@@ -32,6 +33,7 @@ func (s *source) Fetch(ctx context.Context, f tokencache.Fetch) (*Token, error) 
 		var token *Token
 		token, p.doubtful = s.stored.load(ctx, p)
 		if token != nil && (token.Fresh(time.Now()) || mayMint()) {
+			s.health.Ended(health.Key(p.key), FailureOfConfig) // the definition is as it was before
 			return token, nil
 		}
 	}

@@ -245,6 +245,15 @@ func (t *Table) Succeeded(key Key, minted time.Time, lifetime time.Duration) Cha
 	return change
 }
 
+// Ended notes that a failure of a kind has ended without a token request.
+func (t *Table) Ended(key Key, kind string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r, ok := t.records[key]; ok && r.failure != nil && r.failure.Kind == kind {
+		r.change(time.Now(), func() { r.failures, r.failure = 0, nil })
+	}
+}
+
 // Failed notes a failed token request.
 func (t *Table) Failed(key Key, f Failure) Change {
 	t.mu.Lock()
