@@ -171,11 +171,8 @@ func (x *exchange) beginPoll(ctx context.Context, pending *store.PendingAuthoriz
 
 // poll sends the device code, whose intent is stored.
 func (x *exchange) poll() (*Token, error) {
-	call := x.callOf(x.pending)
-	response, failure := x.lock.Send(x.turn, call)
-	x.turn()
+	response, failure := x.send()
 	refused := x.refusal(failure)
-	x.unchanged = failure != nil && response.RefreshToken == "" && (mintedNothing(failure) || isUndecided(failure) || isUnsent(failure))
 	if failure == nil || response.RefreshToken != "" || refused != nil {
 		defer x.endState()
 	}
@@ -217,7 +214,7 @@ func (x *exchange) notDecided(failure error) error {
 	var f *provider.Error
 	if !errors.As(failure, &f) { // nothing was sent
 		device.Intent = x.interrupted
-		x.storePoll()
+		x.storeState()
 		return failure
 	}
 	switch {
@@ -233,17 +230,17 @@ func (x *exchange) notDecided(failure error) error {
 	if f.Kind != provider.Undecided {
 		device.Problem = f.Error()
 	}
-	x.storePoll()
+	x.storeState()
 	if f.Kind == provider.Undecided {
 		return undecided(x.pending)
 	}
 	return failure
 }
 
-// storePoll stores the outcome of a poll. If that fails, a later refusal is reported as an interrupted poll, and a slow_down is
-// forgotten, which the provider will repeat.
-func (x *exchange) storePoll() {
-	x.changeState(func(ctx context.Context) error { return x.store.PutPending(ctx, x.callback.State, x.pending) })
+// storeState stores the state, so that it can be used again, and reports whether that is done. If it is not, a later refusal of a
+// device code is reported as an interrupted poll. A slow_down is forgotten then, and the provider will repeat it.
+func (x *exchange) storeState() bool {
+	return x.changeState(func(ctx context.Context) error { return x.store.PutPending(ctx, x.callback.State, x.pending) })
 }
 
 // endState deletes the state of a device authorization that was decided.

@@ -192,15 +192,7 @@ func TestEnd_WarnsOfWhatStaysValid(t *testing.T) {
 func TestEnd_PendingGrantOfAFirstExchange(t *testing.T) {
 	pending := func(f roleFixture) string {
 		f.revocable()
-		f.configureRole("new", authorizationCodeRole(), nil)
-		_, exchange := f.startAuthorization("new")
-		done := inBackground(exchange)
-		time.Sleep(storageFailsAfter)
-		f.storage.fail(errNoQuorum)
-		if err := <-done; err == nil {
-			f.Fatal("the refresh token was stored")
-		}
-		f.storage.fail(nil)
+		f.pendingGrant("new")
 		return f.provider.issued[len(f.provider.issued)-1]
 	}
 	write := func(f roleFixture, discard bool) error {

@@ -259,14 +259,20 @@ func (x *exchange) exchangeCode() (*Token, error) {
 		text := provider.Clean(x.callback.Error+" "+x.callback.ErrorDescription, x.callback.Code, x.callback.State)
 		return nil, x.restart(&FieldError{Field: "error", Problem: "the authorization was refused: " + text + "; nothing was changed"})
 	}
-	token, failure := x.lock.Send(x.turn, x.callOf(x.pending))
-	x.turn()
-	x.unchanged = failure != nil && token.RefreshToken == "" && (mintedNothing(failure) || isUnsent(failure))
-	if isUnsent(failure) && x.restoreState() {
+	token, failure := x.send()
+	if isUnsent(failure) && x.storeState() { // the code may still be valid
 		x.open = true
 		return nil, failure
 	}
 	return x.keep(token, failure)
+}
+
+// send sends the code of the pending authorization, and ends the turn. It notes whether the failure shows that the role keeps its token.
+func (x *exchange) send() (provider.Token, error) {
+	token, failure := x.lock.Send(x.turn, x.callOf(x.pending))
+	x.turn()
+	x.unchanged = failure != nil && token.RefreshToken == "" && (mintedNothing(failure) || isUndecided(failure) || isUnsent(failure))
+	return token, failure
 }
 
 // callOf returns the token request for a pending authorization.
@@ -302,11 +308,6 @@ func (x *exchange) checkRequest(ctx context.Context) error {
 func isUnsent(failure error) bool {
 	var f *provider.Error
 	return failure != nil && (!errors.As(failure, &f) || f.Unsent || errors.As(failure, new(*BackoffError)))
-}
-
-// restoreState stores the state of a code that was not sent again, and reports whether that is done. The code may still be valid.
-func (x *exchange) restoreState() bool {
-	return x.changeState(func(ctx context.Context) error { return x.store.PutPending(ctx, x.callback.State, x.pending) })
 }
 
 // keep stores what a provider has responded to a code that is consumed.

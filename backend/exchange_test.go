@@ -157,13 +157,7 @@ func TestExchange_GrantIsNotInherited(t *testing.T) {
 // A pending refresh token counts, too: the role cannot change to a grant type without one.
 func TestWriteRole_PendingGrantKeepsTheGrantType(t *testing.T) {
 	withExpiringRole(t, 30*time.Minute, func(f roleFixture) {
-		f.configureRole("new", authorizationCodeRole(), nil)
-		_, exchange := f.startAuthorization("new")
-		exchanged := inBackground(exchange)
-		time.Sleep(storageFailsAfter)
-		f.storage.fail(errNoQuorum)
-		<-exchanged
-		f.storage.fail(nil)
+		f.pendingGrant("new")
 		write := backend.RoleWrite{Fields: backend.Fields{"grant_type": "client_credentials"}}
 		wantField(f.T, f.engine.WriteRole(f.Context(), f.config, "new", write), "grant_type", "holds a refresh token")
 	})

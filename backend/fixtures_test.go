@@ -610,12 +610,27 @@ const storageFailsAfter = 50 * time.Millisecond
 // The storage still fails when it returns.
 func (f roleFixture) leaveTokenInMemory() {
 	f.Helper()
-	rotated := inBackground(f.rotate)
+	f.leaveInMemory(f.rotate)
+}
+
+// leaveInMemory is leaveTokenInMemory with another request that brings a refresh token.
+func (f roleFixture) leaveInMemory(request func() error) {
+	f.Helper()
+	done := inBackground(request)
 	time.Sleep(storageFailsAfter)
 	f.storage.fail(errNoQuorum)
-	if err := <-rotated; err == nil {
+	if err := <-done; err == nil {
 		f.Fatal("the refresh token was stored")
 	}
+}
+
+// pendingGrant authorizes a new role while the storage fails. Its refresh token is in memory only, and the storage works again.
+func (f roleFixture) pendingGrant(role string) {
+	f.Helper()
+	f.configureRole(role, authorizationCodeRole(), nil)
+	_, exchange := f.startAuthorization(role)
+	f.leaveInMemory(exchange)
+	f.storage.fail(nil)
 }
 
 // occupyClient sends as many token requests as a client may have in flight. Each takes the given latency.

@@ -203,15 +203,7 @@ func TestDelete_DiscardsThePendingGrant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			withRole(t, func(f roleFixture) {
-				f.configureRole("new", authorizationCodeRole(), nil)
-				_, exchange := f.startAuthorization("new")
-				done := inBackground(exchange)
-				time.Sleep(storageFailsAfter)
-				f.storage.fail(errNoQuorum)
-				if err := <-done; err == nil {
-					f.Error("the refresh token was stored")
-				}
-				f.storage.fail(nil)
+				f.pendingGrant("new")
 				if err := lose(f); err != nil {
 					f.Fatal(err)
 				}

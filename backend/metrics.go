@@ -31,14 +31,10 @@ const (
 
 // Metrics returns the series of the mount as this node knows them. It sends no token request.
 func (e *Engine) Metrics(ctx context.Context) ([]*dto.MetricFamily, error) {
-	if err := e.index.update(ctx); err != nil {
-		return nil, err
-	}
-	definitions, err := e.definitions.get(ctx)
+	all, definitions, err := e.known(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := e.health.All()
 	mount := metrics.Mount{Grants: []string{grantAuthorized, grantRevoked, grantMissing}, Certificates: certificates(all)}
 	for _, state := range States() {
 		mount.States = append(mount.States, string(state))

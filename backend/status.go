@@ -77,14 +77,23 @@ func (e *Engine) Status(ctx context.Context, config, role string) (*Status, erro
 // Statuses returns how all configs and roles are doing, in no order. A config counts if it gets tokens itself, or has no roles. It
 // reads no more of storage than has changed.
 func (e *Engine) Statuses(ctx context.Context) ([]StatusSummary, error) {
-	if err := e.index.update(ctx); err != nil {
-		return nil, err
-	}
-	definitions, err := e.definitions.get(ctx)
+	all, definitions, err := e.known(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return counted(e.health.All(), definitions), nil
+	return counted(all, definitions), nil
+}
+
+// known returns how all configs and roles are doing, also those that do not count, and the definitions of their providers.
+func (e *Engine) known(ctx context.Context) ([]StatusSummary, *definitionSet, error) {
+	if err := e.index.update(ctx); err != nil {
+		return nil, nil, err
+	}
+	definitions, err := e.definitions.get(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.health.All(), definitions, nil
 }
 
 // counted returns those of all configs and roles that count, each role with the client of its config. It overwrites all.

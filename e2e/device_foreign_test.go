@@ -42,14 +42,9 @@ func (k kiosk) begin(t testing.TB) (userCode, state string) {
 }
 
 // ask polls until the server is asked, and returns that response.
-func (k kiosk) ask(t testing.TB, state string) (got harness.Response) {
+func (k kiosk) ask(t testing.TB, state string) harness.Response {
 	t.Helper()
-	before := k.server.Counters(t).Requests
-	harness.Eventually(t, 30*time.Second, "a poll reaches the server", func() bool {
-		got = k.Write(t, "exchange/a/r", fields{"state": state})
-		return k.server.Counters(t).Requests > before
-	})
-	return got
+	return k.pollUntilSent(t, state, func() int { return k.server.Counters(t).Requests })
 }
 
 // served checks that the role's token is the user's, and returns it.
@@ -121,18 +116,7 @@ func TestDevice_ForeignServerKilledBeforeTheGrantIsStored(t *testing.T) {
 	isPending(t, k.ask(t, state))
 	k.server.Decide(t, userCode, "allowed")
 	k.server.Hold(t)
-	var done <-chan result
-	harness.Eventually(t, 30*time.Second, "the tokens are on their way", func() bool {
-		if done == nil {
-			done = k.inBackground(t.Context(), http.MethodPost, "exchange/a/r", fields{"state": state})
-		}
-		select {
-		case <-done: // it was too early
-			done = nil
-		default:
-		}
-		return k.server.Counters(t).Held == 1
-	})
+	done := k.pollUntilHeld(t, state, func() int { return k.server.Counters(t).Held })
 	vault.Crash(t)
 	<-done
 	harness.Eventually(t, 10*time.Second, "the server has lost the connection", func() bool { return k.server.Counters(t).Held == 0 })

@@ -42,14 +42,38 @@ func (w world) authorizeDevice(t testing.TB) (userCode, state string) {
 	return userCode, state
 }
 
+// pollUntilSent polls until the provider has got a request more, and returns the response of that poll.
+func (w world) pollUntilSent(t testing.TB, state string, sent func() int) (got harness.Response) {
+	t.Helper()
+	before := sent()
+	harness.Eventually(t, 30*time.Second, "a poll reaches the provider", func() bool {
+		got = w.Write(t, "exchange/a/r", fields{"state": state})
+		return sent() > before
+	})
+	return got
+}
+
+// pollUntilHeld polls until the provider holds back its response, and returns a channel for the result of that poll.
+func (w world) pollUntilHeld(t testing.TB, state string, held func() int) (done <-chan result) {
+	t.Helper()
+	harness.Eventually(t, 30*time.Second, "a poll is held", func() bool {
+		if done == nil {
+			done = w.inBackground(t.Context(), http.MethodPost, "exchange/a/r", fields{"state": state})
+		}
+		select {
+		case <-done: // it was too early
+			done = nil
+		default:
+		}
+		return held() == 1
+	})
+	return done
+}
+
 // poll asks for the user's decision until the provider is asked, and returns that response.
 func (w world) poll(t testing.TB, state string) (got harness.Response) {
 	t.Helper()
-	before := w.tokenRequests(t, oauth2)
-	harness.Eventually(t, 30*time.Second, "a poll reaches the provider", func() bool {
-		got = w.Write(t, "exchange/a/r", fields{"state": state})
-		return w.tokenRequests(t, oauth2) > before
-	})
+	got = w.pollUntilSent(t, state, func() int { return w.tokenRequests(t, oauth2) })
 	for _, r := range w.Sim.Requests(t, oauth2) {
 		if deviceCode := r.Form(t).Get("device_code"); deviceCode != "" {
 			w.NoteSecret(deviceCode)
@@ -214,18 +238,7 @@ func TestDevice_PluginKilled(t *testing.T) {
 		isPending(t, w.poll(t, state))
 		w.Sim.DecideDevice(t, oauth2, userCode, "allow")
 		w.Sim.Fault(t, oauth2, fields{"kind": "hold", "before": before})
-		var done <-chan result
-		harness.Eventually(t, 30*time.Second, "a poll is held", func() bool {
-			if done == nil {
-				done = w.inBackground(t.Context(), http.MethodPost, "exchange/a/r", fields{"state": state})
-			}
-			select {
-			case <-done: // it was too early
-				done = nil
-			default:
-			}
-			return w.Sim.Grants(t, oauth2).Held == 1
-		})
+		done := w.pollUntilHeld(t, state, func() int { return w.Sim.Grants(t, oauth2).Held })
 		server.KillPlugin(t)
 		w.Sim.Held(t, oauth2, 0)
 		<-done // Vault sends the request again, and that is too early for the provider

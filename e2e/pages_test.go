@@ -57,6 +57,17 @@ func (w world) browser(t *testing.T, p *harness.Page) {
 	p.Replace("https://app.example.com/callback?code=…&state=…", w.Sim.Decide(t, page[1], "allow").String())
 }
 
+// fillIn gives the next block the current token, or the redirect, for which it has a placeholder.
+func (w world) fillIn(t *testing.T, p *harness.Page, next pages.Block) {
+	t.Helper()
+	switch {
+	case strings.Contains(next.Text, "access_token=…"):
+		p.Replace("access_token=…", "access_token="+w.staticCreds(t, kleinanzeigen).AccessToken)
+	case strings.Contains(next.Text, "code=…&state=…"):
+		w.browser(t, p)
+	}
+}
+
 // registered is a redirect URI that the simulated marketplaces know, in place of the pages' one.
 var registered = []string{"redirect_uri=https://app.example.com/callback", "redirect_uri=" + redirectURI + "callback"}
 
@@ -66,12 +77,7 @@ func TestPages_Usage(t *testing.T) {
 	w, p := newPage(t, "docs/usage.md")
 	p.Replace(registered...)
 	for _, b := range p.Blocks {
-		switch {
-		case strings.Contains(b.Text, "access_token=…"):
-			p.Replace("access_token=…", "access_token="+w.staticCreds(t, kleinanzeigen).AccessToken)
-		case strings.Contains(b.Text, "code=…&state=…"):
-			w.browser(t, p)
-		}
+		w.fillIn(t, p, b)
 		p.Step(t, b)
 	}
 }
@@ -85,12 +91,8 @@ func TestPages_API(t *testing.T) {
 	w.Write(t, "config/"+kleinanzeigen, w.kleinanzeigen()).OK(t)
 	w.Write(t, "config/"+marktplaats, w.withUsers(marktplaats)).OK(t)
 	for _, b := range p.Blocks {
-		switch {
-		case strings.Contains(b.Text, "access_token=…"):
-			p.Replace("access_token=…", "access_token="+w.staticCreds(t, kleinanzeigen).AccessToken)
-		case strings.Contains(b.Text, "code=…&state=…"):
-			w.browser(t, p)
-		case strings.Contains(b.Text, "state=…"):
+		w.fillIn(t, p, b)
+		if !strings.Contains(b.Text, "code=…") && strings.Contains(b.Text, "state=…") {
 			code := regexp.MustCompile(`(?m)^user_code +(\S+)$`).FindStringSubmatch(p.Output())
 			state := regexp.MustCompile(`(?m)^state +(\S+)$`).FindStringSubmatch(p.Output())
 			w.Sim.DecideDevice(t, oauth2, code[1], "allow")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -18,6 +19,22 @@ func output(t *testing.T, lines ...string) string {
 		t.Fatalf("%v\n%s", err, out.Bytes())
 	}
 	return out.String()
+}
+
+// afterFirstSteps returns an engine on which the first steps were typed.
+func afterFirstSteps(t *testing.T) *engine {
+	t.Helper()
+	e, err := newEngine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.close)
+	for _, s := range steps {
+		if err := e.show(t.Context(), s, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e
 }
 
 // contains checks that a text has each of the parts, in their order.
@@ -66,17 +83,7 @@ func TestTry_StepsAreThoseOfDemo(t *testing.T) {
 
 // Commands can be typed after the first steps, and a lease can be revoked once.
 func TestTry_Commands(t *testing.T) {
-	var out bytes.Buffer
-	e, err := newEngine(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.close()
-	for _, s := range steps {
-		if err := e.show(t.Context(), s, &out); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e := afterFirstSteps(t)
 	read, err := e.execute(t.Context(), "vault read marketplace/creds/kleinanzeigen")
 	if err != nil {
 		t.Fatal(err)
@@ -132,17 +139,7 @@ func TestTry_Exit(t *testing.T) {
 
 // The commands of the invitation show a broken shop.
 func TestTry_Invitation(t *testing.T) {
-	var out bytes.Buffer
-	e, err := newEngine(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.close()
-	for _, s := range steps {
-		if err := e.show(t.Context(), s, &out); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e := afterFirstSteps(t)
 	var last string
 	commands := regexp.MustCompile(`(?m)^    vault (?:.*\\\n)*.*`).FindAllString(invitation, -1)
 	for _, command := range commands {
