@@ -116,7 +116,8 @@ var stored = []string{"config", "token"}
 
 // storedAnswer has the fields and the sizes of a token in a response of the marketplace engine.
 var storedAnswer = map[string]any{
-	"access_token": strings.Repeat("x", 244), "token_type": "bearer", "expires_at": "2006-01-02T15:04:05Z", "scope": "",
+	"access_token": strings.Repeat("x", 244), "api_headers": map[string]any{"Authorization": "Bearer " + strings.Repeat("x", 244)},
+	"token_fingerprint": strings.Repeat("x", 16), "token_type": "bearer", "expires_at": "2006-01-02T15:04:05Z", "scope": "",
 	"provider": "kleinanzeigen", "api_url": strings.Repeat("x", 42), "ttl": 2846, "rotation_period": 2880,
 	"last_vault_rotation": "2006-01-02T15:04:05Z",
 }
